@@ -1,0 +1,1 @@
+"""What every floor may use: errors, configuration, files, devices, logs, pages."""

@@ -1,0 +1,84 @@
+"""Configuration: TOML or JSON mappings to frozen dataclasses and back, strictly."""
+
+import dataclasses
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from wenlu.base.errors import UserError, did_you_mean
+
+T = TypeVar("T")
+
+
+def read_toml(path: Path | str) -> dict[str, Any]:
+    """The mapping in a TOML file."""
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"no recipe at {path}: give the path of a TOML file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid TOML: {error}") from None
+
+
+def from_dict(cls: type[T], mapping: Mapping[str, Any], where: str = "", default: T | None = None) -> T:
+    """Build the frozen dataclass `cls` from a mapping; nested dataclasses from nested mappings.
+
+    Keys that are absent keep the values of `default` (or the class's own). An unknown key, or a value of another
+    type than the field's, is a `UserError` that names the place (`where`) and the nearest known key.
+    """
+    hints = typing.get_type_hints(cls)
+    names = [field.name for field in dataclasses.fields(cls)]
+    values = {}
+    for key, value in mapping.items():
+        place = f"{where}.{key}" if where else key
+        if key not in names:
+            raise UserError(
+                f"unknown setting {place!r}.{did_you_mean(key, names) or ' Known here: ' + ', '.join(names)}"
+            )
+        if dataclasses.is_dataclass(hints[key]):
+            if not isinstance(value, Mapping):
+                raise UserError(f"{place} is a section: write it as [{place}] with keys below it, not {value!r}")
+            values[key] = from_dict(hints[key], value, place, default and getattr(default, key))
+        else:
+            values[key] = _coerce(value, hints[key], place)
+    return dataclasses.replace(default, **values) if default is not None else cls(**values)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The JSON form of a dataclass, read back by `from_dict`: tuples as lists, without the fields that are None."""
+    result = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            result[field.name] = to_dict(value)
+        elif value is not None:
+            result[field.name] = list(value) if isinstance(value, tuple) else value
+    return result
+
+
+def _coerce(value: Any, hint: Any, place: str) -> Any:
+    """`value` as the type `hint`; the only conversions are int → float and list → tuple."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        if value not in args:
+            options = [str(a) for a in args]
+            near = did_you_mean(str(value), options)
+            raise UserError(f"{place} must be one of {', '.join(options)}, not {value!r}.{near}")
+        return value
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in args:
+            return None
+        return _coerce(value, next(a for a in args if a is not type(None)), place)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise UserError(f"{place} must be a list, not {value!r}")
+        return tuple(_coerce(item, args[0], place) for item in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
+        hint_text = {int: "a whole number", float: "a number", bool: "true or false", str: "a text in quotes"}
+        raise UserError(f"{place} must be {hint_text.get(hint, hint.__name__)}, not {value!r}")
+    return value

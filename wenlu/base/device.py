@@ -1,0 +1,93 @@
+"""Where a model computes: the device, its number formats, its memory, and what exact resume depends on."""
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from wenlu.base.errors import UserError
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """`auto` is the first NVIDIA GPU where there is one, else the processor."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name not in ("cpu", "cuda") and not name.startswith("cuda:"):
+        raise UserError(f"device must be auto, cpu, cuda or cuda:N, not {name!r}")
+    if name.startswith("cuda"):
+        index = int(name[5:] or 0) if name[5:].isdigit() or name == "cuda" else -1
+        if not 0 <= index < torch.cuda.device_count():
+            raise UserError(
+                f"device {name} is not here ({torch.cuda.device_count()} found): use --training.device cpu, or auto"
+            )
+    return torch.device(name)
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether the hardware itself multiplies in bf16, rather than emulating it (a T4 says yes when torch is asked)."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    flags = cpu_flags()
+    return "avx512_bf16" in flags or "amx_bf16" in flags or "bf16" in flags
+
+
+def cpu_flags() -> frozenset[str]:
+    """The instruction sets that the processor announces (empty where the system does not tell)."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.lower().startswith(("flags", "features")):
+                return frozenset(line.split(":", 1)[1].split())
+    except OSError:
+        pass
+    return frozenset()
+
+
+def available_memory(device: torch.device) -> int:
+    """Bytes that this process may still take: of the GPU, or of the machine within its control group."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    room = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        meminfo = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        room = int(meminfo["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        pass
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        try:
+            base = Path("/sys/fs/cgroup")
+            room = min(room, int((base / limit).read_text()) - int((base / used).read_text()))
+        except (OSError, ValueError):
+            continue
+    return room
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most bytes this process has held so far: allocated on the GPU, or resident on the processor."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What bit-equal resume depends on: processor, its instruction set in use, torch, threads, device."""
+    processor = platform.processor() or platform.machine()
+    try:
+        models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        processor = models[0].split(":", 1)[1].strip() if models else processor
+    except OSError:
+        pass
+    return {
+        "processor": processor,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "world_size": 1,
+    }

@@ -1,0 +1,77 @@
+"""What is said while work goes on: the console (stderr), append-only JSON lines, progress bars."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from wenlu.base.files import writing
+
+console = Console(stderr=True, highlight=False)
+
+
+def progress(label: str, *, unit_counts: bool = True) -> Progress:
+    """A progress bar on stderr with the time used and the time left; add `note` to a task for figures beside it."""
+    counts = [MofNCompleteColumn()] if unit_counts else []
+    return Progress(
+        TextColumn(label),
+        BarColumn(bar_width=24),
+        *counts,
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(compact=True),
+        console=console,
+        transient=False,
+        refresh_per_second=4,
+        redirect_stdout=False,
+    )
+
+
+class JsonLines:
+    """A file of one JSON object a line, only ever appended to; a torn last line (a kill) is cut off when opened."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            whole = path.read_bytes() if path.exists() else b""
+            keep = whole.rfind(b"\n") + 1
+            self._file = open(path, "r+b" if path.exists() else "w+b")  # noqa: SIM115 - closed by close()
+            self._file.truncate(keep)
+            self._file.seek(keep)
+
+    def write(self, **row: Any) -> None:
+        """Append one row."""
+        with writing(self.path):
+            self._file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+            self._file.flush()
+
+    def keep_while(self, wanted) -> None:
+        """Drop every row from the first on for which `wanted(row)` is false (steps that a resume will redo)."""
+        self._file.seek(0)
+        position = 0
+        for line in self._file:
+            if not wanted(json.loads(line)):
+                break
+            position += len(line)
+        self._file.truncate(position)
+        self._file.seek(position)
+
+    def sync(self) -> None:
+        """Flush to the disk itself."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The whole rows of a file of JSON lines; an absent file has none."""
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")[:-1]
+    return [json.loads(line) for line in lines if line]

@@ -1,0 +1,1 @@
+"""Transformers folders, read and written."""

@@ -1,0 +1,127 @@
+"""Everything that defines a run, free of torch: data, model, training, optimiser, schedule."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from wenlu.base.config import from_dict, read_toml
+from wenlu.base.errors import UserError
+from wenlu.data.prepare import PrepareConfig
+from wenlu.models.config import ModelConfig
+
+
+def _at_least(section: str, config: object, least: float, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if not least <= value < float("inf"):
+            raise UserError(f"{section}.{name} must be at least {least}, not {value}")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """How weights move."""
+
+    name: Literal["muon", "adamw", "adam", "sgd"] = "muon"
+    """muon (hidden matrices; AdamW for embeddings, head and vectors), adamw, adam, or sgd: w - lr * gradient."""
+    lr: float = 0.01
+    """Peak learning rate of adamw, adam or sgd; with muon, that of its AdamW part."""
+    muon_lr: float = 0.02
+    """Peak learning rate of Muon's matrices."""
+    weight_decay: float = 0.0
+    """Decoupled, for matrices only."""
+    beta1: float = 0.9
+    beta2: float = 0.95
+    momentum: float = 0.95
+    """Of Muon."""
+    clip: float = 1.0
+    """Largest gradient norm; 0 = no clipping."""
+
+    def __post_init__(self):
+        _at_least("optimizer", self, 0, "lr", "muon_lr", "weight_decay", "clip")
+        for name in ("beta1", "beta2", "momentum"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"optimizer.{name} must lie in [0, 1), not {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """How the learning rate goes over the run, as a factor of its peak."""
+
+    name: Literal["wsd", "cosine", "constant"] = "wsd"
+    """wsd (warm-up, stable, linear decay), cosine, or constant; each after a linear warm-up."""
+    warmup: float = 0.02
+    """Part of the steps spent warming up."""
+    decay: float = 0.6
+    """Part of the steps in which wsd falls."""
+    floor: float = 0.0
+    """Where the decay ends, as a factor of the peak."""
+
+    def __post_init__(self):
+        for name in ("warmup", "decay", "floor"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"schedule.{name} must lie in [0, 1], not {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How long, how much at once, what is watched and kept."""
+
+    steps: int = 1000
+    """Updates of the weights."""
+    batch: int = 16
+    """Sequences in one update."""
+    micro_batch: int = 0
+    """Sequences computed at once, the gradients of a batch being accumulated; 0 = the whole batch."""
+    seed: int = 0
+    eval_every: int = 100
+    """Steps between held-out evaluations; 0 = none."""
+    eval_tokens: int = 100_000
+    """Held-out tokens read at each of them; 0 = all."""
+    checkpoint_every: int = 0
+    """Steps between checkpoints; 0 = about one a minute. Every run ends with one."""
+    keep: int = 2
+    """Checkpoints kept."""
+    patience: int = 0
+    """Evaluations without a better held-out loss after which the run stops early; 0 = never."""
+    log_every: int = 10
+    """Steps between rows of metrics.jsonl."""
+    sample_tokens: int = 100
+    """Tokens written as a sample at each evaluation; 0 = none."""
+    device: str = "auto"
+    dtype: Literal["auto", "f32", "bf16"] = "auto"
+    """Number format of the matrix products; auto = bf16 on a GPU that has it, else f32."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile; auto = where the run is long enough to earn it back."""
+    threads: int = 0
+    """Processor threads; 0 = torch's choice."""
+
+    def __post_init__(self):
+        _at_least("training", self, 1, "steps", "batch", "log_every", "keep")
+        at_zero = ("micro_batch", "seed", "eval_every", "eval_tokens", "checkpoint_every", "patience", "sample_tokens")
+        _at_least("training", self, 0, *at_zero, "threads")
+        if self.micro_batch > self.batch:
+            raise UserError(f"training.micro_batch ({self.micro_batch}) must not exceed training.batch ({self.batch})")
+        if self.patience and not self.eval_every:
+            raise UserError("training.patience needs evaluations: set training.eval_every above 0")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One run. Precedence: these defaults < a recipe file < flags."""
+
+    data: PrepareConfig = field(default_factory=PrepareConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+
+
+def read_recipe(path: Path | str) -> Recipe:
+    """The recipe in a TOML file; data paths in it are relative to the file."""
+    mapping: dict[str, Any] = read_toml(path)
+    data = mapping.get("data")
+    if isinstance(data, dict):
+        for key in ("paths", "validation_paths"):
+            if isinstance(data.get(key), list):
+                data[key] = [p if p == "-" else str(Path(path).parent / p) for p in data[key] if isinstance(p, str)]
+    return from_dict(Recipe, mapping)
