@@ -14,7 +14,7 @@ def _round_up(value: float, multiple: int) -> int:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What a model is made of. A zero, or an empty string, means "by the family's own rule"; `resolved()` fills it in."""
+    """What a model is made of. A zero, or an empty string, means "by the family's rule"; `resolved()` fills it in."""
 
     family: Family = "qwen3"
     """lstm, gpt2, llama or qwen3."""
@@ -68,8 +68,12 @@ class ModelConfig:
             raise UserError(f"model.dim ({self.dim}) must be a multiple of model.heads ({self.heads})")
         if self.kv_heads and self.heads % self.kv_heads:
             raise UserError(f"model.heads ({self.heads}) must be a multiple of model.kv_heads ({self.kv_heads})")
-        if self.family == "gpt2" and (self.kv_heads not in (0, self.heads) or self.head_dim not in (0, self.dim // self.heads)):
-            raise UserError("gpt2 has as many key heads as query heads, of dim / heads each: leave kv_heads and head_dim at 0")
+        if self.family == "gpt2" and (
+            self.kv_heads not in (0, self.heads) or self.head_dim not in (0, self.dim // self.heads)
+        ):
+            raise UserError(
+                "gpt2 has as many key heads as query heads, of dim / heads each: leave kv_heads and head_dim at 0"
+            )
         if self.family != "gpt2" and (self.head_dim or self.dim // self.heads) % 2:
             raise UserError(f"rotary positions need an even head_dim, not {self.head_dim or self.dim // self.heads}")
 

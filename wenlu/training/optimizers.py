@@ -43,7 +43,9 @@ class Optimizer:
 
     def state(self) -> dict[str, Tensor]:
         """Every tensor that the next update depends on, by `rule/parameter/name`."""
-        tensors = {f"muon/{name}/momentum": buffer for name, buffer in (self._muon.buffers if self._muon else {}).items()}
+        tensors = {
+            f"muon/{name}/momentum": buffer for name, buffer in (self._muon.buffers if self._muon else {}).items()
+        }
         state = self._inner.state_dict()["state"]
         for index, name in enumerate(self._names):
             for key, value in state.get(index, {}).items():
@@ -66,13 +68,15 @@ class Optimizer:
 
 def hidden_matrices(model: nn.Module) -> dict[str, tuple[int, ...]]:
     """The matrices between embedding and head, by name, each with the row counts of the matrices stacked in it."""
-    ends = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    head = getattr(model, "lm_head", None)
-    ends |= {id(head.weight)} if head is not None else set()
+    stacked = {
+        f"{prefix}.{name}": rows
+        for prefix, module in model.named_modules()
+        for name, rows in getattr(module, "stacked", {}).items()
+    }
     return {
-        name: getattr(model, "stacked", dict)().get(name, (p.shape[0],))
-        for name, p in model.named_parameters()
-        if p.ndim == 2 and id(p) not in ends and p.requires_grad
+        name: stacked.get(name, (parameter.shape[0],))
+        for name, parameter in model.named_parameters()
+        if parameter.ndim == 2 and "embed" not in name and "lm_head" not in name and parameter.requires_grad
     }
 
 

@@ -8,8 +8,8 @@ from wenlu.training.recipe import ScheduleConfig
 def factor(config: ScheduleConfig, step: int, steps: int) -> float:
     """The learning rate of update `step` (0 ≤ step < steps) as a factor of its peak.
 
-    Warm-up rises linearly over the first `warmup · steps` updates, the first of them above zero. Then: `constant` stays;
-    `cosine` falls to `floor` along half a cosine (Loshchilov & Hutter 2017); `wsd` stays, and over the last
+    Warm-up rises linearly over the first `warmup · steps` updates, the first of them above zero. Then `constant`
+    stays; `cosine` falls to `floor` along half a cosine (Loshchilov & Hutter 2017); `wsd` stays, and over the last
     `decay · steps` updates falls linearly to `floor`, which the update after the last would reach (Hägele et al. 2024).
     """
     warm = round(config.warmup * steps)

@@ -1,0 +1,32 @@
+# wenlu: `make demo` and `make test` do all the set-up they need.
+PYTHON ?= python3
+BIN = .venv/bin
+INSTALLED = .venv/installed
+
+.PHONY: demo test lint campaigns benchmarks clean
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "wenlu needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -c constraints.txt torch==$$(sed -n 's/^torch==//p' constraints.txt)
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"
+	touch $(INSTALLED)
+
+demo: $(INSTALLED)  ## train, score and write on a text that every Python carries: about three minutes
+	$(BIN)/wenlu demo --out demo-run
+
+test: $(INSTALLED)  ## the tests, under ten minutes on two cores
+	$(BIN)/python -m pytest -q
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+campaigns: $(INSTALLED)  ## the slow tests: kills, damaged checkpoints; results in benchmarks/results
+	$(BIN)/python -m pytest -q -m slow
+
+benchmarks: $(INSTALLED)  ## the figures of docs/benchmarks.md; an hour of an otherwise idle machine
+	$(BIN)/python benchmarks/time_to_loss.py
+	$(BIN)/python benchmarks/lstm.py
+
+clean:
+	rm -rf .venv demo-run build *.egg-info

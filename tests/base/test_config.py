@@ -1,0 +1,62 @@
+"""Configuration is strict."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pytest
+
+from wenlu.base.config import from_dict, read_toml, to_dict
+from wenlu.base.errors import UserError
+
+
+@dataclass(frozen=True)
+class Inner:
+    rate: float = 0.5
+    names: tuple[str, ...] = ()
+    kind: Literal["one", "two"] = "one"
+
+
+@dataclass(frozen=True)
+class Outer:
+    steps: int = 10
+    on: bool = False
+    limit: int | None = None
+    inner: Inner = field(default_factory=Inner)
+
+
+def test_round_trip():
+    value = Outer(3, True, 4, Inner(1.0, ("a", "b"), "two"))
+    assert from_dict(Outer, to_dict(value)) == value
+    assert from_dict(Outer, {}) == Outer()
+
+
+def test_defaults_are_kept_where_nothing_is_said():
+    assert from_dict(Outer, {"inner": {"kind": "two"}}, default=Outer(steps=7)) == Outer(7, inner=Inner(kind="two"))
+
+
+@pytest.mark.parametrize(
+    ("mapping", "message"),
+    [
+        ({"stepps": 3}, r"unknown setting 'stepps'. Did you mean 'steps'\?"),
+        ({"inner": {"rat": 3}}, r"unknown setting 'inner.rat'. Did you mean 'rate'\?"),
+        ({"steps": "3"}, "steps must be a whole number, not '3'"),
+        ({"steps": 3.5}, "steps must be a whole number, not 3.5"),
+        ({"steps": True}, "steps must be a whole number, not True"),
+        ({"on": 1}, "on must be true or false, not 1"),
+        ({"inner": {"rate": "3e-4"}}, "inner.rate must be a number, not '3e-4'"),
+        ({"inner": {"kind": "three"}}, "inner.kind must be one of one, two, not 'three'"),
+        ({"inner": {"names": "a"}}, "inner.names must be a list, not 'a'"),
+        ({"inner": 3}, r"inner is a section: write it as \[inner\]"),
+    ],
+)
+def test_refusals(mapping, message):
+    with pytest.raises(UserError, match=message):
+        from_dict(Outer, mapping)
+
+
+def test_toml_refusals(tmp_path):
+    with pytest.raises(UserError, match="no recipe at"):
+        read_toml(tmp_path / "none.toml")
+    (tmp_path / "bad.toml").write_text("a = = 3")
+    with pytest.raises(UserError, match="is not valid TOML"):
+        read_toml(tmp_path / "bad.toml")

@@ -1,0 +1,108 @@
+"""wenlu generate: results on stdout, all else on stderr."""
+
+import io
+import json
+import re
+import sys
+
+import pytest
+import torch
+
+from wenlu.base.errors import UserError
+from wenlu.cli.generate import main
+from wenlu.hub.folder import save
+from wenlu.models.build import build
+from wenlu.models.config import ModelConfig
+from wenlu.tokenization.learn import learn
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    tokenizer = learn("byte", ["x"], None)
+    ids = {"bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id}
+    model = build(ModelConfig("llama", dim=16, layers=1, heads=2, context=32, vocab=tokenizer.vocab, **ids), 0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0, 0.4, generator=torch.Generator().manual_seed(2))
+    path = tmp_path_factory.mktemp("runs") / "run"
+    save(model, tokenizer, path)
+    return str(path)
+
+
+def _json(capsys, *arguments):
+    assert main([*arguments, "--json", "--device", "cpu"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("\n") == 1
+    return json.loads(out)
+
+
+def test_one_sample_streams_what_json_holds(folder, capsys):
+    flags = [folder, "--prompt", "文 炉", "--max-tokens", "12", "--seed", "3"]
+    assert main(flags) == 0
+    streamed = capsys.readouterr()
+    found = _json(capsys, *flags)
+    assert streamed.out == found["samples"][0]["text"] + "\n"
+    assert "文 炉" in streamed.err and "ended by" in streamed.err
+    assert found["prompt"] == "文 炉" and found["prompt_tokens"] == 8 and found["settings"]["seed"] == 3
+
+
+def test_several_samples_are_numbered_and_begin_like_fewer(folder, capsys):
+    three = _json(capsys, folder, "--prompt", "a", "--samples", "3", "--max-tokens", "8")
+    assert three["samples"][:1] == _json(capsys, folder, "--prompt", "a", "--max-tokens", "8")["samples"]
+    assert main([folder, "--prompt", "a", "--samples", "3", "--max-tokens", "8"]) == 0
+    out = capsys.readouterr().out
+    assert re.findall(r"=== sample (\d) of 3 \((?:length|eos)\)", out) == ["1", "2", "3"]
+    assert all(sample["text"] in out for sample in three["samples"])
+
+
+def test_temperature_zero_is_greedy(folder, capsys):
+    flags = [folder, "--prompt", "a", "--max-tokens", "10", "--temperature"]
+    zero = _json(capsys, *flags, "0", "--seed", "1")["samples"]
+    assert zero == _json(capsys, *flags, "0", "--seed", "2")["samples"]
+    assert zero == _json(capsys, *flags, "0.8", "--top-k", "1")["samples"]
+
+
+def test_stop_texts(folder, capsys):
+    flags = [folder, "--prompt", "a", "--max-tokens", "60", "--temperature", "2"]
+    text = _json(capsys, *flags)["samples"][0]["text"]
+    stop = next(character for character in text[10:] if character.isprintable() and character != "\ufffd")
+    found = _json(capsys, *flags, "--stop", stop, "never")["samples"][0]
+    assert found["finish"] == "stop" and found["text"] == text[: text.index(stop)]
+
+
+def test_the_prompt_comes_from_stdin(folder, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("从前\r\n".encode())))
+    assert _json(capsys, folder, "--prompt", "-", "--max-tokens", "2")["prompt"] == "从前"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"ab\xff")))
+    with pytest.raises(UserError, match=r"not UTF-8 \(byte 2\)"):
+        main([folder, "--prompt", "-"])
+
+
+def test_leaving_the_trained_context_is_said(folder, capsys):
+    assert main([folder, "--prompt", "a", "--max-tokens", "60", "--seed", "1"]) == 0
+    assert "longer than the 32 tokens" in capsys.readouterr().err
+
+
+def test_an_interrupted_stream_ends_cleanly(folder, capsys, monkeypatch):
+    from wenlu.inference import generator
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(generator, "_advance", interrupted)
+    assert main([folder, "--prompt", "a"]) == 130
+    said = capsys.readouterr()
+    assert said.out == "\n" and "interrupted" in said.err
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--temperature", "nan"], "temperature must be 0"),
+        (["--samples", "0"], "samples must be at least 1"),
+        (["--max-tokens", "0"], "max_tokens must be at least 1"),
+    ],
+)
+def test_flags_are_checked_before_the_model_is_read(flags, message):
+    with pytest.raises(UserError, match=message):
+        main(["/nowhere", *flags])

@@ -1,0 +1,132 @@
+"""Choosing a token: filters equal to Transformers', greedy at temperature 0, draws that follow the probabilities."""
+
+import math
+
+import pytest
+import torch
+from transformers.generation.logits_process import (
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from wenlu.base.errors import UserError
+from wenlu.inference.sample import Greedy, Sampling, row_generators, strategy
+
+
+def _logits(rows=6, vocab=50, scale=3.0, seed=0):
+    return torch.randn(rows, vocab, generator=torch.Generator().manual_seed(seed)) * scale
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 1.7])
+@pytest.mark.parametrize("top_k", [0, 1, 5, 500])
+@pytest.mark.parametrize("top_p", [1.0, 0.9, 0.3])
+@pytest.mark.parametrize("min_p", [0.0, 0.05, 0.5])
+def test_filters_equal_transformers(temperature, top_k, top_p, min_p):
+    warpers = LogitsProcessorList([TemperatureLogitsWarper(temperature)])
+    if top_k:
+        warpers.append(TopKLogitsWarper(top_k))
+    if top_p < 1:
+        warpers.append(TopPLogitsWarper(top_p))
+    warpers.append(MinPLogitsWarper(min_p))
+    logits = _logits()
+    theirs = warpers(torch.zeros(6, 1, dtype=torch.long), logits.clone()).softmax(-1)
+    ours = Sampling(temperature, top_k, top_p, min_p).probabilities(logits)
+    assert torch.equal(ours > 0, theirs > 0), "the same tokens are left"
+    torch.testing.assert_close(ours.float(), theirs, atol=1e-6, rtol=1e-5)
+
+
+def test_temperature_zero_and_top_1_are_greedy():
+    logits = _logits()
+    best = logits.argmax(-1)
+    assert strategy(temperature=0) == strategy(temperature=0.8, top_k=1) == Greedy()
+    for chooser in (Greedy(), strategy(0), Sampling(0.8, top_k=1), Sampling(1e-300), Sampling(1.0, top_p=1e-9)):
+        assert torch.equal(chooser.choose(logits, torch.Generator().manual_seed(0)), best)
+
+
+def test_equal_logits_are_greedy_at_top_1():
+    logits = torch.zeros(3, 9)
+    assert strategy(0).choose(logits).tolist() == Sampling(1.0, top_k=1).choose(logits).tolist() == [0, 0, 0]
+
+
+def test_strategy_keeps_its_settings():
+    assert strategy(0.7, 40, 0.9, 0.02) == Sampling(0.7, 40, 0.9, 0.02)
+
+
+def test_draws_follow_the_probabilities():
+    sampling = Sampling(0.8, top_k=6, top_p=0.95)
+    logits = _logits(1, 10, 1.5)
+    chances = sampling.probabilities(logits)[0]
+    draws = sampling.choose(logits.expand(20_000, -1), torch.Generator().manual_seed(0))
+    counts = torch.bincount(draws, minlength=10).double()
+    assert (counts[chances == 0] == 0).all()
+    expected = chances[chances > 0] * 20_000
+    assert ((counts[chances > 0] - expected) ** 2 / expected).sum() < 20, "chi-squared, at most 5 degrees of freedom"
+
+
+def test_a_row_depends_on_its_own_generator_alone():
+    sampling, logits = Sampling(1.0), _logits(5, 300, 0.1)
+    together = sampling.choose(logits, row_generators(7, 5))
+    assert torch.equal(together[:2], sampling.choose(logits[:2], row_generators(7, 2)))
+    assert torch.equal(together[4:], sampling.choose(logits[4:], row_generators(7, 5)[4:]))
+    assert len(set(sampling.choose(torch.zeros(5, 10_000), row_generators(0, 5)).tolist())) == 5
+    first = [sampling.choose(torch.zeros(1, 10_000), row_generators(seed, 1)).item() for seed in range(20)]
+    assert len(set(first)) >= 19, "neighbouring seeds differ"
+
+
+@pytest.mark.parametrize("draw", [0.0, 1 - 2**-53])
+def test_extreme_draws_stay_among_what_is_left(draw, monkeypatch):
+    monkeypatch.setattr(
+        "wenlu.inference.sample._draws", lambda rows, _: torch.full((rows, 1), draw, dtype=torch.float64)
+    )
+    logits = _logits(40, 33)
+    sampling = Sampling(1.0, top_k=3)
+    chances = sampling.probabilities(logits).gather(1, sampling.choose(logits)[:, None])
+    assert (chances > 0).all()
+
+
+def test_bf16_logits_are_read():
+    assert torch.equal(
+        Sampling(0.5, top_k=2).probabilities(torch.tensor([[1.0, 2.0, 0.0]]).bfloat16())[0] > 0,
+        torch.tensor([True, True, False]),
+    )
+
+
+@pytest.mark.parametrize("chooser", [Greedy(), Sampling(), Sampling(top_k=1)])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_logits_that_are_not_finite_are_refused(chooser, bad):
+    logits = _logits()
+    logits[3, 7] = bad
+    with pytest.raises(UserError, match=r"not finite.*earlier checkpoint"):
+        chooser.choose(logits)
+
+
+@pytest.mark.parametrize("temperature", [-0.1, math.nan, math.inf, -math.inf])
+def test_temperature_is_checked(temperature):
+    with pytest.raises(UserError, match="temperature must be 0"):
+        strategy(temperature)
+
+
+def test_sampling_itself_has_no_temperature_zero():
+    with pytest.raises(UserError, match="temperature must be 0"):
+        Sampling(temperature=0)
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"top_k": -1}, "top_k must be 0 .* not -1"),
+        ({"top_p": 0.0}, r"top_p must lie in \(0, 1\]"),
+        ({"top_p": 1.01}, r"top_p must lie in \(0, 1\]"),
+        ({"top_p": math.nan}, r"top_p must lie in \(0, 1\]"),
+        ({"min_p": -0.1}, r"min_p must lie in \[0, 1\)"),
+        ({"min_p": 1.0}, r"min_p must lie in \[0, 1\)"),
+        ({"min_p": math.nan}, r"min_p must lie in \[0, 1\)"),
+    ],
+)
+@pytest.mark.parametrize("temperature", [0, 0.8])
+def test_filters_are_checked_even_when_greedy(settings, message, temperature):
+    with pytest.raises(UserError, match=message):
+        strategy(temperature, **settings)

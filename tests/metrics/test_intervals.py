@@ -1,0 +1,81 @@
+"""The interval of a ratio: repeatable, of the right width, and covering what it says it covers."""
+
+import numpy as np
+import pytest
+
+from wenlu.metrics.intervals import Interval, blocks, ratio_interval
+
+
+def _series(random, length, correlation=0.6):
+    """An autoregressive series of mean 2, as losses of neighbouring tokens depend on each other."""
+    noise = random.gamma(2.0, 1.0, length) - 2.0
+    for i in range(1, length):
+        noise[i] = correlation * noise[i - 1] + np.sqrt(1 - correlation**2) * noise[i]
+    return 2.0 + noise
+
+
+def test_same_seed_same_interval():
+    random = np.random.default_rng(0)
+    above, below = random.random(80), random.integers(1, 9, 80)
+    first = ratio_interval(above, below, seed=3)
+    assert first == ratio_interval(above, below, seed=3)
+    assert first != ratio_interval(above, below, seed=4)
+    assert first.low < above.sum() / below.sum() < first.high
+
+
+def test_order_of_magnitude_is_the_standard_error():
+    random = np.random.default_rng(1)
+    above = random.normal(5.0, 2.0, 400)
+    found = ratio_interval(above, np.ones(400))
+    error = above.std(ddof=1) / np.sqrt(400)
+    assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.06)
+
+
+def test_covers_the_truth_of_correlated_tokens():
+    random = np.random.default_rng(2)
+    hits = naive = 0
+    trials = 150
+    for _ in range(trials):
+        nats = _series(random, 2000)
+        starts = blocks(np.array([2000]), wanted=50)
+        sizes = np.diff(np.append(starts, 2000))
+        found = ratio_interval(np.add.reduceat(nats, starts), sizes, resamples=400)
+        hits += found.low <= 2.0 <= found.high
+        single = ratio_interval(nats, np.ones(2000), resamples=100)
+        naive += single.low <= 2.0 <= single.high
+    assert 0.89 <= hits / trials <= 0.99
+    assert naive / trials < 0.82, "resampling single tokens must be seen to claim too much"
+
+
+def test_covers_the_truth_of_a_ratio_of_two_random_sums():
+    random = np.random.default_rng(3)
+    hits = 0
+    for _ in range(200):
+        below = random.integers(1, 30, 120)
+        above = below * random.normal(3.0, 1.0, 120)
+        found = ratio_interval(above, below, resamples=400)
+        hits += found.low <= 3.0 <= found.high
+    assert 0.89 <= hits / 200 <= 0.99
+
+
+def test_one_block_tells_no_spread():
+    assert ratio_interval(np.array([4.0]), np.array([2.0])) is None
+    assert ratio_interval(np.array([4.0, 0.0]), np.array([2.0, 0.0])) is None
+    assert ratio_interval(np.array([4.0, 4.0]), np.array([2.0, 2.0])) == Interval(2.0, 2.0)
+
+
+def test_many_blocks_are_resampled_in_parts(monkeypatch):
+    above, below = np.arange(40.0), np.ones(40)
+    whole = ratio_interval(above, below, resamples=300)
+    monkeypatch.setattr("wenlu.metrics.intervals._CELLS", 1000)
+    assert ratio_interval(above, below, resamples=300) == whole
+
+
+@pytest.mark.parametrize("lengths", [[1], [1, 1, 1], [256], [257], [10_000, 3, 700, 256], [5] * 1000])
+def test_blocks_tile_the_corpus_within_documents(lengths):
+    starts = blocks(np.array(lengths))
+    total = sum(lengths)
+    sizes = np.diff(np.append(starts, total))
+    assert starts[0] == 0 and (sizes > 0).all() and sizes.max() <= 256
+    assert set(np.cumsum(lengths)[:-1]) <= set(starts), "a document's border is a block's border"
+    assert len(starts) >= min(50, total)

@@ -1,0 +1,88 @@
+"""The house stands: imports go down only, files stay small, help is quick and loads no torch."""
+
+import ast
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from wenlu.cli.main import COMMANDS
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "wenlu"
+FLOORS = {
+    "base": 1,
+    "models": 2,
+    "tokenization": 2,
+    "metrics": 2,
+    "data": 3,
+    "hub": 3,
+    "inference": 3,
+    "interpret": 3,
+    "compress": 3,
+    "training": 4,
+    "prompting": 4,
+    "serving": 4,
+    "evaluation": 5,
+    "apps": 5,
+    "cli": 6,
+}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imported(tree: ast.AST) -> set[str]:
+    """The folders of wenlu that a file imports from."""
+    names = [n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module]
+    names += [alias.name for n in ast.walk(tree) if isinstance(n, ast.Import) for alias in n.names]
+    names += [
+        f"{n.module}.{alias.name}"
+        for n in ast.walk(tree)
+        if isinstance(n, ast.ImportFrom) and n.module == "wenlu"
+        for alias in n.names
+    ]
+    return {name.split(".")[1] for name in names if name.startswith("wenlu.")}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.relative_to(PACKAGE).as_posix())
+def test_imports_go_down(file):
+    folder = file.relative_to(PACKAGE).parts[0]
+    if folder == "__init__.py":
+        return
+    for other in imported(ast.parse(file.read_text())) - {folder}:
+        assert FLOORS[other] < FLOORS[folder], (
+            f"{folder} (floor {FLOORS[folder]}) imports {other} (floor {FLOORS[other]})"
+        )
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.relative_to(PACKAGE).as_posix())
+def test_sizes(file):
+    lines = file.read_text().splitlines()
+    assert len(lines) <= 400
+    tree = ast.parse(file.read_text())
+    assert ast.get_docstring(tree), "the first line says what the file is"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno < 60, f"{node.name} has more than 60 lines"
+            arguments = [a for a in node.args.posonlyargs + node.args.args + node.args.kwonlyargs if a.arg != "self"]
+            assert len(arguments) <= 8, f"{node.name} has more than 8 parameters"
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)], ids=lambda c: " ".join(c) or "wenlu")
+def test_help_is_quick_and_loads_no_torch(command):
+    code = (
+        "import sys\nfrom wenlu.cli.main import main\n"
+        "try: main(sys.argv[1:])\nexcept SystemExit: pass\n"
+        "print('loaded torch' if 'torch' in sys.modules else 'no torch')"
+    )
+    best = float("inf")
+    for _ in range(3):
+        began = time.perf_counter()
+        answer = subprocess.run(
+            [sys.executable, "-c", code, *command, "--help"], capture_output=True, text=True, check=True
+        )
+        best = min(best, time.perf_counter() - began)
+    assert answer.stdout.rstrip().endswith("no torch"), answer.stdout
+    assert "example: wenlu" in answer.stdout
+    assert best < (0.5 if command else 0.3), f"{best:.2f} s"

@@ -1,0 +1,105 @@
+"""wenlu eval: how well a model predicts texts."""
+
+from __future__ import annotations
+
+import json as json_format
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from wenlu.base.errors import UserError
+from wenlu.base.log import console, progress
+from wenlu.cli.flags import parse
+
+if TYPE_CHECKING:
+    from wenlu.evaluation.perplexity import Estimate, Result
+
+DESCRIPTION = """Nats per token, perplexity and bits per byte of texts that the model was not trained on, each with
+a 95 % interval. Bits per byte can be compared between models with different tokenizers, the others cannot.
+
+example: wenlu eval runs/novel another-novel.txt"""
+
+
+@dataclass(frozen=True)
+class Command:
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """A run's folder, any Transformers folder of a known family, or a hub id."""
+    paths: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="TEXTS")] = ()
+    """Texts: files (txt, jsonl, also .gz and .xz), folders, or - for stdin."""
+    context: int = 0
+    """Tokens in a window; 0 = the longest sequence that the model was trained on."""
+    overlap: int = 0
+    """Tokens of each window that only serve as context, having been scored before; 0 = none."""
+    batch: int = 16
+    """Windows computed at once; it changes the speed, not the figures."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    json: bool = False
+    """Print one JSON object."""
+
+
+def main(arguments: list[str]) -> int:
+    return run(parse(Command, "eval", arguments, DESCRIPTION))
+
+
+def run(command: Command) -> int:
+    """Carry out the command; what is wrong with its flags is said before the model is read."""
+    if not command.paths:
+        raise UserError("which texts? name files or folders after the run, or - for stdin")
+    from wenlu.base.device import pick_device
+    from wenlu.evaluation.perplexity import Settings, evaluate
+    from wenlu.hub.folder import load
+
+    settings = Settings(command.context, command.overlap, command.batch)
+    device = pick_device(command.device)
+    texts = list(_documents(command.paths))
+    model, tokenizer = load(command.run, device)
+    with progress("evaluating", unit_counts=False) as bar:
+        task = bar.add_task("", total=sum(len(text.encode("utf-8", "surrogatepass")) for text in texts), note="")
+        result = evaluate(model, tokenizer, texts, settings, lambda size: bar.advance(task, size))
+    if command.json:
+        print(json_format.dumps({"run": command.run, "paths": command.paths, **asdict(result)}, ensure_ascii=False))
+    else:
+        _print_table(result)
+    return 0
+
+
+def _documents(paths: tuple[str, ...]) -> Iterator[str]:
+    """Whole documents, put together from their pieces."""
+    from wenlu.data.sources import read_documents
+
+    pieces: list[str] = []
+    for piece in read_documents(paths):
+        pieces.append(piece.text)
+        if piece.last:
+            yield "".join(pieces)
+            pieces = []
+
+
+def _print_table(result: Result) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("", "value", "95 % interval", box=None, pad_edge=False)
+    rows = (
+        ("nats per token", result.nats_per_token),
+        ("perplexity", result.perplexity),
+        ("bits per byte", result.bits_per_byte),
+    )
+    for name, estimate in rows:
+        table.add_row(name, *_cells(estimate))
+    Console(file=sys.stdout, highlight=False).print(table)
+    windows = f"windows of {result.context:,}" + (f", {result.overlap:,} of them context" if result.overlap else "")
+    print(f"{result.tokens:,} tokens, {result.bytes:,} bytes, {result.documents:,} documents; {windows}")
+    if result.why_no_bits:
+        console.print(f"no bits per byte: {result.why_no_bits}")
+
+
+def _cells(estimate: Estimate | None) -> tuple[str, str]:
+    if estimate is None:
+        return "-", "-"
+    interval = estimate.interval
+    return f"{estimate.value:.4f}", f"{interval.low:.4f} to {interval.high:.4f}" if interval else "too little text"

@@ -1,0 +1,130 @@
+"""wenlu generate: text that continues a prompt."""
+
+from __future__ import annotations
+
+import json as json_format
+import sys
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from wenlu.base.errors import UserError
+from wenlu.base.log import console
+from wenlu.cli.flags import parse
+
+if TYPE_CHECKING:
+    from wenlu.inference.generator import Generator, Result, Settings
+
+DESCRIPTION = """Text that continues a prompt, on stdout as it is made; what is said about it goes to stderr.
+
+example: wenlu generate runs/novel --prompt "It was" --max-tokens 100 --temperature 0.7 --stop "The End" """
+
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Command:
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """A run's folder, any Transformers folder of a known family, or a hub id."""
+    prompt: str = ""
+    """The text to continue; empty = begin a document; - = read it from stdin, without its last line end."""
+    max_tokens: int = 200
+    """Longest continuation, in tokens."""
+    temperature: float = 0.8
+    """0 = greedy: always the most probable token."""
+    top_k: int = 0
+    """Draw among the k most probable tokens; 0 = all, 1 = greedy."""
+    top_p: float = 1.0
+    """Draw among the fewest tokens that hold this much probability; 1 = all."""
+    min_p: float = 0.0
+    """Drop tokens less probable than min_p times the most probable one; 0 = none."""
+    samples: int = 1
+    """How many continuations; sample k of a seed is the same however many there are."""
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+    """Texts that end the continuation and are not part of it."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    json: bool = False
+    """Print one JSON object."""
+
+
+def main(arguments: list[str]) -> int:
+    return run(parse(Command, "generate", arguments, DESCRIPTION))
+
+
+def run(command: Command) -> int:
+    """Carry out the command; what is wrong with its flags is said before the model is read."""
+    from wenlu.base.device import pick_device
+    from wenlu.hub.folder import load
+    from wenlu.inference.generator import Generator, Settings
+
+    names = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "seed", "stop")
+    settings = Settings(**{name: getattr(command, name) for name in names})
+    if command.samples < 1:
+        raise UserError(f"samples must be at least 1, not {command.samples}")
+    device = pick_device(command.device)
+    prompt = _read_prompt() if command.prompt == "-" else command.prompt
+    model, tokenizer = load(command.run, device)
+    generator = Generator(model, tokenizer)
+    began = time.monotonic()
+    try:
+        if command.samples == 1 and not command.json:
+            results = [_stream(generator, prompt, settings)]
+        else:
+            results = generator.generate(prompt, settings, samples=command.samples)
+    except KeyboardInterrupt:
+        console.print("interrupted")
+        return INTERRUPTED
+    seconds = time.monotonic() - began
+    if command.json:
+        print(json_format.dumps(_as_json(command.run, prompt, settings, results), ensure_ascii=False))
+    elif command.samples > 1:
+        for number, result in enumerate(results, 1):
+            print(f"=== sample {number} of {len(results)} ({result.finish})\n{result.text}", flush=True)
+    _say_how_it_ended(results, seconds, model.config.context)
+    return 0
+
+
+def _read_prompt() -> str:
+    try:
+        return sys.stdin.buffer.read().decode("utf-8").removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError as error:
+        raise UserError(f"the prompt on stdin is not UTF-8 (byte {error.start}): convert it first") from None
+
+
+def _stream(generator: Generator, prompt: str, settings: Settings) -> Result:
+    """Print a continuation as it is made; the prompt goes before it on stderr, so that both read as one text."""
+    stream = generator.stream(prompt, settings)
+    console.print(prompt, end="", style="dim", markup=False, emoji=False, soft_wrap=True)
+    try:
+        for piece in stream:
+            print(piece, end="", flush=True)
+    finally:
+        print(flush=True)
+    return stream.result
+
+
+def _as_json(run: str, prompt: str, settings: Settings, results: list[Result]) -> dict:
+    samples = [
+        {"text": r.text, "tokens": len(r.ids), "finish": r.finish, "beyond_context": r.beyond_context} for r in results
+    ]
+    return {
+        "run": run,
+        "prompt": prompt,
+        "prompt_tokens": results[0].prompt_tokens,
+        "settings": asdict(settings),
+        "samples": samples,
+    }
+
+
+def _say_how_it_ended(results: list[Result], seconds: float, context: int) -> None:
+    tokens = sum(len(result.ids) for result in results)
+    reasons = ", ".join(dict.fromkeys(result.finish for result in results))
+    console.print(f"{tokens} tokens in {seconds:.1f} s; ended by {reasons}", style="dim")
+    if any(result.finish == "context" for result in results):
+        console.print(f"stopped early: this gpt2 has no positions beyond {context} tokens")
+    if any(result.beyond_context for result in results):
+        console.print(f"note: the text is longer than the {context} tokens that the model was trained on")

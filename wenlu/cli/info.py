@@ -1,0 +1,219 @@
+"""wenlu info: what is in a run, a data folder or a tokenizer."""
+
+from __future__ import annotations
+
+import json as json_format
+import re
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from wenlu.base.errors import UserError
+from wenlu.base.log import console, read_rows
+from wenlu.cli.flags import parse
+
+DESCRIPTION = """What is in a run, a folder of data or a tokenizer: sizes, losses, checkpoints, bytes per token,
+the vocabulary.
+
+example: wenlu info runs/novel
+         wenlu info runs/novel --text notes.txt --vocabulary 500:40"""
+
+
+@dataclass(frozen=True)
+class Command:
+    path: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PATH")]
+    """A run or any Transformers folder, a folder made by `wenlu prepare`, or a tokenizer (folder or file)."""
+    text: tuple[str, ...] = ()
+    """Files or folders on which bytes per token are measured; without them, on one text in ten languages."""
+    vocabulary: str = ""
+    """START:COUNT: show so many tokens from an id on, as text."""
+    json: bool = False
+    """Print one JSON object."""
+
+
+def main(arguments: list[str]) -> int:
+    return run(parse(Command, "info", arguments, DESCRIPTION))
+
+
+def run(command: Command) -> int:
+    """Carry out the command; torch is not needed for it."""
+    path = Path(command.path)
+    wanted = _range(command.vocabulary) if command.vocabulary else None
+    kind = _kind(path)
+    facts: dict[str, Any] = {"kind": kind, "path": command.path}
+    facts |= {"run": _run_facts, "data": _data_facts, "tokenizer": lambda _: {}}[kind](path)
+    if (path / "tokenizer.json").is_file() or kind == "tokenizer":
+        facts |= _tokenizer_facts(path, command.text, wanted, survey_wanted=kind == "tokenizer" or bool(command.text))
+    elif command.text or wanted:
+        raise UserError(f"{path} holds no tokenizer yet, which --text and --vocabulary need")
+    if command.json:
+        print(json_format.dumps(facts, ensure_ascii=False))
+    else:
+        _print(facts)
+    return 0
+
+
+def _range(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+):(\d+)", text)
+    if not match or not int(match[2]):
+        raise UserError(f"vocabulary must be START:COUNT, such as 0:100, not {text!r}")
+    return int(match[1]), int(match[2])
+
+
+def _kind(path: Path) -> str:
+    """run, data or tokenizer, by what lies there."""
+    if not path.exists():
+        raise UserError(f"there is nothing at {path}: give a folder that exists")
+    if path.is_file():
+        return "tokenizer"
+    if (path / "wenlu" / "recipe.json").is_file() or (path / "config.json").is_file():
+        return "run"
+    if (path / "data.json").is_file():
+        return "data"
+    if (path / "tokenizer.json").is_file() or (path / "vocab.json").is_file():
+        return "tokenizer"
+    raise UserError(
+        f"{path} is no run (wenlu/recipe.json or config.json), no data (data.json) and no tokenizer (tokenizer.json)"
+    )
+
+
+def _data_facts(path: Path) -> dict[str, Any]:
+    return {"data": _read_json(path / "data.json")}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json_format.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): make or copy it again") from None
+
+
+def _run_facts(path: Path) -> dict[str, Any]:
+    facts: dict[str, Any] = {}
+    if (path / "config.json").is_file():
+        from wenlu.hub.configuration import read_config
+        from wenlu.models.size import parameters
+
+        config = read_config(path)
+        facts["model"] = {"family": config.family, "parameters": parameters(config), **asdict(config)}
+    own = path / "wenlu"
+    if (own / "recipe.json").is_file():
+        facts["training"] = _training_facts(own)
+    return facts
+
+
+def _training_facts(own: Path) -> dict[str, Any]:
+    """How far a run has come: steps done and wanted, losses in nats per token, checkpoints."""
+    rows = read_rows(own / "metrics.jsonl")
+    steps = [row for row in rows if "loss" in row]
+    held_out = [row for row in rows if row.get("held_out") is not None]
+    facts: dict[str, Any] = {
+        "steps": max((row["step"] for row in rows), default=0),
+        "steps_wanted": _read_json(own / "recipe.json")["training"]["steps"],
+    }
+    if steps:
+        facts |= {"tokens": steps[-1]["tokens"], "seconds": steps[-1]["seconds"], "loss": steps[-1]["loss"]}
+    if held_out:
+        best = min(held_out, key=lambda row: row["held_out"])
+        facts |= {
+            "held_out": held_out[-1]["held_out"],
+            "best_held_out": best["held_out"],
+            "best_bits_per_byte": best["bits_per_byte"],
+            "best_step": best["step"],
+        }
+    facts["checkpoints"] = sorted(folder.name for folder in (own / "checkpoints").glob("step-*") if folder.is_dir())
+    return facts
+
+
+def _tokenizer_facts(
+    path: Path, paths: tuple[str, ...], wanted: tuple[int, int] | None, *, survey_wanted: bool
+) -> dict[str, Any]:
+    from wenlu.tokenization.survey import SAMPLES, survey, vocabulary
+    from wenlu.tokenization.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.load(path)
+    facts: dict[str, Any] = {
+        "tokenizer": {
+            "kind": tokenizer.kind,
+            "vocabulary": tokenizer.vocab,
+            "bos_id": tokenizer.bos_id,
+            "eos_id": tokenizer.eos_id,
+            "pad_id": tokenizer.pad_id,
+            "fingerprint": tokenizer.fingerprint,
+        }
+    }
+    if survey_wanted:
+        try:
+            facts["bytes_per_token"] = _survey_facts(survey(tokenizer, _texts(paths) if paths else SAMPLES.values()))
+        except UserError as error:
+            facts["why_no_bytes_per_token"] = str(error)
+    if wanted:
+        rows = vocabulary(tokenizer, *wanted)
+        facts["tokens"] = [
+            {"id": row.id, "text": row.text, "bytes": len(row.bytes), "special": row.special} for row in rows
+        ]
+    return facts
+
+
+def _survey_facts(rows: list[Any]) -> list[dict[str, Any]]:
+    size, characters, tokens = (sum(getattr(row, name) for row in rows) for name in ("bytes", "characters", "tokens"))
+    if not rows:
+        raise UserError("the texts of --text are empty: there is nothing to measure")
+    return [{**asdict(row), "bytes_per_token": row.bytes_per_token} for row in rows] + [
+        {"script": "all", "bytes": size, "characters": characters, "tokens": tokens, "bytes_per_token": size / tokens}
+    ]
+
+
+def _texts(paths: tuple[str, ...]) -> Iterable[str]:
+    from wenlu.data.sources import read_documents
+
+    return (piece.text for piece in read_documents(paths))
+
+
+def _print(facts: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    # A pipe has no width: nothing is to be cut or wrapped there.
+    out = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 400)
+    out.print(f"[bold]{escape(facts['path'])}[/bold] ({facts['kind']})")
+    for section in ("model", "training", "data", "tokenizer"):
+        if section in facts:
+            table = Table(show_header=False, box=None, title=section, title_justify="left", pad_edge=False)
+            for name, value in _flat(facts[section]):
+                table.add_row(name.replace("_", " "), escape(value))
+            out.print(table)
+    for section, title in (("bytes_per_token", "bytes per token"), ("tokens", "vocabulary")):
+        if section in facts:
+            table = Table(box=None, title=title, title_justify="left", pad_edge=False)
+            for name in facts[section][0] if facts[section] else ():
+                table.add_column(name.replace("_", " "), justify="left" if name in ("script", "text") else "right")
+            for row in facts[section]:
+                table.add_row(*(escape(str(row[n]) if n == "id" else _shown(row[n])) for n in row))
+            out.print(table)
+    if "why_no_bytes_per_token" in facts:
+        console.print(facts["why_no_bytes_per_token"], markup=False)
+
+
+def _flat(facts: dict[str, Any], before: str = "") -> Iterable[tuple[str, str]]:
+    """(name, value) of every figure, names of nested ones joined by dots; what is not set is left out."""
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{before}{name}.")
+        elif value is not None and value != []:
+            yield before + name, str(value) if name.endswith("_id") else _shown(value)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.4g}" if abs(value) < 1e-3 else f"{value:,.4f}".rstrip("0").rstrip(".")
+    return ", ".join(map(_shown, value)) if isinstance(value, list | tuple) else str(value)

@@ -1,0 +1,56 @@
+"""The `wenlu` command: a table of commands, each imported only when it is called."""
+
+import importlib
+import os
+import sys
+
+from wenlu import __version__
+from wenlu.base.errors import UserError, did_you_mean
+
+COMMANDS = {
+    "prepare": "text files → a folder of token ids, with its tokenizer",
+    "train": "a model from text, from prepared data or from a recipe; resumes exactly",
+    "eval": "held-out nats per token, perplexity and bits per byte, each with an interval",
+    "generate": "text that continues a prompt",
+    "info": "what is in a run, a data folder or a tokenizer",
+    "demo": "all of it in about three minutes, on a text that every Python carries",
+}
+
+HELP = f"""wenlu 文炉 {__version__}: a language model's whole life, from raw text to text that it writes.
+
+usage: wenlu COMMAND ...        (wenlu COMMAND --help: its settings and an example)
+
+{chr(10).join(f"  {name:<10}{what}" for name, what in COMMANDS.items())}
+
+example: wenlu train book.txt --out runs/book --steps 500
+         wenlu generate runs/book --prompt "It was"
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; the exit code is 0, 2 for a mistake that the user can mend, 130 when interrupted."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        print(f"wenlu {__version__}")
+        return 0
+    name, *rest = arguments
+    try:
+        if name not in COMMANDS:
+            raise UserError(f"no command {name!r}.{did_you_mean(name, COMMANDS)} See wenlu --help")
+        return importlib.import_module(f"wenlu.cli.{name}").main(rest) or 0
+    except UserError as error:
+        print(f"wenlu: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("wenlu: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""wenlu train: a model from text, from prepared data or from a recipe."""
+
+import dataclasses
+import json as json_format
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from wenlu.base.errors import UserError
+from wenlu.cli.flags import parse
+from wenlu.training.recipe import Recipe, read_recipe
+
+DESCRIPTION = """A model from text files, from a folder made by `wenlu prepare`, or from a recipe (a TOML file of the
+sections below). Defaults < recipe < flags. --model, --steps and --seed are short for --model.family, --training.steps
+and --training.seed. A run stopped at any instant goes on, bit for bit, by: wenlu train --resume --out RUN
+
+example: wenlu train novel.txt --out runs/novel --model qwen3 --steps 500 --model.dim 192"""
+
+SHORT = {"--model": "--model.family", "--steps": "--training.steps", "--seed": "--training.seed"}
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Command(Recipe):
+    sources: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """A recipe (.toml), a prepared folder, or text files and folders (- for stdin)."""
+    out: str = ""
+    """The run's folder: a Transformers checkpoint, with all that is wenlu's own under wenlu/."""
+    resume: bool = False
+    """Go on with the run in --out; its recipe is read from there."""
+    inexact: bool = False
+    """Resume although machine, torch or threads differ, and the bits with them."""
+    json: bool = False
+    """Print one JSON object at the end."""
+
+
+def main(arguments: list[str]) -> int:
+    arguments = [_long(argument) for argument in arguments]
+    default = next((read_recipe(a) for a in arguments if a.endswith(".toml") and not a.startswith("-")), Recipe())
+    command = parse(Command, "train", arguments, DESCRIPTION, Command(**vars(default)))
+    if not command.out:
+        raise UserError("where to? give --out RUN")
+    recipe = _recipe(command)
+    from wenlu.training.loop import train
+
+    asked = None if command.resume and recipe == Recipe() else recipe
+    outcome = train(asked, command.out, resume=command.resume, inexact=command.inexact)
+    if command.json:
+        print(json_format.dumps({**vars(outcome), "run": str(outcome.run)}))
+    return INTERRUPTED if outcome.finished == "interrupted" else 0
+
+
+def _long(argument: str) -> str:
+    flag, equals, value = argument.partition("=")
+    return SHORT.get(flag, flag) + equals + value
+
+
+def _recipe(command: Command) -> Recipe:
+    """The recipe without the command's own flags, its data being the sources that were named."""
+    recipe = Recipe(**{f.name: getattr(command, f.name) for f in dataclasses.fields(Recipe)})
+    recipes = [s for s in command.sources if s.endswith(".toml")]
+    sources = tuple(s for s in command.sources if s not in recipes)
+    if len(recipes) > 1:
+        raise UserError(f"one recipe at a time, not {len(recipes)}: {', '.join(recipes)}")
+    if not sources:
+        return recipe
+    sources = tuple(s if s == "-" else str(Path(s).absolute()) for s in sources)
+    return dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, paths=sources))

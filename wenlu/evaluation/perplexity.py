@@ -1,0 +1,254 @@
+"""How well a model predicts texts: nats per token, perplexity and bits per byte, each with a 95 % interval."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from wenlu.base.errors import UserError
+from wenlu.inference.generator import begin_id, check_together
+from wenlu.metrics.intervals import Interval, blocks, ratio_interval
+from wenlu.tokenization.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+    from torch import Tensor
+
+WHOLE_LOGITS = 1 << 23
+"""At most so many logits are made at once (32 MiB in f32)."""
+
+_POOL = 64
+"""Batches' worth of windows that are sorted by length together, so that little is computed on padding."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How texts are cut for the model. Raises UserError for a value out of its range."""
+
+    context: int = 0
+    """Tokens in a window; 0 = the longest sequence that the model was trained on."""
+    overlap: int = 0
+    """Tokens of a window that were scored before and only serve as context; 0 = none, the honest and quick way."""
+    batch: int = 16
+    """Windows computed at once; it changes the speed, not the figures."""
+
+    def __post_init__(self):
+        for name, least in (("context", 0), ("overlap", 0), ("batch", 1)):
+            if getattr(self, name) < least:
+                raise UserError(f"{name} must be at least {least}, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text as tokens, without special ones."""
+
+    ids: np.ndarray
+    bytes: int
+    """Size of the text in UTF-8."""
+    widths: np.ndarray | None = None
+    """[tokens], bytes of each token, for the interval of bits per byte; None = all alike."""
+    lossless: bool = True
+    """Whether the tokens give back every byte of the text."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure and its 95 % interval, which is None where there is too little text for one."""
+
+    value: float
+    interval: Interval | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was measured. Every token of every document counts once; nothing else counts."""
+
+    nats_per_token: Estimate
+    perplexity: Estimate
+    """exp(nats per token); comparable only between models with the same tokenizer."""
+    bits_per_byte: Estimate | None
+    """None where the tokenizer loses part of the text: the figure would then flatter it."""
+    why_no_bits: str
+    """The reason, or empty."""
+    tokens: int
+    bytes: int
+    documents: int
+    """Those with at least one token."""
+    context: int
+    overlap: int
+
+
+Advance = Callable[[float], None]
+"""Told how many bytes of text have been scored since the last call."""
+
+
+def evaluate(
+    model: nn.Module,
+    tokenizer: Tokenizer | None,
+    texts: Iterable[str],
+    settings: Settings | None = None,
+    advance: Advance | None = None,
+) -> Result:
+    """Score every token of every text exactly once, the first of each after bos (or eos, where there is no bos).
+
+    Texts are cut into windows of `context` tokens; at `overlap` 0 a window's first token sees only the one before it.
+    Raises UserError for texts without a single token, a tokenizer without a token to begin with, one that does not
+    belong to the model, a context that the model cannot read, and losses that are not finite.
+    """
+    check_together(model, tokenizer)
+    begin = begin_id(model, tokenizer)
+    begin = tokenizer.eos_id if begin is None else begin
+    if begin is None:
+        raise UserError(
+            "the first token of a document is scored after bos or eos, and this tokenizer has neither: "
+            "name its bos_token in tokenizer_config.json"
+        )
+
+    def document(text: str) -> Document:
+        ids = tokenizer.encode(text) if text else []
+        pieces, content = tokenizer.pieces(ids), text.encode()
+        widths = np.fromiter(map(len, pieces), np.int32, len(ids))
+        return Document(np.asarray(ids, np.int64), len(content), widths, b"".join(pieces) == content)
+
+    return evaluate_documents(model, map(document, texts), begin, settings, advance)
+
+
+def evaluate_documents(
+    model: nn.Module,
+    documents: Iterable[Document],
+    begin: int,
+    settings: Settings | None = None,
+    advance: Advance | None = None,
+) -> Result:
+    """`evaluate` for what is tokens already; `begin` is the token that stands before each document."""
+    settings = settings or Settings()
+    context = _context(model, settings)
+    kept: list[Document] = []
+    lossy = 0
+
+    def windows() -> Iterator[_Window]:
+        nonlocal lossy
+        for number, document in enumerate(documents, 1):
+            if not document.lossless and not lossy:
+                lossy = number
+            if len(document.ids):
+                widths = None if document.widths is None else document.widths.astype(np.int32)
+                kept.append(replace(document, ids=document.ids.astype(np.int32), widths=widths))
+                yield from _windows(document, begin, context, settings.overlap)
+
+    nats = list(_score(model, windows(), settings.batch, advance or (lambda _: None)))
+    if not nats:
+        raise UserError("there is nothing to evaluate: the texts hold no token")
+    total = np.concatenate(nats)
+    if not np.isfinite(total).all():
+        raise UserError("the model's losses are not finite: its weights have diverged, use an earlier checkpoint")
+    why = f"the tokenizer does not give back every byte of the texts (the first is document {lossy})" if lossy else ""
+    return _result(total, kept, why, context, settings.overlap)
+
+
+@dataclass(frozen=True)
+class _Window:
+    """Consecutive inputs, the token after each of them, and how many of those were scored before."""
+
+    inputs: np.ndarray
+    targets: np.ndarray
+    scored: int
+    bytes: float
+    """Share of the document's bytes that is scored here, for the progress."""
+
+
+def _context(model: nn.Module, settings: Settings) -> int:
+    context = settings.context or model.config.context
+    if model.config.family == "gpt2" and context > model.config.context:
+        raise UserError(f"this gpt2 reads at most {model.config.context} tokens: context {context} is too long for it")
+    if settings.overlap >= context:
+        raise UserError(f"overlap ({settings.overlap}) must be smaller than the context ({context})")
+    return context
+
+
+def _windows(document: Document, begin: int, context: int, overlap: int) -> Iterator[_Window]:
+    """Windows over one document, the first `overlap` targets of each but the first being context only."""
+    series = np.concatenate([[begin], document.ids])
+    count = len(document.ids)
+    width = document.bytes / count
+    end = 0
+    while end < count:
+        start = max(0, end - overlap)
+        scored, end = end - start, min(start + context, count)
+        yield _Window(series[start:end], series[start + 1 : end + 1], scored, (end - start - scored) * width)
+
+
+def _score(model: nn.Module, windows: Iterator[_Window], batch: int, advance: Advance) -> Iterator[np.ndarray]:
+    """Nats of each window's new targets, in order; windows of like length are computed together."""
+    training = model.training
+    model.eval()
+    try:
+        while pool := list(itertools.islice(windows, batch * _POOL)):
+            found: list[np.ndarray | None] = [None] * len(pool)
+            by_length = sorted(range(len(pool)), key=lambda index: -len(pool[index].inputs))
+            for first in range(0, len(pool), batch):
+                members = by_length[first : first + batch]
+                for index, nats in zip(members, _batch_nats(model, [pool[m] for m in members]), strict=True):
+                    found[index] = nats
+                advance(sum(pool[m].bytes for m in members))
+            yield from found
+    finally:
+        model.train(training)
+
+
+@torch.inference_mode()
+def _batch_nats(model: nn.Module, windows: list[_Window]) -> list[np.ndarray]:
+    """Shorter windows are filled up on the right, where a causal model's earlier positions cannot see it."""
+    shape = (len(windows), max(len(window.inputs) for window in windows))
+    ids, targets, wanted = np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape, bool)
+    for row, window in enumerate(windows):
+        length = len(window.inputs)
+        ids[row, :length], targets[row, :length] = window.inputs, window.targets
+        wanted[row, window.scored : length] = True
+    device = next(model.parameters()).device
+    hidden = model.hidden(torch.from_numpy(ids).to(device))[torch.from_numpy(wanted).to(device)]
+    nats = token_nats(model, hidden, torch.from_numpy(targets[wanted]).to(device)).cpu().numpy()
+    return np.split(nats, np.cumsum(wanted.sum(1))[:-1])
+
+
+def token_nats(
+    model: nn.Module, hidden: Float[Tensor, "tokens dim"], targets: Int[Tensor, " tokens"]
+) -> Float[Tensor, " tokens"]:
+    """−log p of each target after its hidden state, in f64; the logits of a large vocabulary are made in parts."""
+    rows = max(1, WHOLE_LOGITS // model.config.vocab)
+    parts = zip(hidden.split(rows), targets.split(rows), strict=True)
+    return torch.cat([F.cross_entropy(model.head(h).float(), t, reduction="none").double() for h, t in parts])
+
+
+def _result(nats: np.ndarray, documents: list[Document], why: str, context: int, overlap: int) -> Result:
+    lengths = np.array([len(document.ids) for document in documents])
+    size = sum(document.bytes for document in documents)
+    starts = blocks(lengths)
+    sums = np.add.reduceat(nats, starts)
+    tokens = np.diff(np.append(starts, len(nats)))
+    mean = Estimate(float(nats.sum() / len(nats)), ratio_interval(sums, tokens))
+    ends = mean.interval and Interval(_exp(mean.interval.low), _exp(mean.interval.high))
+    bits = None
+    if not why:
+        widths = np.concatenate([_widths(document) for document in documents])
+        bits_of = sums / math.log(2)
+        bits = Estimate(float(bits_of.sum() / size), ratio_interval(bits_of, np.add.reduceat(widths, starts)))
+    return Result(mean, Estimate(_exp(mean.value), ends), bits, why, len(nats), size, len(documents), context, overlap)
+
+
+def _widths(document: Document) -> np.ndarray:
+    even = np.full(len(document.ids), document.bytes / len(document.ids))
+    return even if document.widths is None else document.widths
+
+
+def _exp(value: float) -> float:
+    """exp, infinite where it is beyond a float."""
+    return math.exp(value) if value < 709 else math.inf

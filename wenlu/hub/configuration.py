@@ -1,0 +1,141 @@
+"""config.json ↔ `ModelConfig`: what Transformers 4 and 5 write is read; what is written opens in both."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from wenlu.base.errors import UserError, did_you_mean
+from wenlu.models.config import ModelConfig
+
+ARCHITECTURES = {
+    "gpt2": "GPT2LMHeadModel",
+    "llama": "LlamaForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "lstm": "WenluLSTM",
+}
+MODEL_TYPES = {"gpt2": "gpt2", "llama": "llama", "qwen3": "qwen3", "lstm": "wenlu_lstm"}
+
+COMMON = {"vocab": "vocab_size", "bos_id": "bos_token_id", "eos_id": "eos_token_id", "pad_id": "pad_token_id"}
+GPT2 = {
+    "dim": "n_embd",
+    "layers": "n_layer",
+    "heads": "n_head",
+    "ffn": "n_inner",
+    "context": "n_positions",
+    "activation": "activation_function",
+    "dropout": "resid_pdrop",
+    "norm_eps": "layer_norm_epsilon",
+    "tied": "tie_word_embeddings",
+}
+LLAMA = {
+    "dim": "hidden_size",
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "kv_heads": "num_key_value_heads",
+    "head_dim": "head_dim",
+    "ffn": "intermediate_size",
+    "context": "max_position_embeddings",
+    "activation": "hidden_act",
+    "dropout": "attention_dropout",
+    "norm_eps": "rms_norm_eps",
+    "tied": "tie_word_embeddings",
+    "attention_bias": "attention_bias",
+}
+LSTM = {name: name for name in ("dim", "layers", "context", "dropout", "tied")}
+KEYS = {
+    "gpt2": COMMON | GPT2,
+    "llama": COMMON | LLAMA | {"mlp_bias": "mlp_bias"},
+    "qwen3": COMMON | LLAMA,
+    "lstm": COMMON | LSTM,
+}
+"""Our field → their key, by family."""
+
+ABSENT = {
+    "gpt2": {"tied": True, "ffn": 0, "activation": "gelu_new", "dropout": 0.1, "norm_eps": 1e-5},
+    "llama": {"tied": False, "kv_heads": 0, "head_dim": 0, "activation": "silu", "dropout": 0.0, "norm_eps": 1e-6},
+    "qwen3": {"tied": False, "kv_heads": 0, "head_dim": 128, "activation": "silu", "dropout": 0.0, "norm_eps": 1e-6},
+    "lstm": {},
+}
+"""What Transformers takes where a key is absent."""
+
+UNSUPPORTED = {
+    "gpt2": {"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False, "add_cross_attention": False},
+    "llama": {"pretraining_tp": 1},
+    "qwen3": {"use_sliding_window": False},
+    "lstm": {},
+}
+"""Features that are read only at their ordinary value."""
+
+
+def to_json(config: ModelConfig) -> dict[str, Any]:
+    """The body of config.json."""
+    config = config.resolved()
+    body = {"architectures": [ARCHITECTURES[config.family]], "model_type": MODEL_TYPES[config.family]}
+    body |= {theirs: getattr(config, ours) for ours, theirs in KEYS[config.family].items()}
+    body |= {"dtype": "float32", "torch_dtype": "float32", "use_cache": True}
+    if config.family == "gpt2":
+        body |= {"n_ctx": config.context, "attn_pdrop": config.dropout, "embd_pdrop": config.dropout}
+    elif config.family == "lstm":
+        body |= {"about": "an LSTM in wenlu's own form: Transformers has no such family; open it with wenlu"}
+    else:
+        body |= {
+            "rope_theta": config.rope_theta,
+            "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
+        }
+    return body
+
+
+def from_json(body: dict[str, Any], where: str) -> ModelConfig:
+    """The configuration in a config.json; a feature that is not supported is refused by name."""
+    families = {model_type: family for family, model_type in MODEL_TYPES.items()}
+    model_type = body.get("model_type")
+    if model_type not in families:
+        raise UserError(
+            f"{where}: model_type {model_type!r} is not supported.{did_you_mean(str(model_type), families)} "
+            f"Supported: {', '.join(families)}"
+        )
+    family = families[model_type]
+    for key, ordinary in UNSUPPORTED[family].items():
+        if body.get(key, ordinary) != ordinary:
+            raise UserError(f"{where}: {key} = {body[key]!r} is not supported (only {ordinary!r})")
+    fields: dict[str, Any] = {}
+    for ours, theirs in KEYS[family].items():
+        value = body.get(theirs)
+        if value is None:
+            if (
+                theirs not in body
+                and ours not in ABSENT[family]
+                and ours in ("vocab", "dim", "layers", "heads", "context")
+            ):
+                raise UserError(f"{where} lacks {theirs}")
+            value = ABSENT[family].get(ours)
+        if value is not None:
+            fields[ours] = value
+    if isinstance(fields.get("eos_id"), list):
+        fields["eos_id"] = fields["eos_id"][0]
+    if family in ("llama", "qwen3"):
+        fields["rope_theta"] = _rope_theta(body, where)
+    return ModelConfig(family=family, **fields)
+
+
+def _rope_theta(body: dict[str, Any], where: str) -> float:
+    rope = body.get("rope_parameters") or body.get("rope_scaling") or {}
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind != "default":
+        raise UserError(f"{where}: rotary scaling of type {kind!r} is not supported (only 'default')")
+    if rope.get("partial_rotary_factor", body.get("partial_rotary_factor", 1.0)) != 1.0:
+        raise UserError(f"{where}: partial_rotary_factor is not supported (only 1)")
+    return float(rope.get("rope_theta", body.get("rope_theta", 10000.0)))
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """The configuration of a model folder."""
+    path = folder / "config.json"
+    try:
+        return from_json(json.loads(path.read_text(encoding="utf-8")), str(path))
+    except FileNotFoundError:
+        raise UserError(f"{folder} holds no config.json: it is not a model's folder") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is damaged: {error}") from None

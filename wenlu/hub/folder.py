@@ -1,0 +1,117 @@
+"""Model folders: saved and loaded in the form of Transformers."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from wenlu.base.errors import UserError
+from wenlu.base.files import atomic_write, replacing, writing
+from wenlu.hub.configuration import read_config, to_json
+from wenlu.hub.names import to_ours, to_theirs
+from wenlu.models.build import empty
+from wenlu.models.config import ModelConfig
+from wenlu.tokenization.tokenizer import Tokenizer
+
+WEIGHTS = "model.safetensors"
+
+
+def save(model: nn.Module, tokenizer: Tokenizer | None, folder: Path | str) -> None:
+    """Write config.json, model.safetensors and the tokenizer's files, each replaced atomically."""
+    folder = Path(folder)
+    config: ModelConfig = model.config
+    weights = {name: p.detach().float().cpu() for name, p in model.named_parameters()}
+    tensors = to_theirs(config, weights, _rows(model))
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if tokenizer is not None:
+            tokenizer.save(folder)
+        with replacing(folder / WEIGHTS) as temporary:
+            save_file(tensors, temporary, metadata={"format": "pt"})
+    ids = {"bos_token_id": config.bos_id, "eos_token_id": config.eos_id, "pad_token_id": config.pad_id}
+    atomic_write(folder / "generation_config.json", json.dumps(ids, indent=1))
+    atomic_write(folder / "config.json", json.dumps(to_json(config), indent=1, ensure_ascii=False))
+
+
+def load(reference: Path | str, device: torch.device | str = "cpu") -> tuple[nn.Module, Tokenizer | None]:
+    """The model, in f32 and ready to be used, and the tokenizer of a folder (or hub id); None where it has none."""
+    folder = locate(reference)
+    config = read_config(folder)
+    tensors = _read_weights(folder)
+    if config.family in ("llama", "qwen3") and "lm_head.weight" not in tensors:
+        config = dataclasses.replace(config, tied=True)
+    model = empty(config)
+    shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    weights = to_ours(config, tensors, shapes)
+    for name, tensor in weights.items():
+        if not torch.isfinite(tensor).all():
+            raise UserError(
+                f"{folder}: {name} holds NaN or infinity: these weights are spoilt, take an older checkpoint"
+            )
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(weights[name])
+    has_tokenizer = any((folder / name).exists() for name in ("tokenizer.json", "vocab.json"))
+    return model.to(device).eval(), Tokenizer.load(folder) if has_tokenizer else None
+
+
+def locate(reference: Path | str) -> Path:
+    """The folder that a path or hub id stands for; a hub id is fetched through huggingface_hub."""
+    folder = Path(reference)
+    if folder.is_dir():
+        return folder
+    name = str(reference)
+    if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise UserError(
+            f"no model folder at {reference}: give the folder of a run, or a hub id such as openai-community/gpt2"
+        )
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise UserError(f"no folder {reference}; to fetch a hub id: pip install huggingface_hub") from None
+    try:
+        patterns = ["*.json", "*.safetensors", "*.txt"]
+        return Path(snapshot_download(name, allow_patterns=patterns))
+    except Exception as error:
+        reason = str(error).splitlines()[0][:200]
+        raise UserError(f"no folder {reference}, and the hub gave none of that name: {reason}") from None
+
+
+def _rows(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """How many rows each part of a stacked parameter has; its bias is stacked alike."""
+    rows = {}
+    for prefix, module in model.named_modules():
+        for name, parts in getattr(module, "stacked", {}).items():
+            rows[f"{prefix}.{name}"] = parts
+            rows[f"{prefix}.{name.removesuffix('weight')}bias"] = parts
+    return rows
+
+
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    """Every tensor of a folder, from one file or from several that an index names."""
+    index = folder / f"{WEIGHTS}.index.json"
+    files = [folder / WEIGHTS]
+    if index.exists():
+        files = [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+    elif not files[0].exists():
+        if any(folder.glob("*.bin")):
+            raise UserError(
+                f"{folder} holds its weights as a pickle (.bin), which can run code when opened: convert it with "
+                "Transformers' save_pretrained(..., safe_serialization=True)"
+            )
+        raise UserError(f"{folder} holds no {WEIGHTS}")
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        if file.parent != folder or not file.exists():
+            raise UserError(f"{index.name} names {file.name}, which is not in {folder}")
+        try:
+            tensors |= load_file(file)
+        except SafetensorError as error:
+            raise UserError(f"{file} is damaged: {error}") from None
+    return {name: tensor.float() for name, tensor in tensors.items()}

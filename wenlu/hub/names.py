@@ -1,0 +1,115 @@
+"""Parameter names and configuration keys: ours ↔ Transformers', tables read both ways.
+
+Three things differ besides the names: we keep query, key and value in one matrix, and gate and up; GPT-2's
+projections are stored transposed (its `Conv1D`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, cat
+
+from wenlu.base.errors import UserError
+from wenlu.models.config import ModelConfig
+
+
+@dataclass(frozen=True)
+class Name:
+    """One parameter of ours, and the tensors elsewhere that it is made of, stacked along rows, perhaps transposed."""
+
+    ours: str
+    theirs: tuple[str, ...]
+    transposed: bool = False
+
+
+def _llama_block(config: ModelConfig, layer: int) -> list[Name]:
+    ours, theirs = f"blocks.{layer}", f"model.layers.{layer}"
+    projections = tuple(f"{theirs}.self_attn.{x}_proj" for x in "qkv")
+    gate_up = (f"{theirs}.mlp.gate_proj", f"{theirs}.mlp.up_proj")
+    linear = [
+        (f"{ours}.attention.qkv", projections, config.attention_bias),
+        (f"{ours}.attention.out", (f"{theirs}.self_attn.o_proj",), config.attention_bias),
+        (f"{ours}.feed_forward.up", gate_up, config.mlp_bias),
+        (f"{ours}.feed_forward.down", (f"{theirs}.mlp.down_proj",), config.mlp_bias),
+    ]
+    names = [Name(f"{o}.weight", tuple(f"{t}.weight" for t in ts)) for o, ts, _ in linear]
+    names += [Name(f"{o}.bias", tuple(f"{t}.bias" for t in ts)) for o, ts, biased in linear if biased]
+    names += [
+        Name(f"{ours}.norm_1.weight", (f"{theirs}.input_layernorm.weight",)),
+        Name(f"{ours}.norm_2.weight", (f"{theirs}.post_attention_layernorm.weight",)),
+    ]
+    if config.family == "qwen3":
+        names += [Name(f"{ours}.attention.{x}_norm", (f"{theirs}.self_attn.{x}_norm.weight",)) for x in "qk"]
+    return names
+
+
+def _gpt2_block(config: ModelConfig, layer: int) -> list[Name]:
+    ours, theirs = f"blocks.{layer}", f"transformer.h.{layer}"
+    linear = [("attention.qkv", "attn.c_attn"), ("attention.out", "attn.c_proj")]
+    linear += [("feed_forward.up", "mlp.c_fc"), ("feed_forward.down", "mlp.c_proj")]
+    names = [Name(f"{ours}.{o}.weight", (f"{theirs}.{t}.weight",), transposed=True) for o, t in linear]
+    names += [Name(f"{ours}.{o}.bias", (f"{theirs}.{t}.bias",)) for o, t in linear]
+    norms = [("norm_1", "ln_1"), ("norm_2", "ln_2")]
+    return names + [Name(f"{ours}.{o}.{x}", (f"{theirs}.{t}.{x}",)) for o, t in norms for x in ("weight", "bias")]
+
+
+def parameter_names(config: ModelConfig) -> list[Name]:
+    """Every parameter of a model. The LSTM's form is our own: its names are the same on both sides."""
+    if config.family == "lstm":
+        names = ["embed.weight", "head_bias"]
+        names += [f"layers.{layer}.{x}" for layer in range(config.layers) for x in "wub"]
+        table = [Name(name, (name,)) for name in names]
+    elif config.family == "gpt2":
+        table = [Name("embed.weight", ("transformer.wte.weight",))]
+        table += [Name("position_embed.weight", ("transformer.wpe.weight",))]
+        table += [name for layer in range(config.layers) for name in _gpt2_block(config, layer)]
+        table += [Name(f"norm.{x}", (f"transformer.ln_f.{x}",)) for x in ("weight", "bias")]
+    else:
+        table = [Name("embed.weight", ("model.embed_tokens.weight",)), Name("norm.weight", ("model.norm.weight",))]
+        table += [name for layer in range(config.layers) for name in _llama_block(config, layer)]
+    return table if config.tied else [*table, Name("lm_head.weight", ("lm_head.weight",))]
+
+
+def to_theirs(config: ModelConfig, weights: dict[str, Tensor], rows: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """Our parameters under Transformers' names; `rows` says how many rows each part of a stacked one has."""
+    result = {}
+    for name in parameter_names(config):
+        tensor = weights[name.ours]
+        parts = tensor.split(rows[name.ours]) if len(name.theirs) > 1 else (tensor,)
+        for theirs, part in zip(name.theirs, parts, strict=True):
+            result[theirs] = (part.T if name.transposed else part).contiguous()
+    return result
+
+
+def to_ours(config: ModelConfig, tensors: dict[str, Tensor], shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """Transformers' tensors as our parameters; one missing, left over or of another shape is refused by name."""
+    tensors = {name: t for name, t in tensors.items() if not name.endswith(IGNORED)}
+    if config.tied:
+        tensors.pop("lm_head.weight", None)
+    if config.family == "gpt2" and not any(name.startswith("transformer.") for name in tensors):
+        tensors = {name if name.startswith("lm_head") else f"transformer.{name}": t for name, t in tensors.items()}
+    result = {}
+    for name in parameter_names(config):
+        for theirs in name.theirs:
+            if theirs not in tensors:
+                raise UserError(
+                    f"the weights lack {theirs}, which this configuration asks for: the folder is incomplete"
+                )
+        parts = [tensors.pop(theirs) for theirs in name.theirs]
+        shape = shapes[name.ours]
+        rows = [part.T if name.transposed else part for part in parts]
+        whole = cat(rows) if all(r.ndim == len(shape) and r.shape[1:] == shape[1:] for r in rows) else None
+        if whole is None or tuple(whole.shape) != shape:
+            found = " + ".join(str(list(part.shape)) for part in parts)
+            asked = list(reversed(shape) if name.transposed else shape)
+            what = " + ".join(name.theirs)
+            raise UserError(f"{what} has shape {found}, and the configuration asks for {asked} in all")
+        result[name.ours] = whole
+    if tensors:
+        raise UserError(f"the weights hold {min(tensors)}, which this configuration has no place for")
+    return result
+
+
+IGNORED = (".attn.bias", ".attn.masked_bias", "rotary_emb.inv_freq")
+"""Buffers that old folders carry and that are computed anew."""

@@ -1,0 +1,247 @@
+"""Text in, text out: a prompt is continued by a model, whole or piece by piece."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import nn
+
+from wenlu.base.errors import UserError
+from wenlu.inference.generate import Decoding, Finish
+from wenlu.inference.sample import Strategy, row_generators, strategy
+from wenlu.tokenization.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to continue a prompt. Raises UserError for a value out of its range."""
+
+    max_tokens: int = 200
+    """Longest continuation, in tokens."""
+    temperature: float = 0.8
+    """0 = greedy: always the most probable token."""
+    top_k: int = 0
+    """Draw among the k most probable tokens; 0 = all."""
+    top_p: float = 1.0
+    """Draw among the fewest tokens that hold this much probability; 1 = all."""
+    min_p: float = 0.0
+    """Drop tokens less probable than min_p times the most probable one; 0 = none."""
+    seed: int = 0
+    """Of the draws; sample k of a seed is the same however many samples are asked for."""
+    stop: tuple[str, ...] = ()
+    """Texts that end the continuation; they are not part of it."""
+
+    def __post_init__(self):
+        if self.max_tokens < 1:
+            raise UserError(f"max_tokens must be at least 1, not {self.max_tokens}")
+        if self.seed < 0:
+            raise UserError(f"seed must not be negative, not {self.seed}")
+        if isinstance(self.stop, str) or "" in self.stop:
+            raise UserError(f"stop must be a tuple of texts, none of them empty, not {self.stop!r}")
+        _ = self.strategy
+
+    @property
+    def strategy(self) -> Strategy:
+        """The same choice as an object."""
+        return strategy(self.temperature, self.top_k, self.top_p, self.min_p)
+
+
+@dataclass(frozen=True)
+class Result:
+    """One continuation of a prompt."""
+
+    text: str
+    """The continuation alone, cut before a stop text."""
+    ids: tuple[int, ...]
+    """Every token that was made, those of a stop text included, an end token not."""
+    finish: Finish
+    """stop (a stop text), length (max_tokens), eos (an end token), context (a gpt2 out of positions)."""
+    prompt_tokens: int
+    """Tokens of the prompt, the one that begins a document included."""
+    beyond_context: bool
+    """Whether a rotary model was led past the longest sequence it was trained on, where its text may get worse."""
+
+
+class StopTexts:
+    """Cuts a text, given in pieces, before the first stop text; holds back what may be the beginning of one.
+
+    Of several stop texts the one completed first counts (of those, the longest), so the result does not depend on
+    where the pieces are cut.
+    """
+
+    def __init__(self, stops: tuple[str, ...]):
+        self._stops = stops
+        self._held = ""
+        self.found = False
+        """Whether a stop text has been read; nothing is given out after it."""
+
+    def push(self, piece: str) -> str:
+        """What is now certain to belong to the text."""
+        if self.found:
+            return ""
+        text = self._held + piece
+        ends = [(i + len(stop), i) for stop in self._stops if (i := text.find(stop)) >= 0]
+        if ends:
+            self.found, self._held = True, ""
+            return text[: min(ends)[1]]
+        keep = max((_overlap(text, stop) for stop in self._stops), default=0)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep]
+
+    def flush(self) -> str:
+        """What was held back, now that no more text comes."""
+        held, self._held = self._held, ""
+        return held
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of `text` that begins `stop`."""
+    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)
+
+
+class _Row:
+    """One continuation in the making: ids in, certain text out."""
+
+    def __init__(self, tokenizer: Tokenizer, prompt: list[int], stops: tuple[str, ...]):
+        # The prompt goes through the decoder too: whether a space stands before the first new word depends on it.
+        self._stream = tokenizer.stream()
+        for token in prompt:
+            self._stream.push(token)
+        self._stops = StopTexts(stops)
+        self.ids: list[int] = []
+        self.text = ""
+
+    def push(self, token: int) -> str:
+        self.ids.append(token)
+        return self._add(self._stops.push(self._stream.push(token)))
+
+    def flush(self) -> str:
+        return self._add(self._stops.push(self._stream.flush()) + self._stops.flush())
+
+    @property
+    def stopped(self) -> bool:
+        return self._stops.found
+
+    def _add(self, piece: str) -> str:
+        self.text += piece
+        return piece
+
+
+class Stream:
+    """The pieces of one continuation, as they become certain; `result` once they have all been read."""
+
+    def __init__(self, decoding: Decoding, row: _Row, prompt_tokens: int):
+        self._decoding, self._row, self._prompt_tokens = decoding, row, prompt_tokens
+        self._pieces = self._make()
+
+    def __iter__(self) -> Iterator[str]:
+        return self._pieces
+
+    def __next__(self) -> str:
+        return next(self._pieces)
+
+    @property
+    def result(self) -> Result:
+        """The whole; the rest of it is made first if it has not been read yet."""
+        for _ in self._pieces:
+            pass
+        return _result(self._decoding, 0, self._row, self._prompt_tokens)
+
+    def _make(self) -> Iterator[str]:
+        while not self._decoding.done:
+            if piece := _advance(self._decoding, [self._row])[0]:
+                yield piece
+
+
+class Generator:
+    """A model and its tokenizer as a writer of text.
+
+    >>> model, tokenizer = load("runs/book")
+    >>> print(Generator(model, tokenizer).generate("It was", Settings(temperature=0))[0].text)
+    """
+
+    def __init__(self, model: nn.Module, tokenizer: Tokenizer | None):
+        """Raises UserError where they do not belong together."""
+        check_together(model, tokenizer)
+        self._model, self._tokenizer = model, tokenizer
+
+    def prompt_ids(self, prompt: str) -> list[int]:
+        """The prompt as tokens after the one that begins a document, where the model has such a token.
+
+        That is bos; for tokenizers learned here it is the separator of documents. A bos written in the prompt is
+        text, so there is never a second one. Raises UserError for an empty prompt where there is no bos.
+        """
+        bos = begin_id(self._model, self._tokenizer)
+        if not prompt and bos is None:
+            raise UserError("an empty prompt begins at the bos token, but this tokenizer has none: give a prompt")
+        return ([] if bos is None else [bos]) + (self._tokenizer.encode(prompt) if prompt else [])
+
+    def stream(self, prompt: str, settings: Settings | None = None) -> Stream:
+        """One continuation, in pieces that never tear a character and never show part of a stop text."""
+        settings = settings or Settings()
+        ids, decoding = self._begin(prompt, settings, 1)
+        return Stream(decoding, _Row(self._tokenizer, ids, settings.stop), len(ids))
+
+    def generate(self, prompt: str, settings: Settings | None = None, *, samples: int = 1) -> list[Result]:
+        """`samples` continuations of one prompt, made side by side; the first is what `stream` gives."""
+        if samples < 1:
+            raise UserError(f"samples must be at least 1, not {samples}")
+        settings = settings or Settings()
+        ids, decoding = self._begin(prompt, settings, samples)
+        rows = [_Row(self._tokenizer, ids, settings.stop) for _ in range(samples)]
+        while not decoding.done:
+            _advance(decoding, rows)
+        return [_result(decoding, index, row, len(ids)) for index, row in enumerate(rows)]
+
+    def _begin(self, prompt: str, settings: Settings, rows: int) -> tuple[list[int], Decoding]:
+        ids = self.prompt_ids(prompt)
+        ends = {self._tokenizer.eos_id, self._model.config.eos_id} - {None}
+        decoding = Decoding(
+            self._model,
+            ids,
+            settings.strategy,
+            settings.max_tokens,
+            ends,
+            row_generators(settings.seed, rows),
+            rows=rows,
+            vocab=self._tokenizer.vocab,
+        )
+        return ids, decoding
+
+
+def begin_id(model: nn.Module, tokenizer: Tokenizer) -> int | None:
+    """The token that stands before a document: the tokenizer's bos, else the model's, else None."""
+    return model.config.bos_id if tokenizer.bos_id is None else tokenizer.bos_id
+
+
+def check_together(model: nn.Module, tokenizer: Tokenizer | None) -> None:
+    """Raises UserError where there is no tokenizer, or one with ids that the model has no row for."""
+    if tokenizer is None:
+        raise UserError("the model's folder holds no tokenizer: put its tokenizer.json there")
+    if tokenizer.vocab > model.config.vocab:
+        raise UserError(
+            f"the tokenizer has {tokenizer.vocab} ids, but the model only {model.config.vocab}: "
+            "they do not belong together"
+        )
+
+
+def _advance(decoding: Decoding, rows: list[_Row]) -> list[str]:
+    """One step of every row: its new certain text."""
+    before = list(decoding.finish)
+    pieces = []
+    for index, (row, token) in enumerate(zip(rows, decoding.step(), strict=True)):
+        piece = "" if token is None else row.push(token)
+        if before[index] is None:
+            if decoding.finish[index] and not row.stopped:
+                piece += row.flush()
+            if row.stopped:
+                decoding.end(index, "stop")
+        pieces.append(piece)
+    return pieces
+
+
+def _result(decoding: Decoding, index: int, row: _Row, prompt_tokens: int) -> Result:
+    finish = decoding.finish[index]
+    assert finish is not None
+    return Result(row.text, tuple(row.ids), finish, prompt_tokens, decoding.beyond_context)

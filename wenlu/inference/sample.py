@@ -1,0 +1,130 @@
+"""How the next token is chosen from logits: the best one, or a draw after the usual filters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from wenlu.base.errors import UserError
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+
+
+@dataclass(frozen=True)
+class Greedy:
+    """Always the token with the largest logit; of equal ones, the one with the smallest id."""
+
+    def choose(
+        self,
+        logits: Float[Tensor, "batch vocab"],
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+    ) -> Int[Tensor, " batch"]:
+        """The chosen ids; `generator` is not used. Raises UserError where a logit is not finite."""
+        return _finite(logits).argmax(-1)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """A draw from softmax(logits / temperature), restricted by top_k, then top_p, then min_p.
+
+    This is the order of Transformers' `generate`: each filter sees the probabilities that the one before it left.
+    """
+
+    temperature: float = 1.0
+    """Above 0; below 1 sharpens, above 1 flattens. (0 is `Greedy`: see `strategy`.)"""
+    top_k: int = 0
+    """Keep the k most probable tokens (and whatever equals the last of them); 0 = all, 1 = greedy."""
+    top_p: float = 1.0
+    """Keep the fewest most probable tokens that hold this much probability (Holtzman et al. 2020); 1 = all."""
+    min_p: float = 0.0
+    """Drop tokens less probable than min_p times the most probable one (Nguyen et al. 2024); 0 = none."""
+
+    def __post_init__(self):
+        if not (0 < self.temperature < math.inf):
+            raise UserError(f"temperature must be 0 (greedy) or a positive number, not {self.temperature}")
+        if self.top_k < 0:
+            raise UserError(f"top_k must be 0 (all tokens) or a positive whole number, not {self.top_k}")
+        if not (0 < self.top_p <= 1):
+            raise UserError(f"top_p must lie in (0, 1], where 1 keeps all tokens, not {self.top_p}")
+        if not (0 <= self.min_p < 1):
+            raise UserError(f"min_p must lie in [0, 1), where 0 keeps all tokens, not {self.min_p}")
+
+    def probabilities(self, logits: Float[Tensor, "batch vocab"]) -> Float[Tensor, "batch vocab"]:
+        """What `choose` draws from, in f64 (so that no positive temperature overflows)."""
+        scores = _finite(logits).double()
+        scores = (scores - scores.amax(-1, keepdim=True)) / self.temperature
+        if 0 < self.top_k < scores.shape[-1]:
+            least = scores.topk(self.top_k).values[:, -1:]
+            scores = scores.masked_fill(scores < least, -torch.inf)
+        if self.top_p < 1:
+            ascending, order = scores.sort()
+            drop = ascending.softmax(-1).cumsum(-1) <= 1 - self.top_p
+            drop[:, -1] = False
+            scores = scores.masked_fill(drop.scatter(1, order, drop), -torch.inf)
+        if self.min_p > 0:
+            chances = scores.softmax(-1)
+            scores = scores.masked_fill(chances < self.min_p * chances.amax(-1, keepdim=True), -torch.inf)
+        return scores.softmax(-1)
+
+    def choose(
+        self,
+        logits: Float[Tensor, "batch vocab"],
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+    ) -> Int[Tensor, " batch"]:
+        """One drawn id a row.
+
+        `generator` lives on the CPU: one for all rows, one for each, or None for torch's own. A row takes one number
+        u ∈ [0, 1) and gets the first id at which the cumulative probability exceeds u, so a row's draw depends on
+        its own generator alone, and is the same on every device. Raises UserError where a logit is not finite.
+        """
+        if self.top_k == 1:
+            return _finite(logits).argmax(-1)
+        reach = self.probabilities(logits).cumsum(-1)
+        whole = reach[:, -1:]
+        goal = torch.minimum(_draws(len(logits), generator).to(whole.device) * whole, whole.nextafter(0 * whole))
+        return torch.searchsorted(reach, goal, right=True).squeeze(-1)
+
+
+Strategy = Greedy | Sampling
+
+
+def strategy(temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0) -> Strategy:
+    """`Greedy` where the settings leave nothing to chance (temperature 0, or top_k 1), else `Sampling`."""
+    sampling = Sampling(temperature if temperature != 0 else 1.0, top_k, top_p, min_p)
+    return Greedy() if temperature == 0 or top_k == 1 else sampling
+
+
+def row_generators(seed: int, rows: int) -> list[torch.Generator]:
+    """A generator for each row from (seed, row): row k is the same however many rows there are."""
+    # One 64-bit word from both, mixed as in SplitMix64, since neighbouring seeds must not give neighbouring streams.
+    return [torch.Generator().manual_seed(_mix(_mix(seed) + row) >> 1) for row in range(rows)]
+
+
+def _mix(value: int) -> int:
+    mask = (1 << 64) - 1
+    value = (value + 0x9E3779B97F4A7C15) & mask
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & mask
+    return value ^ (value >> 31)
+
+
+def _draws(rows: int, generator: torch.Generator | Sequence[torch.Generator] | None) -> Float[Tensor, "batch 1"]:
+    if generator is None or isinstance(generator, torch.Generator):
+        return torch.rand(rows, 1, dtype=torch.float64, generator=generator)
+    assert len(generator) == rows, f"{len(generator)} generators for {rows} rows"
+    return torch.stack([torch.rand(1, dtype=torch.float64, generator=one) for one in generator])
+
+
+def _finite(logits: Tensor) -> Tensor:
+    if not torch.isfinite(logits).all():
+        raise UserError(
+            "the model's logits are not finite (NaN or infinity), so no token can be chosen: "
+            "its weights have diverged, use an earlier checkpoint"
+        )
+    return logits

@@ -1,0 +1,72 @@
+"""Causal attention with grouped key and value heads (Vaswani et al. 2017; Ainslie et al. 2023)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wenlu.models.cache import KeyValueCache, causal_mask
+from wenlu.models.config import ModelConfig
+from wenlu.models.layers import rms_norm
+from wenlu.models.position import Rotary
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float
+
+
+def attend(
+    q: Float[Tensor, "batch heads new head_dim"],
+    k: Float[Tensor, "batch kv_heads seq head_dim"],
+    v: Float[Tensor, "batch kv_heads seq head_dim"],
+    mask: Bool[Tensor, "*batch new seq"] | None,
+    dropout: float = 0.0,
+) -> Float[Tensor, "batch heads new head_dim"]:
+    """softmax(q kᵀ / √head_dim) v; without a mask every token sees itself and those before it, or, alone, all."""
+    alone = q.shape[2] == 1
+    grouped = q.shape[1] != k.shape[1]
+    return F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None and not alone, enable_gqa=grouped
+    )
+
+
+class Attention(nn.Module):
+    """x → out(attend(q, k, v)); the projections to q, k and v stand in one matrix, as `stacked` says."""
+
+    def __init__(self, config: ModelConfig, layer: int):
+        super().__init__()
+        self.layer = layer
+        self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
+        bias = config.attention_bias or config.family == "gpt2"
+        parts = tuple(n * self.head_dim for n in (self.heads, self.kv_heads, self.kv_heads))
+        self.qkv = nn.Linear(config.dim, sum(parts), bias=bias)
+        self.out = nn.Linear(parts[0], config.dim, bias=bias)
+        self.stacked = {"qkv.weight": parts}
+        self.eps, self.dropout = config.norm_eps, config.dropout
+        self.q_norm = self.k_norm = None
+        if config.family == "qwen3":
+            self.q_norm = nn.Parameter(torch.ones(self.head_dim))
+            self.k_norm = nn.Parameter(torch.ones(self.head_dim))
+
+    def forward(
+        self, x: Float[Tensor, "batch seq dim"], rotary: Rotary | None, positions, mask, cache: KeyValueCache | None
+    ) -> Float[Tensor, "batch seq dim"]:
+        batch, seq, _ = x.shape
+        heads = self.qkv(x).view(batch, seq, -1, self.head_dim)
+        qk, v = heads.split((self.heads + self.kv_heads, self.kv_heads), dim=2)
+        if self.q_norm is not None:
+            weights = torch.cat((self.q_norm.expand(self.heads, -1), self.k_norm.expand(self.kv_heads, -1)))
+            qk = rms_norm(qk, weights, self.eps)
+        if rotary is not None:
+            qk = rotary(qk, positions)
+        q, k = qk.split((self.heads, self.kv_heads), dim=2)
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+        if cache is not None:
+            before = cache.length
+            k, v = cache.update(self.layer, k, v)
+            if before and seq > 1 and mask is None:
+                mask = causal_mask(seq, before, x.device)
+        y = attend(q, k, v, mask, self.dropout if self.training else 0.0)
+        return self.out(y.transpose(1, 2).reshape(batch, seq, -1))

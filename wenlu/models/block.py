@@ -1,0 +1,60 @@
+"""The transformer block and its feed-forward layer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wenlu.models.attention import Attention
+from wenlu.models.config import ModelConfig
+from wenlu.models.layers import ACTIVATIONS, RMSNorm, gated
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+
+def norm(config: ModelConfig) -> nn.Module:
+    """LayerNorm for gpt2, RMSNorm for the others."""
+    if config.family == "gpt2":
+        return nn.LayerNorm(config.dim, eps=config.norm_eps)
+    return RMSNorm(config.dim, config.norm_eps)
+
+
+class FeedForward(nn.Module):
+    """down(act(up(x))), or down(act(gate(x)) · up(x)) with gate and up in one matrix."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.gated = config.family != "gpt2"
+        bias = config.mlp_bias or config.family == "gpt2"
+        parts = (config.ffn, config.ffn) if self.gated else (config.ffn,)
+        self.up = nn.Linear(config.dim, sum(parts), bias=bias)
+        self.stacked = {"up.weight": parts}
+        self.down = nn.Linear(config.ffn, config.dim, bias=bias)
+        self.activation = config.activation
+
+    def forward(self, x: Float[Tensor, "batch seq dim"]) -> Float[Tensor, "batch seq dim"]:
+        up = self.up(x)
+        return self.down(gated(up, self.activation) if self.gated else ACTIVATIONS[self.activation](up))
+
+
+class Block(nn.Module):
+    """Pre-norm residual block: attention, then the feed-forward layer."""
+
+    def __init__(self, config: ModelConfig, layer: int):
+        super().__init__()
+        self.norm_1, self.norm_2 = norm(config), norm(config)
+        self.attention = Attention(config, layer)
+        self.feed_forward = FeedForward(config)
+        self.dropout = config.dropout
+
+    def forward(
+        self, x: Float[Tensor, "batch seq dim"], rotary, positions, mask, cache
+    ) -> Float[Tensor, "batch seq dim"]:
+        x = x + self.drop(self.attention(self.norm_1(x), rotary, positions, mask, cache))
+        return x + self.drop(self.feed_forward(self.norm_2(x)))
+
+    def drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, self.training) if self.dropout else x

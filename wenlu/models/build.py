@@ -1,0 +1,60 @@
+"""A new model with its initial weights: a function of the configuration and a seed, of nothing else."""
+
+import math
+
+import torch
+from torch import nn
+
+from wenlu.base.errors import UserError
+from wenlu.models.config import ModelConfig
+from wenlu.models.gpt import GPT
+from wenlu.models.lstm import LSTM
+
+FAMILIES = {"lstm": LSTM, "gpt2": GPT, "llama": GPT, "qwen3": GPT}
+
+
+def empty(config: ModelConfig) -> nn.Module:
+    """The model with weights yet to be loaded, in f32 on the processor."""
+    if config.vocab < 1:
+        raise UserError("a model needs a vocabulary: model.vocab is 0; it is taken from the tokenizer when training")
+    return FAMILIES[config.family](config)
+
+
+def build(config: ModelConfig, seed: int) -> nn.Module:
+    """The model as training begins, in f32 on the processor.
+
+    gpt2: N(0, 0.02), the projections into the residual stream by 1/√(2 · layers) less (Radford et al. 2019).
+    llama, qwen3: embeddings N(0, 0.02); matrices uniform with variance 1 / fan-in; the projections into the residual
+    stream zero, so that every block begins as the identity (Zhang et al. 2019); an untied head zero.
+    lstm: matrices uniform with variance 1 / (2 fan-in), since every gate sums two of them; the forget gate's bias 1
+    (Jozefowicz et al. 2015).
+    """
+    model = empty(config)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if config.family == "gpt2":
+                _gpt2(name, parameter, config, generator)
+            else:
+                _others(name, parameter, config, generator)
+    return model
+
+
+def _gpt2(name: str, parameter: torch.Tensor, config: ModelConfig, generator: torch.Generator) -> None:
+    if parameter.ndim == 2:
+        into_stream = name.endswith(("out.weight", "down.weight"))
+        parameter.normal_(0, 0.02 / math.sqrt(2 * config.layers) if into_stream else 0.02, generator=generator)
+    elif name.endswith("bias"):
+        parameter.zero_()
+
+
+def _others(name: str, parameter: torch.Tensor, config: ModelConfig, generator: torch.Generator) -> None:
+    if name == "embed.weight":
+        parameter.normal_(0, 0.02, generator=generator)
+    elif name.endswith(("out.weight", "down.weight", "lm_head.weight", "bias")):
+        parameter.zero_()
+    elif parameter.ndim == 2:
+        bound = math.sqrt((1.5 if config.family == "lstm" else 3.0) / parameter.shape[1])
+        parameter.uniform_(-bound, bound, generator=generator)
+    elif config.family == "lstm" and name.endswith(".b"):
+        parameter.zero_()[config.dim : 2 * config.dim] = 1.0

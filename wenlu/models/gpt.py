@@ -1,0 +1,94 @@
+"""Decoder-only transformers: GPT-2 (Radford et al. 2019), Llama (Touvron et al. 2023), Qwen3 (Yang et al. 2025).
+
+One architecture, told apart by the configuration: learned positions, LayerNorm, biases and GELU for gpt2; rotary
+positions, RMSNorm and SwiGLU for llama; QK-norm besides for qwen3.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wenlu.base.errors import UserError
+from wenlu.models.block import Block, norm
+from wenlu.models.cache import KeyValueCache
+from wenlu.models.config import ModelConfig
+from wenlu.models.position import Rotary
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+
+
+class GPT(nn.Module):
+    """logits = head(hidden(ids))."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config = config.resolved()
+        self.embed = nn.Embedding(config.vocab, config.dim)
+        learned = config.family == "gpt2"
+        self.position_embed = nn.Embedding(config.context, config.dim) if learned else None
+        self.rotary = None if learned else Rotary(config.head_dim, config.rope_theta, config.context)
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
+        self.norm = norm(config)
+        self.lm_head = None if config.tied else nn.Linear(config.dim, config.vocab, bias=False)
+
+    def hidden(
+        self,
+        ids: Int[Tensor, "batch seq"],
+        positions: Int[Tensor, "batch seq"] | None = None,
+        segments: Int[Tensor, "batch seq"] | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> Float[Tensor, "batch seq dim"]:
+        """The last layer's states, normalised.
+
+        Positions count from the cache's length, unless given. With `segments` (documents packed in one row, each
+        token's document number) tokens see only their own document's. Keys and values are added to `cache`.
+        """
+        seq, before = ids.shape[1], cache.length if cache is not None else 0
+        if segments is not None and cache is not None:
+            raise UserError("packed documents (segments) cannot be read with a cache: read them one by one")
+        if positions is None:
+            self._make_room(before + seq)
+            positions = slice(before, before + seq)
+        elif not torch.compiler.is_compiling():
+            self._make_room(int(positions.max()) + 1)
+        mask = None if segments is None else _same_document(segments)
+        x = self.embed(ids)
+        if self.position_embed is not None:
+            x = x + self.position_embed.weight[positions]
+        x = F.dropout(x, self.config.dropout, self.training) if self.config.dropout else x
+        for block in self.blocks:
+            x = block(x, self.rotary, positions, mask, cache)
+        if cache is not None:
+            cache.advance(seq)
+        return self.norm(x)
+
+    def head(self, hidden: Float[Tensor, "... dim"]) -> Float[Tensor, "... vocab"]:
+        """Logits of the next token."""
+        return F.linear(hidden, self.embed.weight if self.lm_head is None else self.lm_head.weight)
+
+    def forward(self, ids: Int[Tensor, "batch seq"], **context) -> Float[Tensor, "batch seq vocab"]:
+        return self.head(self.hidden(ids, **context))
+
+    def new_cache(self, batch: int, length: int = 0) -> KeyValueCache:
+        """An empty cache for `batch` texts, with room for `length` tokens to begin with."""
+        config = self.config
+        return KeyValueCache((config.layers, batch, config.kv_heads, length, config.head_dim), self.embed.weight)
+
+    def _make_room(self, length: int) -> None:
+        if self.rotary is not None:
+            self.rotary.extend(length)
+        elif length > self.config.context:
+            raise UserError(
+                f"gpt2 has learned {self.config.context} positions, and {length} are asked for: shorten the text"
+            )
+
+
+def _same_document(segments: Int[Tensor, "batch seq"]) -> Tensor:
+    """[batch, 1, seq, seq], true where a token may look: within its document, not ahead."""
+    same = segments[:, :, None] == segments[:, None, :]
+    return same.tril()[:, None]

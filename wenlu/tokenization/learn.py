@@ -1,0 +1,211 @@
+"""Learning a tokenizer from text: byte BPE, characters, or bytes (which need no text)."""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tokenizers
+from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
+
+from wenlu.base.errors import UserError, did_you_mean
+from wenlu.base.log import console
+from wenlu.tokenization.byte_rule import BYTE_CHARACTERS
+from wenlu.tokenization.tokenizer import END_OF_TEXT, Tokenizer, byte_level, require_unicode
+
+KINDS = ("bpe", "char", "byte")
+SMALLEST_BPE = 1 + 256
+"""The special token and the bytes: a byte BPE without merges."""
+SAMPLE_BYTES = 100_000_000
+"""The most text, in bytes of UTF-8, that merges are learned from."""
+BLOCK = 1 << 16
+"""Texts are sampled in blocks of at most so many characters."""
+BLOCK_COST = 64
+"""What a block costs beside its text, so that a million tiny texts are bounded too."""
+LONGEST_TOKEN = 32
+"""Bytes: ten Chinese characters. Longer tokens are lines of dashes and whole sentences that a corpus repeats."""
+LONGEST_RUN = 64
+"""Characters: text without spaces is cut after so many, for a merge costs the length of every run it touches."""
+
+_LONG_RUN = re.compile(rf"\s{{{LONGEST_RUN}}}|\w{{{LONGEST_RUN}}}|(?:[^\w\s]|_){{{LONGEST_RUN}}}")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Which tokenizer is wanted: one to be learned, with `vocab` tokens (char: characters), or one in a folder."""
+
+    kind: Literal["bpe", "char", "byte", "folder"]
+    vocab: int | None = None
+    folder: Path | None = None
+
+
+def parse_spec(spec: str) -> Spec:
+    """Read `bpe`, `bpe:8192`, `char`, `char:3000`, `byte`, or the path of a folder or file that holds a tokenizer.
+
+    `char:N` keeps the N most frequent characters and writes the others as bytes. A folder named like a kind is
+    written `./bpe`.
+    """
+    kind, colon, size = spec.partition(":")
+    if kind not in KINDS:
+        if not spec or not Path(spec).exists():
+            raise UserError(
+                f"tokenizer {spec!r} is neither bpe, bpe:N, char, char:N, byte nor an existing folder."
+                f"{did_you_mean(kind, KINDS)}"
+            )
+        return Spec("folder", folder=Path(spec))
+    if not colon:
+        return Spec(kind)
+    if kind == "byte":
+        raise UserError(f"tokenizer {spec!r}: byte always has {SMALLEST_BPE} tokens; write byte alone")
+    if not re.fullmatch("[0-9]+", size):
+        raise UserError(f"tokenizer {spec!r}: the size must be a whole number, as in {kind}:4096")
+    _require_size(kind, int(size))
+    return Spec(kind, int(size))
+
+
+def _require_size(kind: str, vocab: int) -> None:
+    if kind == "bpe" and vocab < SMALLEST_BPE:
+        raise UserError(f"a bpe tokenizer needs at least {SMALLEST_BPE} tokens (256 bytes, one special), not {vocab}")
+    if kind == "char" and vocab < 1:
+        raise UserError(f"a char tokenizer must keep at least 1 character, not {vocab}")
+
+
+def choose_vocab(corpus_bytes: int, distinct: int) -> int:
+    """How many tokens of byte BPE suit a corpus of so many bytes with so many distinct characters.
+
+    512 x (bytes / 100 kB)^0.45 pieces of words, and as many again for characters where the script has them; rounded
+    to 64 (matrix products like it), at least 320, at most 32768. Vocabulary grows about as the square root of a
+    text (Heaps' law), so that a token is seen some hundred times at any size; a script of thousands of characters
+    wants a token for each common one; 32768 ids fit 16 bits, and the embedding of a model that this package trains.
+    Examples: 100 kB of English 576, 1.1 MB 1600, 100 MB 11648; 2.6 MB of Chinese 4416; beyond 1 GB 32768.
+    """
+    words = 512 * (corpus_bytes / 100_000) ** 0.45
+    vocab = words + min(distinct, words)
+    return min(32768, max(320, round(vocab / 64) * 64))
+
+
+def learn(kind: str, texts: Iterable[str], vocab: int | None = None) -> Tokenizer:
+    """Learn a tokenizer; the same texts give the same ids.
+
+    `vocab` is the number of tokens for bpe (by default `choose_vocab`'s), and for char the number of characters that
+    get a token of their own (by default all). Merges are learned from at most 100 MB, see `Sample`; characters are
+    counted in all texts; byte reads none. Where a text is too short for `vocab` tokens, that is said on the console.
+    """
+    if kind not in KINDS:
+        raise UserError(
+            f"a tokenizer of kind {kind!r} cannot be learned: choose bpe, char or byte.{did_you_mean(kind, KINDS)}"
+        )
+    if kind == "byte":
+        if vocab is not None:
+            raise UserError(f"a byte tokenizer always has {SMALLEST_BPE} tokens, not {vocab}: leave the size out")
+        return _bytes()
+    if vocab is not None:
+        _require_size(kind, vocab)
+    return _characters(texts, vocab) if kind == "char" else _byte_bpe(texts, vocab)
+
+
+class Sample:
+    """At most `limit` bytes of a stream of texts, evenly from all of it, whatever its length; the same every time.
+
+    Texts are cut into blocks, and block number n is kept while sha256(n) lies below a bar; whenever what is kept
+    exceeds the limit, the bar is halved. So between half the limit and the limit remains of a longer stream.
+    """
+
+    def __init__(self, texts: Iterable[str], limit: int):
+        self.blocks: list[str] = []
+        self.total = 0
+        """Bytes of all texts."""
+        self.kept = 0
+        """Bytes of the blocks."""
+        bar, held, costs, number = 1 << 64, [], 0, 0
+        for text in texts:
+            require_unicode(text)
+            for start in range(0, len(text), BLOCK):
+                block = text[start : start + BLOCK]
+                size = len(block.encode())
+                self.total += size
+                place = int.from_bytes(hashlib.sha256(b"%d" % number).digest()[:8])
+                number += 1
+                if place >= bar:
+                    continue
+                held.append((place, size, block))
+                costs += size + BLOCK_COST
+                while costs > limit and len(held) > 1:
+                    bar //= 2
+                    held = [item for item in held if item[0] < bar]
+                    costs = sum(item[1] + BLOCK_COST for item in held)
+        self.kept = sum(size for _, size, _ in held)
+        self.blocks = [block for _, _, block in held]
+
+    @property
+    def distinct(self) -> int:
+        """Distinct characters in the blocks."""
+        return len(set().union(*self.blocks))
+
+
+def short_runs(text: str) -> Iterator[str]:
+    """The text in pieces, cut within every long run of letters, of signs or of spaces."""
+    start = 0
+    for match in _LONG_RUN.finditer(text):
+        yield text[start : match.end()]
+        start = match.end()
+    if start < len(text):
+        yield text[start:]
+
+
+def _byte_bpe(texts: Iterable[str], vocab: int | None) -> Tokenizer:
+    sample = Sample(texts, SAMPLE_BYTES)
+    if not sample.blocks:
+        raise UserError(
+            "there is no text to learn a bpe tokenizer from: name a corpus, or choose byte, which needs none"
+        )
+    wanted = choose_vocab(sample.total, sample.distinct) if vocab is None else vocab
+    if sample.kept < sample.total:
+        console.print(f"tokenizer: merges are learned from {sample.kept:,} of {sample.total:,} bytes, evenly sampled")
+    inner = byte_level(models.BPE())
+    trainer = trainers.BpeTrainer(
+        vocab_size=wanted,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=[AddedToken(END_OF_TEXT, special=True, normalized=False)],
+        max_token_length=LONGEST_TOKEN,
+        show_progress=False,
+    )
+    inner.train_from_iterator(sample.blocks, trainer)
+    if inner.get_vocab_size() < wanted:
+        console.print(f"tokenizer: the text has merges for {inner.get_vocab_size():,} tokens only, not {wanted:,}")
+    return _finish(inner)
+
+
+def _characters(texts: Iterable[str], keep: int | None) -> Tokenizer:
+    counts: Counter[str] = Counter()
+    for text in texts:
+        require_unicode(text)
+        counts.update(text)
+    if not counts:
+        raise UserError(
+            "there is no text to learn a char tokenizer from: name a corpus, or choose byte, which needs none"
+        )
+    kept = sorted(sorted(counts, key=lambda character: (-counts[character], character))[:keep])
+    if keep is not None and len(kept) < keep:
+        console.print(f"tokenizer: the text has {len(kept):,} distinct characters only, not {keep:,}")
+    tokens = [END_OF_TEXT, *(f"<0x{byte:02X}>" for byte in range(256)), *kept]
+    inner = tokenizers.Tokenizer(models.BPE(vocab=_numbered(tokens), merges=[], byte_fallback=True))
+    inner.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    return _finish(inner)
+
+
+def _bytes() -> Tokenizer:
+    tokens = [END_OF_TEXT, *sorted(BYTE_CHARACTERS, key=BYTE_CHARACTERS.__getitem__)]
+    return _finish(byte_level(models.BPE(vocab=_numbered(tokens), merges=[]), use_regex=False))
+
+
+def _numbered(tokens: list[str]) -> dict[str, int]:
+    return {token: id for id, token in enumerate(tokens)}
+
+
+def _finish(inner: tokenizers.Tokenizer) -> Tokenizer:
+    inner.add_special_tokens([AddedToken(END_OF_TEXT, special=True, normalized=False)])
+    return Tokenizer(inner, bos=END_OF_TEXT, eos=END_OF_TEXT, pad=END_OF_TEXT)

@@ -1,0 +1,324 @@
+"""Text to ids and back, over the `tokenizers` library; nothing is added to a text, lost from it or guessed."""
+
+import codecs
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import tokenizers
+from tokenizers import AddedToken, decoders, models, pre_tokenizers
+
+from wenlu.base.errors import UserError
+from wenlu.base.files import atomic_write
+from wenlu.tokenization.byte_rule import ByteRule
+
+Kind = Literal["bpe", "char", "byte", "other"]
+
+END_OF_TEXT = "<|endoftext|>"
+"""Separates documents; beginning, end and padding token of every tokenizer learned here."""
+ROLES = ("bos", "eos", "pad")
+PART = 1 << 16
+"""A longer text is read in parts of about so many characters, on all cores."""
+WAVE = 1 << 22
+"""Characters handed to the library at a time: it needs some hundred bytes a token while it works."""
+
+_BOUNDARY = re.compile(r"\S(?=[ \t\r\n])")
+_KEPT = ("chat_template", "model_max_length", "padding_side", "unk_token")
+"""What `tokenizer_config.json` of a loaded folder says beyond our use, and is saved again."""
+
+
+def require_unicode(text: str) -> None:
+    """Refuse a lone surrogate, which no valid Unicode text holds and UTF-8 cannot write."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        code = ord(text[error.start])
+        raise UserError(
+            f"the text is not valid Unicode: a lone surrogate U+{code:04X} at character {error.start}; "
+            "decode it with errors='replace', or remove that character"
+        ) from None
+
+
+class Tokenizer:
+    """A tokenizer whose ids mean bytes: `decode` joins the bytes of its tokens and reads them as UTF-8.
+
+    Special tokens written in a text are text: `encode` never gives the id of one. `bos`, `eos` and `pad` are the
+    strings of the special tokens with these roles, which must be in the vocabulary.
+    """
+
+    def __init__(
+        self,
+        inner: tokenizers.Tokenizer,
+        *,
+        bos: str | None = None,
+        eos: str | None = None,
+        pad: str | None = None,
+        config: dict[str, Any] | None = None,
+        where: str = "the tokenizer",
+    ):
+        inner.no_truncation()
+        inner.no_padding()
+        inner.encode_special_tokens = True
+        self._inner = inner
+        self._names = {"bos": bos, "eos": eos, "pad": pad}
+        self._config = {name: value for name, value in (config or {}).items() if name in _KEPT}
+        for role, token in self._names.items():
+            if token is not None and inner.token_to_id(token) is None:
+                raise UserError(
+                    f"{where}: {role}_token is {token!r}, which the vocabulary lacks: add it, or name another"
+                )
+        self.bos_id, self.eos_id, self.pad_id = (token and inner.token_to_id(token) for token in self._names.values())
+        plan = json.loads(inner.to_str())
+        self.rule = ByteRule.read(plan["decoder"], where)
+        added = inner.get_added_tokens_decoder()
+        self.special_ids = frozenset(id for id, token in added.items() if token.special)
+        self._bytes = {id: self.rule.bytes_of(token) for token, id in inner.get_vocab(with_added_tokens=True).items()}
+        self._bytes |= {id: token.content.encode() for id, token in added.items()}
+        self._shown = self._bytes | dict.fromkeys(self.special_ids, b"")
+        self.vocab = max(self._bytes) + 1
+        """Rows that an embedding needs: the greatest id + 1."""
+        self.kind = _kind(plan, self.rule)
+        self._cut = _cut_of(plan, self.kind)
+
+    @classmethod
+    def load(cls, path: Path | str) -> "Tokenizer":
+        """Open a folder with `tokenizer.json`, or with `vocab.json` and `merges.txt` as GPT-2's, or such a JSON file.
+
+        The special tokens are those of `tokenizer_config.json`, else of `special_tokens_map.json`, else the ids of
+        `config.json`. Raises `UserError` where a file is missing or broken.
+        """
+        path = Path(path)
+        folder = path if path.is_dir() else path.parent
+        file = path / "tokenizer.json" if path.is_dir() else path
+        if file.is_file():
+            inner = _open(file)
+        elif path.is_dir() and (path / "vocab.json").is_file() and (path / "merges.txt").is_file():
+            inner = _open_gpt2(path)
+        else:
+            raise UserError(f"no tokenizer at {path}: expected tokenizer.json, or vocab.json and merges.txt")
+        config = _read_json(folder / "tokenizer_config.json")
+        template = folder / "chat_template.jinja"
+        if template.is_file():
+            config["chat_template"] = template.read_text(encoding="utf-8")
+        return cls(inner, **_special_names(folder, config, inner), config=config, where=str(path))
+
+    def save(self, folder: Path | str) -> None:
+        """Write `tokenizer.json` and `tokenizer_config.json`, which Transformers opens with the same ids."""
+        config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **self._config}
+        config |= {f"{role}_token": token for role, token in self._names.items() if token is not None}
+        atomic_write(Path(folder) / "tokenizer.json", self._inner.to_str(pretty=True))
+        atomic_write(Path(folder) / "tokenizer_config.json", json.dumps(config, ensure_ascii=False, indent=2) + "\n")
+
+    def __reduce__(self):
+        return _restore, (self._inner.to_str(), self._names, self._config)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hex sha256 of the tokenizer's canonical JSON and its special tokens: equal means equal ids."""
+        body = {"tokenizer": json.loads(self._inner.to_str()), **self._names}
+        return hashlib.sha256(json.dumps(body, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text, no special tokens added. A lone surrogate raises `UserError`."""
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of every text, on all cores; the same as `encode` one by one."""
+        ids: list[list[int]] = [[] for _ in texts]
+        for wave in self._waves(texts):
+            encodings = self._inner.encode_batch_fast([part for _, part in wave], add_special_tokens=False)
+            for (index, _), encoding in zip(wave, encodings, strict=True):
+                ids[index] += encoding.ids
+        return ids
+
+    def _waves(self, texts: Sequence[str]) -> Iterator[list[tuple[int, str]]]:
+        """(index of the text, part of it) in order, in lists of about `WAVE` characters."""
+        wave, size = [], 0
+        for index, text in enumerate(texts):
+            require_unicode(text)
+            for part in self._cut(text, PART):
+                wave.append((index, part))
+                size += len(part)
+                if size >= WAVE:
+                    yield wave
+                    wave, size = [], 0
+        if wave:
+            yield wave
+
+    def pieces(self, ids: Iterable[int], skip_special: bool = True) -> list[bytes]:
+        """The bytes that each id brings to the text of all of them; a skipped special token brings none."""
+        table = self._shown if skip_special else self._bytes
+        try:
+            pieces = [table[id] for id in ids]
+        except KeyError as error:
+            raise self._unknown(error.args[0]) from None
+        if self.rule.leading != "keep":
+            start = next((i for i, piece in enumerate(pieces) if piece), None)
+            if start is not None:
+                pieces[start] = self.rule.first(pieces[start])
+        return pieces
+
+    def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
+        """The text of the ids; bytes that are not UTF-8 become U+FFFD, as many as the Unicode standard recommends."""
+        return b"".join(self.pieces(ids, skip_special)).decode("utf-8", "replace")
+
+    def __contains__(self, id: int) -> bool:
+        """Whether a token has this id."""
+        return id in self._bytes
+
+    def token_bytes(self, id: int) -> bytes:
+        """The bytes that one token stands for (a special token: its name's)."""
+        try:
+            return self._bytes[id]
+        except KeyError:
+            raise self._unknown(id) from None
+
+    def _unknown(self, id: int) -> UserError:
+        return UserError(f"no token has the id {id}: this tokenizer's ids lie in 0 to {self.vocab - 1}")
+
+    def stream(self, skip_special: bool = True) -> "TextStream":
+        """Decode ids one at a time."""
+        return TextStream(self, skip_special)
+
+    def lossless_on(self, text: str) -> bool:
+        """Whether decoding gives back exactly this text, as bits per byte need."""
+        return self.decode(self.encode(text)) == text
+
+
+class TextStream:
+    """Ids in, text out as soon as it is certain: all that was given out is `decode` of all ids, at O(1) a token.
+
+    A character is given out whole. To continue a prompt, push the prompt's ids first and drop what they give: a
+    tokenizer that puts a space before a text takes one off its start.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, skip_special: bool = True):
+        self._tokenizer = tokenizer
+        self._skip_special = skip_special
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self._started = False
+
+    def push(self, id: int) -> str:
+        """The text that became certain with this id, often empty."""
+        if self._skip_special and id in self._tokenizer.special_ids:
+            return ""
+        piece = self._tokenizer.token_bytes(id)
+        if not self._started and piece:
+            self._started = True
+            piece = self._tokenizer.rule.first(piece)
+        return self._utf8.decode(piece)
+
+    def flush(self) -> str:
+        """The end of the text: U+FFFD where its last character is incomplete, else nothing."""
+        return self._utf8.decode(b"", final=True)
+
+
+def cut_at_spaces(text: str, size: int) -> Iterator[str]:
+    """Parts of about `size` characters that byte BPE reads one by one as it reads the whole.
+
+    GPT-2's expression has no token that goes on from a character into white space, and looks only forward.
+    """
+    start = 0
+    while len(text) - start > size and (match := _BOUNDARY.search(text, start + size - 1)):
+        yield text[start : match.end()]
+        start = match.end()
+    yield text[start:]
+
+
+def cut_anywhere(text: str, size: int) -> Iterator[str]:
+    """Parts of `size` characters, for tokens that are single characters or bytes."""
+    for start in range(0, max(len(text), 1), size):
+        yield text[start : start + size]
+
+
+def whole(text: str, size: int) -> Iterator[str]:
+    """The text as it is, for tokenizers of which it is not known where they may be cut."""
+    yield text
+
+
+def _cut_of(plan: dict[str, Any], kind: Kind) -> Callable[[str, int], Iterator[str]]:
+    if plan["normalizer"] is not None or not all(token["special"] for token in plan["added_tokens"]):
+        return whole
+    match plan["pre_tokenizer"]:
+        case None if kind == "char":
+            return cut_anywhere
+        case {"type": "ByteLevel", "add_prefix_space": False} if kind == "byte":
+            return cut_anywhere
+        case {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}:
+            return cut_at_spaces
+    return whole
+
+
+def _kind(plan: dict[str, Any], rule: ByteRule) -> Kind:
+    model = plan["model"]
+    if model["type"] == "BPE" and rule.byte_level:
+        return "bpe" if model["merges"] else "byte"
+    bare = plan["normalizer"] is None and plan["pre_tokenizer"] is None and rule.leading == "keep"
+    return "char" if model["type"] == "BPE" and rule.byte_fallback and bare and not model["merges"] else "other"
+
+
+def _restore(plan: str, names: dict[str, str | None], config: dict[str, Any]) -> Tokenizer:
+    return Tokenizer(tokenizers.Tokenizer.from_str(plan), **names, config=config)
+
+
+def _open(file: Path) -> tokenizers.Tokenizer:
+    try:
+        return tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8"))
+    except Exception as error:  # the library raises bare Exceptions
+        raise UserError(f"{file} is not a tokenizer that can be read ({error}): copy or download it again") from error
+
+
+def _open_gpt2(folder: Path) -> tokenizers.Tokenizer:
+    try:
+        model = models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
+    except Exception as error:  # the library raises bare Exceptions
+        raise UserError(f"vocab.json and merges.txt in {folder} cannot be read ({error}): copy them again") from error
+    inner = byte_level(model)
+    if inner.token_to_id(END_OF_TEXT) is not None:
+        inner.add_special_tokens([AddedToken(END_OF_TEXT, special=True, normalized=False)])
+    return inner
+
+
+def byte_level(model: models.BPE, *, use_regex: bool = True) -> tokenizers.Tokenizer:
+    """A tokenizer whose characters are bytes, splitting with GPT-2's expression or (use_regex=False) not at all."""
+    inner = tokenizers.Tokenizer(model)
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=use_regex)
+    inner.decoder = decoders.ByteLevel()
+    return inner
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    """The object in a JSON file; an absent file is an empty one."""
+    if not file.is_file():
+        return {}
+    try:
+        body = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{file} is not JSON ({error}): copy or download it again") from error
+    if not isinstance(body, dict):
+        raise UserError(f"{file} must hold a JSON object, not {type(body).__name__}: copy or download it again")
+    return body
+
+
+def _special_names(folder: Path, config: dict[str, Any], inner: tokenizers.Tokenizer) -> dict[str, str | None]:
+    """Role → token, from the files beside a tokenizer; GPT-2's two files alone mean `<|endoftext|>` for bos and eos."""
+    special_map = _read_json(folder / "special_tokens_map.json")
+    model = _read_json(folder / "config.json")
+    names: dict[str, str | None] = {}
+    for role in ROLES:
+        token = config.get(f"{role}_token") or special_map.get(f"{role}_token")
+        id = model.get(f"{role}_token_id")
+        id = id[0] if isinstance(id, list) and id else id
+        if isinstance(token, dict):
+            token = token.get("content")
+        if token is None and isinstance(id, int) and id >= 0:
+            token = inner.id_to_token(id)
+        names[role] = token
+    bare_gpt2 = not (config or special_map or model) and not (folder / "tokenizer.json").is_file()
+    if bare_gpt2 and inner.token_to_id(END_OF_TEXT) is not None:
+        names |= {"bos": END_OF_TEXT, "eos": END_OF_TEXT}
+    return names

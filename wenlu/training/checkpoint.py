@@ -1,0 +1,90 @@
+"""Checkpoints: everything the next update depends on, in a folder that is whole or absent."""
+
+import json
+import re
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from wenlu.base.errors import UserError
+from wenlu.base.files import verify_folder, whole_folder
+
+_NAME = re.compile(r"step-(\d+)")
+
+
+@dataclass
+class Progress:
+    """Where a run stands after `step` updates; whatever the loop remembers from one step to the next."""
+
+    step: int = 0
+    tokens: int = 0
+    """Targets learned from so far."""
+    order: str = ""
+    """Running digest of which samples were read, in order."""
+    loss_sum: float = 0.0
+    """Nats since the last row of metrics."""
+    loss_count: int = 0
+    best_loss: float | None = None
+    best_step: int = 0
+    held_out: float | None = None
+    evaluations_since_best: int = 0
+    seconds: float = 0.0
+    """Time spent training, resumed parts included."""
+    finished: str = ""
+    """Why the run ended, once it has."""
+
+
+def save_checkpoint(folder: Path, progress: Progress, tensors: dict[str, dict[str, Tensor]], keep: int) -> Path:
+    """Write `folder/step-N` whole, then remove all but the newest `keep`.
+
+    `tensors` holds named groups (weights, optimizer), each saved as one safetensors file.
+    """
+    path = folder / f"step-{progress.step:08d}"
+    with whole_folder(path, replace=True) as temporary:
+        for group, members in tensors.items():
+            save_file(
+                {name: t.detach().cpu().contiguous() for name, t in members.items()}, temporary / f"{group}.safetensors"
+            )
+        (temporary / "progress.json").write_text(json.dumps(asdict(progress), indent=1))
+    for old in list_checkpoints(folder)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return path
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Checkpoint folders, oldest first."""
+    found = [p for p in folder.glob("step-*") if _NAME.fullmatch(p.name)] if folder.is_dir() else []
+    return sorted(found, key=lambda p: int(_NAME.fullmatch(p.name)[1]))
+
+
+def newest_whole(folder: Path) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint whose every byte is as it was written, and what was wrong with each newer one."""
+    damaged = []
+    for path in reversed(list_checkpoints(folder)):
+        problems = verify_folder(path)
+        if not problems:
+            return path, damaged
+        damaged.append(f"checkpoint {path.name} is damaged ({'; '.join(problems)})")
+    return None, damaged
+
+
+def load_checkpoint(path: Path) -> tuple[Progress, dict[str, dict[str, Tensor]]]:
+    """What `save_checkpoint` wrote."""
+    fields: dict[str, Any] = json.loads((path / "progress.json").read_text())
+    tensors = {file.stem: load_file(file) for file in path.glob("*.safetensors")}
+    try:
+        return Progress(**fields), tensors
+    except TypeError:
+        raise UserError(f"{path} was written by another version of wenlu: resume with that one") from None
+
+
+def restore_weights(model: torch.nn.Module, weights: dict[str, Tensor]) -> None:
+    """Put saved weights back in place."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(weights[name])

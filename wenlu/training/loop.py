@@ -1,0 +1,336 @@
+"""The one training loop: stopped at any instant and resumed, it ends with the same weights as if never stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import threading
+import time
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from wenlu.base.device import machine, peak_memory
+from wenlu.base.errors import UserError
+from wenlu.base.log import JsonLines, console, read_rows
+from wenlu.data.shards import TokenStore
+from wenlu.hub import folder as hub_folder
+from wenlu.models.size import parameters
+from wenlu.training.checkpoint import Progress, load_checkpoint, newest_whole, restore_weights, save_checkpoint
+from wenlu.training.nonfinite import blame
+from wenlu.training.objectives import causal
+from wenlu.training.optimizers import Optimizer
+from wenlu.training.recipe import Recipe
+from wenlu.training.report import write_report
+from wenlu.training.run_folder import RunFolder
+from wenlu.training.schedules import factor
+from wenlu.training.setup import Setup, announce, deterministic, set_up
+from wenlu.training.watch import Watch
+
+CHECKPOINT_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a call of `train` ended."""
+
+    run: Path
+    finished: str
+    """steps, patience, or interrupted."""
+    step: int
+    held_out: float | None
+    """Nats per token of the weights at the root of the run."""
+    seconds: float
+
+
+def train(recipe: Recipe | None, out: Path | str, *, resume: bool = False, inexact: bool = False) -> Outcome:
+    """Train what `recipe` says into the folder `out`, or go on with the run there (`recipe` may then be None).
+
+    Raises `UserError` for whatever the user can mend, before the first step where that is possible.
+    """
+    folder = RunFolder(out)
+    if resume:
+        saved = folder.recipe()
+        _same_recipe(saved, recipe)
+        recipe = saved
+    elif recipe is None:
+        raise UserError("nothing to train: give a recipe, or --resume with the --out of a run")
+    else:
+        folder.create(recipe)
+    with ExitStack() as stack:
+        folder.lock()
+        stack.callback(folder.unlock)
+        stack.enter_context(deterministic())
+        loop = Loop(set_up(recipe, folder), folder)
+        stack.callback(loop.close)
+        if resume:
+            loop.restore(inexact)
+            if loop.progress.finished:
+                console.print(f"{folder.root} is finished: {loop.progress.step:,} steps; nothing to resume")
+                return loop.outcome()
+        return loop.run()
+
+
+def _same_recipe(saved: Recipe, given: Recipe | None) -> None:
+    if given is None or given == saved:
+        return
+    for section in ("data", "model", "training", "optimizer", "schedule"):
+        old, new = vars(getattr(saved, section)), vars(getattr(given, section))
+        for name in old:
+            if old[name] != new[name]:
+                raise UserError(
+                    f"the run was begun with {section}.{name} = {old[name]!r}, not {new[name]!r}: "
+                    "leave that out to resume, or begin a new run with another --out"
+                )
+
+
+class Loop:
+    """One run in one process."""
+
+    def __init__(self, setup: Setup, folder: RunFolder):
+        self.setup, self.folder = setup, folder
+        self.recipe, self.model = setup.recipe, setup.model
+        self.optimizer = Optimizer(setup.model, self.recipe.optimizer)
+        self.progress = Progress()
+        self.events = JsonLines(folder.events_file)
+        self.metrics = JsonLines(folder.metrics_file)
+        self._saved_at = time.monotonic()
+
+    def close(self) -> None:
+        self.events.close()
+        self.metrics.close()
+
+    def restore(self, inexact: bool) -> None:
+        """Take up the newest whole checkpoint (none: step 0), refusing another machine or other data."""
+        begun = next((row for row in read_rows(self.folder.events_file) if row["event"] == "start"), None)
+        if begun:
+            self._same_ground(begun, inexact)
+        path, damaged = newest_whole(self.folder.checkpoints)
+        for problem in damaged:
+            console.print(f"[yellow]{problem}; looking for an older one[/yellow]")
+        if damaged and path is None:
+            raise UserError(
+                f"no checkpoint in {self.folder.checkpoints} is whole: remove that folder to begin again at step 0"
+            )
+        if path:
+            self.progress, tensors = load_checkpoint(path)
+            restore_weights(self.model, tensors["weights"])
+            self.optimizer.load(tensors.get("optimizer", {}))
+        step = self.progress.step
+        self.metrics.keep_while(lambda row: row["step"] <= step)
+        self.events.write(event="resume", step=step, damaged=damaged)
+        if not self.progress.finished:
+            console.print(f"resuming {self.folder.root} at step {step:,}")
+
+    def _same_ground(self, begun: dict, inexact: bool) -> None:
+        if begun["data"] != self.setup.data.fingerprint:
+            raise UserError(
+                "the data differ from those the run was begun with (their fingerprint changed): "
+                "restore them, or begin a new run with another --out"
+            )
+        self.setup.compile = begun["compile"]
+        now = machine(self.setup.device)
+        for name, before in begun["machine"].items():
+            if now.get(name) != before and not inexact:
+                raise UserError(
+                    f"the run was begun with {name} = {before!r}, here it is {now.get(name)!r}, so the bits would "
+                    "differ: add --inexact to go on all the same"
+                )
+
+    def run(self) -> Outcome:
+        """Step until the recipe's steps are done, patience ends, or the user interrupts."""
+        if not any(row["event"] == "start" for row in read_rows(self.folder.events_file)):
+            self.events.write(
+                event="start",
+                machine=machine(self.setup.device),
+                data=self.setup.data.fingerprint,
+                compile=self.setup.compile,
+                bf16=self.setup.bf16,
+                parameters=parameters(self.model.config),
+            )
+            self.events.sync()
+        announce(self.setup, parameters(self.model.config))
+        if self.setup.compile:
+            self.model.hidden = torch.compile(self.model.hidden, dynamic=False)
+        with interruption() as stopped, Watch(self.setup, self.folder, self.progress) as watch:
+            while not self.progress.finished:
+                self._step(watch)
+                self._after_step(watch)
+                if stopped.is_set() and not self.progress.finished:
+                    self._checkpoint()
+                    return self._interrupted()
+        self._finish()
+        return self.outcome()
+
+    def _step(self, watch: Watch) -> None:
+        training, progress = self.recipe.training, self.progress
+        began = time.monotonic()
+        starts = self.setup.order.batch_at(progress.step)
+        loss, count = self._gradients(starts)
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norm = float(torch.nn.utils.get_total_norm(gradients)) / count
+        if not np.isfinite(loss + norm):
+            self._stop_nonfinite(starts, loss, norm)
+        clip = self.recipe.optimizer.clip
+        torch._foreach_mul_(gradients, min(1.0, clip / (norm + 1e-6)) / count if clip else 1 / count)
+        scale = factor(self.recipe.schedule, progress.step, training.steps)
+        self.optimizer.step(scale)
+        for parameter in self.model.parameters():
+            parameter.grad = None
+        progress.step += 1
+        progress.tokens += count
+        progress.loss_sum += loss
+        progress.loss_count += count
+        progress.order = hashlib.sha256(progress.order.encode() + starts.tobytes()).hexdigest()[:16]
+        progress.seconds += time.monotonic() - began
+        if progress.step % training.log_every == 0 or progress.step == training.steps:
+            row = watch.row(scale, norm)
+            self.metrics.write(**row)
+            progress.loss_sum, progress.loss_count = 0.0, 0
+        watch.advance(loss / count, count)
+
+    def _gradients(self, starts: np.ndarray) -> tuple[float, int]:
+        """Gradients of the summed loss over the batch, micro-batch by micro-batch; the sum in nats and its count."""
+        training = self.recipe.training
+        size = training.micro_batch or training.batch
+        total, count = 0.0, 0
+        for first in range(0, len(starts), size):
+            windows = self._windows(self.setup.data.train, starts[first : first + size])
+            if self.model.config.dropout:
+                torch.manual_seed(_key(training.seed, self.progress.step, first))
+            with self._precision():
+                loss, targets = causal(self.model, windows)
+            loss.backward()
+            total += float(loss)
+            count += targets
+        return total, count
+
+    def _windows(self, store: TokenStore, starts: np.ndarray) -> torch.Tensor:
+        windows = torch.from_numpy(store.windows(starts, self.model.config.context + 1))
+        return windows.to(self.setup.device, non_blocking=True)
+
+    def _precision(self):
+        return torch.autocast(self.setup.device.type, torch.bfloat16) if self.setup.bf16 else nullcontext()
+
+    def _after_step(self, watch: Watch) -> None:
+        training, progress = self.recipe.training, self.progress
+        last = progress.step == training.steps
+        evaluating = self.setup.data.validation is not None and training.eval_every
+        if evaluating and (last or progress.step % training.eval_every == 0):
+            self._evaluate(watch)
+            if training.patience and progress.evaluations_since_best >= training.patience:
+                progress.finished = "patience"
+        if last:
+            progress.finished = "steps"
+        every = training.checkpoint_every
+        due = progress.step % every == 0 if every else time.monotonic() - self._saved_at > CHECKPOINT_SECONDS
+        if due or progress.finished:
+            self._checkpoint()
+
+    def _evaluate(self, watch: Watch) -> None:
+        progress = self.progress
+        progress.held_out = self.held_out_loss()
+        if progress.best_loss is None or progress.held_out < progress.best_loss:
+            progress.best_loss, progress.best_step = progress.held_out, progress.step
+            progress.evaluations_since_best = 0
+            self._save_root()
+        else:
+            progress.evaluations_since_best += 1
+        sample = watch.sample(self.model, self.setup.data.tokenizer)
+        self.metrics.write(**watch.held_out_row(sample))
+
+    @torch.no_grad()
+    def held_out_loss(self) -> float:
+        """Nats per token over whole, non-overlapping windows of the validation part."""
+        store, training = self.setup.data.validation, self.recipe.training
+        seq = self.model.config.context
+        limit = min(len(store), training.eval_tokens or len(store))
+        starts = np.arange(0, max(1, limit - seq), seq, dtype=np.int64)
+        size = training.micro_batch or training.batch
+        total, count = 0.0, 0
+        self.model.eval()
+        for first in range(0, len(starts), size):
+            with self._precision():
+                loss, targets = causal(self.model, self._windows(store, starts[first : first + size]))
+            total, count = total + float(loss), count + targets
+        self.model.train()
+        return total / count
+
+    def _save_root(self) -> None:
+        hub_folder.save(self.model, self.setup.data.tokenizer, self.folder.root)
+
+    def _checkpoint(self) -> None:
+        if self.progress.best_loss is None:
+            self._save_root()
+        self.metrics.sync()
+        weights = dict(self.model.named_parameters())
+        groups = {"weights": weights, "optimizer": self.optimizer.state()}
+        path = save_checkpoint(self.folder.checkpoints, self.progress, groups, self.recipe.training.keep)
+        self.events.write(event="checkpoint", step=self.progress.step, path=path.name)
+        self._saved_at = time.monotonic()
+
+    def _stop_nonfinite(self, starts: np.ndarray, loss: float, norm: float) -> None:
+        """A loss or gradient that is not finite: the update is not made, the weights before it are kept."""
+        self._checkpoint()
+        where = blame(self.model, self._windows(self.setup.data.train, starts), causal)
+        self.events.write(event="nonfinite", step=self.progress.step, loss=repr(loss), norm=repr(norm), where=where)
+        raise UserError(
+            f"step {self.progress.step + 1}: {where} (loss {loss}, gradient norm {norm}); the update was not made, the "
+            f"weights before it are kept in {self.folder.root}. Begin anew with a lower --optimizer.lr and "
+            "--optimizer.muon-lr, or a longer --schedule.warmup"
+        )
+
+    def _interrupted(self) -> Outcome:
+        self.events.write(event="interrupted", step=self.progress.step)
+        write_report(self.folder)
+        console.print(
+            f"stopped after step {self.progress.step:,}, everything saved. Go on with:\n"
+            f"  wenlu train --resume --out {self.folder.root}"
+        )
+        return self.outcome("interrupted")
+
+    def _finish(self) -> None:
+        self.events.write(
+            event="finished", step=self.progress.step, why=self.progress.finished, peak=peak_memory(self.setup.device)
+        )
+        write_report(self.folder)
+
+    def outcome(self, finished: str = "") -> Outcome:
+        progress = self.progress
+        return Outcome(
+            self.folder.root,
+            finished or progress.finished,
+            progress.step,
+            progress.best_loss,
+            round(progress.seconds, 3),
+        )
+
+
+def _key(*parts: int) -> int:
+    """A 63-bit seed that is a function of nothing but `parts`."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "little") >> 1
+
+
+@contextmanager
+def interruption():
+    """An event that Ctrl-C or SIGTERM sets, so that the step at hand ends first; a second Ctrl-C ends at once."""
+    stopped = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped
+        return
+
+    def note(number, frame):
+        if stopped.is_set():
+            raise KeyboardInterrupt
+        stopped.set()
+        console.print("ending this step, then saving (once more to end at once, without saving)")
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,87 @@
+"""The report of a run: one HTML page with its curves, its figures and what it wrote on the way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from wenlu.base.config import to_dict
+from wenlu.base.log import read_rows
+from wenlu.base.page import Page, figure
+from wenlu.training.run_folder import RunFolder
+
+
+def write_report(folder: RunFolder) -> None:
+    """Write `RUN/wenlu/report.html` from the metrics and events of the run."""
+    rows = read_rows(folder.metrics_file)
+    events = read_rows(folder.events_file)
+    steps = [row for row in rows if "loss" in row]
+    held_out = [row for row in rows if "held_out" in row]
+    recipe = folder.recipe()
+    page = Page(
+        f"Run {folder.root.name}",
+        f"{recipe.model.family}, {recipe.training.steps:,} steps, seed {recipe.training.seed}",
+    )
+    page.table(_summary(steps, held_out, events))
+    page.heading("Loss").plot(_loss_plot(steps, held_out))
+    page.heading("Learning rate, gradient norm, throughput").plot(_small_plots(steps))
+    samples = [row for row in held_out if row.get("sample")]
+    if samples:
+        page.heading("What it wrote on the way")
+        for row in [*samples[:: max(1, len(samples) // 4)][:4], samples[-1]]:
+            page.text(f"After step {row['step']:,}, held-out loss {row['held_out']:.3f} nats/token:").preformatted(
+                row["sample"]
+            )
+    page.heading("Recipe")
+    for section, values in to_dict(recipe).items():
+        page.text(section).table([(name, value) for name, value in values.items()])
+    page.heading("Events").table(
+        [(e["event"], ", ".join(f"{k} {v}" for k, v in e.items() if k != "event")) for e in events]
+    )
+    page.save(folder.report_file)
+
+
+def _summary(steps: list[dict], held_out: list[dict], events: list[dict]) -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    if steps:
+        last = steps[-1]
+        rows += [
+            ("steps", f"{last['step']:,}"),
+            ("tokens", f"{last['tokens']:,}"),
+            ("training time", f"{last['seconds']:.0f} s"),
+        ]
+        rows += [("training loss", f"{last['loss']:.4f} nats/token")]
+        rows += [("throughput", f"{last['tokens'] / max(1e-9, last['seconds']):,.0f} tokens/s")]
+    if held_out:
+        best = min(held_out, key=lambda row: row["held_out"])
+        rows += [("best held-out loss", f"{best['held_out']:.4f} nats/token at step {best['step']:,}")]
+        rows += [("the same", f"{best['bits_per_byte']:.4f} bits per byte")]
+    begun = next((e for e in events if e["event"] == "start"), None)
+    if begun:
+        rows += [("parameters", f"{begun['parameters']:,}")]
+        rows += [("machine", ", ".join(f"{k} {v}" for k, v in begun["machine"].items()))]
+    return rows
+
+
+def _loss_plot(steps: list[dict], held_out: list[dict]):
+    drawing, axes = figure()
+    axes.plot([r["step"] for r in steps], [r["loss"] for r in steps], lw=1, alpha=0.7, label="training")
+    if held_out:
+        axes.plot(
+            [r["step"] for r in held_out], [r["held_out"] for r in held_out], "o-", ms=3, lw=1.4, label="held-out"
+        )
+    axes.set(xlabel="step", ylabel="nats per token")
+    axes.legend(frameon=False)
+    return drawing
+
+
+def _small_plots(steps: list[dict]):
+    from matplotlib.figure import Figure
+
+    drawing = Figure(figsize=(8, 2.6), layout="constrained")
+    wanted = [("lr", "learning rate / peak"), ("grad_norm", "gradient norm"), ("tokens_per_second", "tokens/s")]
+    for axes, (key, label) in zip(drawing.subplots(1, 3), wanted, strict=True):
+        axes.plot([r["step"] for r in steps], [r[key] for r in steps], lw=1)
+        axes.set(xlabel="step", title=label)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25)
+    return drawing

@@ -1,0 +1,66 @@
+"""Where a run keeps what: a Transformers folder at its root, everything of ours under `wenlu/`."""
+
+import fcntl
+import json
+import os
+from pathlib import Path
+
+from wenlu.base.config import from_dict, to_dict
+from wenlu.base.errors import UserError
+from wenlu.base.files import atomic_write, writing
+from wenlu.training.recipe import Recipe
+
+
+class RunFolder:
+    """The paths of a run, and the lock that keeps two processes from training in one folder."""
+
+    def __init__(self, root: Path | str):
+        self.root = Path(root)
+        self.own = self.root / "wenlu"
+        self.recipe_file = self.own / "recipe.json"
+        self.metrics_file = self.own / "metrics.jsonl"
+        self.events_file = self.own / "events.jsonl"
+        self.report_file = self.own / "report.html"
+        self.checkpoints = self.own / "checkpoints"
+        self.data = self.own / "data"
+        self._lock: int | None = None
+
+    def exists(self) -> bool:
+        return self.recipe_file.exists()
+
+    def create(self, recipe: Recipe) -> None:
+        """Begin a new run: its folder and its recipe; refused where there is something already."""
+        if self.exists():
+            raise UserError(f"{self.root} holds a run already: go on with it by --resume, or choose another --out")
+        if self.root.exists() and any(self.root.iterdir()):
+            raise UserError(f"{self.root} is not empty and holds no run: choose another --out")
+        with writing(self.own):
+            self.own.mkdir(parents=True, exist_ok=True)
+        atomic_write(self.recipe_file, json.dumps(to_dict(recipe), indent=1, ensure_ascii=False))
+
+    def recipe(self) -> Recipe:
+        """The recipe that the run was begun with."""
+        if not self.exists():
+            raise UserError(f"{self.root} holds no run to resume: leave out --resume to begin one there")
+        try:
+            return from_dict(Recipe, json.loads(self.recipe_file.read_text(encoding="utf-8")))
+        except json.JSONDecodeError as error:
+            raise UserError(f"{self.recipe_file} is damaged ({error}): begin the run anew with another --out") from None
+
+    def lock(self) -> None:
+        """Hold the folder for this process until it ends."""
+        with writing(self.own):
+            self._lock = os.open(self.own / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            self._lock = None
+            raise UserError(
+                f"another process is training in {self.root}: wait for it, or choose another --out"
+            ) from None
+
+    def unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None

@@ -1,0 +1,90 @@
+"""What a run shows and notes while it goes on: the progress bar, rows of metrics, samples of what it writes."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from typing import Any
+
+import torch
+from torch import nn
+
+from wenlu.base.errors import UserError
+from wenlu.base.log import progress
+from wenlu.inference.generator import Generator, Settings
+from wenlu.tokenization.tokenizer import Tokenizer
+from wenlu.training.checkpoint import Progress
+from wenlu.training.run_folder import RunFolder
+from wenlu.training.setup import Setup
+
+
+class Watch:
+    """A progress bar (loss, held-out loss, tokens/s, time left) over the steps of a run."""
+
+    def __init__(self, setup: Setup, folder: RunFolder, state: Progress):
+        self._setup, self._folder, self._state = setup, folder, state
+        self._bar = progress("training")
+        self._recent: deque[tuple[float, int]] = deque([(time.monotonic(), state.tokens)], maxlen=50)
+        self._loss: float | None = None
+        self._rate_from = (state.seconds, state.tokens)
+
+    def __enter__(self) -> Watch:
+        self._bar.start()
+        steps = self._setup.recipe.training.steps
+        self._task = self._bar.add_task("", total=steps, completed=self._state.step, note="")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def advance(self, loss: float, count: int) -> None:
+        """One step is done; `loss` is in nats per token."""
+        self._loss = loss if self._loss is None else 0.95 * self._loss + 0.05 * loss
+        self._recent.append((time.monotonic(), self._state.tokens))
+        (began, before), (now, tokens) = self._recent[0], self._recent[-1]
+        speed = (tokens - before) / max(1e-9, now - began)
+        held_out = f" · held-out {self._state.held_out:.3f}" if self._state.held_out is not None else ""
+        self._bar.update(
+            self._task, completed=self._state.step, note=f"loss {self._loss:.3f}{held_out} · {speed:,.0f} tokens/s"
+        )
+
+    def row(self, scale: float, norm: float) -> dict[str, Any]:
+        """A row of metrics: figures of all steps since the last row."""
+        state = self._state
+        (seconds, tokens), self._rate_from = self._rate_from, (state.seconds, state.tokens)
+        return {
+            "step": state.step,
+            "loss": state.loss_sum / state.loss_count,
+            "lr": scale,
+            "grad_norm": norm,
+            "tokens": state.tokens,
+            "tokens_per_second": round((state.tokens - tokens) / max(1e-9, state.seconds - seconds)),
+            "seconds": round(state.seconds, 4),
+            "order": state.order,
+        }
+
+    def held_out_row(self, sample: str) -> dict[str, Any]:
+        """A row of metrics: what an evaluation found."""
+        state, store = self._state, self._setup.data.validation
+        bits = state.held_out * len(store) / store.bytes / math.log(2)
+        return {"step": state.step, "held_out": state.held_out, "bits_per_byte": bits, "sample": sample}
+
+    def sample(self, model: nn.Module, tokenizer: Tokenizer) -> str:
+        """What the model writes from the beginning of a document, the same random draws at every evaluation."""
+        tokens = self._setup.recipe.training.sample_tokens
+        if not tokens:
+            return ""
+        hidden = model.__dict__.pop("hidden", None)
+        training = model.training
+        torch.use_deterministic_algorithms(False)
+        try:
+            model.eval()
+            return Generator(model, tokenizer).generate("", Settings(max_tokens=tokens, temperature=0.8))[0].text
+        except UserError:
+            return ""
+        finally:
+            torch.use_deterministic_algorithms(True)
+            model.train(training)
+            if hidden is not None:
+                model.hidden = hidden
