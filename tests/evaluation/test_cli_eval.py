@@ -1,6 +1,9 @@
 """wenlu eval: a table, or one JSON object, of what `evaluate` measures."""
 
+import io
 import json
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -35,7 +38,7 @@ def test_json_holds_what_evaluate_measures(folder, texts, capsys):
     said = capsys.readouterr()
     assert said.out.count("\n") == 1
     found = json.loads(said.out)
-    expected = evaluate(*load(folder), [open(p, encoding="utf-8").read() for p in texts], Settings(overlap=4))
+    expected = evaluate(*load(folder), [Path(text).read_text(encoding="utf-8") for text in texts], Settings(overlap=4))
     assert found["tokens"] == expected.tokens and found["documents"] == 2 and found["bytes"] == expected.bytes
     for name in ("nats_per_token", "perplexity", "bits_per_byte"):
         estimate = getattr(expected, name)
@@ -53,3 +56,15 @@ def test_table(folder, texts, capsys):
 def test_texts_are_wanted(folder):
     with pytest.raises(UserError, match="which texts"):
         main([folder])
+
+
+def test_stdin_and_what_was_left_out(folder, capsys, monkeypatch, tmp_path):
+    rows = ['{"body": "一二三"}'] * 20 + ["no json", '{"body": ""}']
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("天气\r\n真好".encode())))
+    flags = ["--field", "body", "--max-bad", "0.1", "--json"]
+    assert main([folder, "-", str(tmp_path / "rows.jsonl"), *flags]) == 0
+    said = capsys.readouterr()
+    found = json.loads(said.out)
+    assert found["documents"] == 21 and found["bytes"] == 13 + 20 * 9 and found["source"]["bad_lines"] == 1
+    assert "1 bad lines left out" in said.err and "1 rows without text" in said.err and "CRLF" in said.err

@@ -73,7 +73,10 @@ def test_a_tokenizer_with_its_survey_and_vocabulary(tmp_path, capsys):
     assert whole["script"] == "all" and whole["bytes_per_token"] == whole["bytes"] / whole["tokens"]
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "a.txt").write_text("天气真好。", encoding="utf-8")
-    scripts = {row["script"] for row in _json(capsys, tmp_path / "tokenizer.json", "--text", tmp_path / "text")["bytes_per_token"]}
+    scripts = {
+        row["script"]
+        for row in _json(capsys, tmp_path / "tokenizer.json", "--text", tmp_path / "text")["bytes_per_token"]
+    }
     assert "Latin" not in scripts and len(scripts) >= 2
     assert main([str(tmp_path), "--vocabulary", "0:3"]) == 0
     assert "bytes per token" in capsys.readouterr().out
@@ -88,7 +91,7 @@ def test_data(tmp_path, capsys):
 
 
 def test_what_is_not_known_is_refused(tmp_path):
-    with pytest.raises(UserError, match="is no run .* no data .* and no tokenizer"):
+    with pytest.raises(UserError, match=r"is no run .* no data .* and no tokenizer"):
         main([str(tmp_path)])
     with pytest.raises(UserError, match="there is nothing at"):
         main([str(tmp_path / "absent")])

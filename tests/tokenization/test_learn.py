@@ -177,8 +177,8 @@ def test_tokens_are_of_bounded_length():
 @pytest.mark.data
 def test_chinese_without_any_space_is_learned_in_bounded_time(data_dir):
     text = lzma.decompress((data_dir / "chinese" / "红楼梦.txt.xz").read_bytes()).decode("utf-8")
-    run = re.sub(r"\W", "", text)[:300_000]
+    run = re.sub(r"\W", "", text)
     start = time.perf_counter()
-    tokenizer = learn("bpe", [run], 2000)
-    assert time.perf_counter() - start < 30  # seconds; cut nowhere it takes minutes
+    tokenizer = learn("bpe", [run], 4096)
+    assert time.perf_counter() - start < 20  # seconds; measured 3, and 38 to 147 with the run whole
     assert tokenizer.lossless_on(run)

@@ -180,7 +180,7 @@ def test_batch_equals_one_by_one(learned):
 
 
 @settings(max_examples=150, deadline=None)
-@given(text=st.text(alphabet="ab'ls 1.\t\r\n\u00a0\x1c\u3000中é", max_size=60), size=st.integers(1, 8))
+@given(text=st.text(alphabet="cathe's .\t\r\n\u00a0\x1c\u3000天é", max_size=60), size=st.integers(1, 8))
 def test_a_text_cut_at_spaces_has_the_same_ids(learned, text, size):
     parts = list(cut_at_spaces(text, size))
     assert "".join(parts) == text
@@ -313,6 +313,8 @@ def test_a_missing_or_broken_file_is_refused(learned, tmp_path):
         Tokenizer.load(_folder(tmp_path, llama, tokenizer_config="{"))
     with pytest.raises(UserError, match=r"tokenizer_config.json must hold a JSON object, not list"):
         Tokenizer.load(_folder(tmp_path, llama, tokenizer_config=[]))
+    with pytest.raises(UserError, match=r"eos_token is 7, which the vocabulary lacks"):
+        Tokenizer.load(_folder(tmp_path, llama, tokenizer_config={"eos_token": 7}))
     with pytest.raises(UserError, match=r"pad_token is '\[PAD\]', which the vocabulary lacks"):
         Tokenizer.load(_folder(tmp_path, llama, tokenizer_config={"pad_token": "[PAD]"}))
 
@@ -322,6 +324,18 @@ def test_broken_gpt2_files_are_refused(tmp_path):
     (tmp_path / "merges.txt").write_text("#version: 0.2\n")
     with pytest.raises(UserError, match=r"vocab.json and merges.txt in .* cannot be read"):
         Tokenizer.load(tmp_path)
+
+
+def test_named_tokens_are_special_and_an_empty_vocabulary_is_refused():
+    inner = tokenizers.Tokenizer(models.BPE(vocab={"a": 0, "<s>": 1}, merges=[]))
+    inner.decoder = decoders.ByteLevel()
+    tokenizer = Tokenizer(inner, bos="<s>")
+    assert (tokenizer.vocab, tokenizer.bos_id, tokenizer.special_ids) == (2, 1, {1})
+    assert tokenizer.decode([1, 0]) == "a"
+    empty = tokenizers.Tokenizer(models.BPE())
+    empty.decoder = decoders.ByteLevel()
+    with pytest.raises(UserError, match="the vocabulary is empty"):
+        Tokenizer(empty)
 
 
 def test_a_decoder_that_is_no_rule_for_tokens_is_refused():
@@ -356,17 +370,23 @@ def test_stories260k_decodes_its_published_text(data_dir):
 
 
 @pytest.mark.data
-def test_foreign_folders_equal_the_library_and_transformers(data_dir):
+@pytest.mark.parametrize("name", ["stories260K", "tokenizers/minimind_6400", "tokenizers/gpt2"])
+def test_foreign_folders_equal_transformers_before_and_after_saving(data_dir, tmp_path, name):
     transformers = pytest.importorskip("transformers")
-    text = lzma.decompress((data_dir / "english" / "Austen_Emma.txt.xz").read_bytes()).decode("utf-8-sig")[:200_000]
-    text += "天地玄黄 🙂 <think>" + "\n  def f(x):\n\treturn 1234567\r\n"
-    for name in ("stories260K", "tokenizers/minimind_6400"):
-        tokenizer = Tokenizer.load(data_dir / name)
-        theirs = transformers.AutoTokenizer.from_pretrained(str(data_dir / name))
-        ids = tokenizer.encode(text)
+    novel = lzma.decompress((data_dir / "english" / "Austen_Emma.txt.xz").read_bytes()).decode("utf-8-sig")
+    text = novel[:200_000] + "天地玄黄 🙂 <think>" + "\n  def f(x):\n\treturn 1234567\r\n"
+    tokenizer = Tokenizer.load(data_dir / name)
+    tokenizer.save(tmp_path)
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == "".join(_stream(tokenizer, ids)) == text
+    assert Tokenizer.load(tmp_path).fingerprint == tokenizer.fingerprint
+    for folder in (data_dir / name, tmp_path):
+        if not (folder / "tokenizer.json").exists():
+            continue  # Transformers wants a config.json beside GPT-2's two files
+        theirs = transformers.AutoTokenizer.from_pretrained(str(folder))
         assert theirs.encode(text, add_special_tokens=False) == ids
         assert (theirs.bos_token_id, theirs.eos_token_id) == (tokenizer.bos_id, tokenizer.eos_id)
-        assert theirs.decode(ids) == tokenizer.decode(ids) == "".join(_stream(tokenizer, ids)) == text
+        assert theirs.decode(ids) == text
 
 
 @pytest.mark.data

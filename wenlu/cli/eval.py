@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json as json_format
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +14,7 @@ from wenlu.base.log import console, progress
 from wenlu.cli.flags import parse
 
 if TYPE_CHECKING:
+    from wenlu.data.sources import SourceCounts
     from wenlu.evaluation.perplexity import Estimate, Result
 
 DESCRIPTION = """Nats per token, perplexity and bits per byte of texts that the model was not trained on, each with
@@ -35,6 +35,10 @@ class Command:
     """Tokens of each window that only serve as context, having been scored before; 0 = none."""
     batch: int = 16
     """Windows computed at once; it changes the speed, not the figures."""
+    field: str = "text"
+    """The field of a jsonl row that holds its text."""
+    max_bad: float = 0.01
+    """Part of a file's lines that may be bad (no UTF-8, no JSON, no text); they are left out and counted."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     json: bool = False
@@ -55,28 +59,39 @@ def run(command: Command) -> int:
 
     settings = Settings(command.context, command.overlap, command.batch)
     device = pick_device(command.device)
-    texts = list(_documents(command.paths))
+    texts, counts = _read(command)
     model, tokenizer = load(command.run, device)
     with progress("evaluating", unit_counts=False) as bar:
         task = bar.add_task("", total=sum(len(text.encode("utf-8", "surrogatepass")) for text in texts), note="")
         result = evaluate(model, tokenizer, texts, settings, lambda size: bar.advance(task, size))
     if command.json:
-        print(json_format.dumps({"run": command.run, "paths": command.paths, **asdict(result)}, ensure_ascii=False))
+        facts = {"run": command.run, "paths": command.paths, **asdict(result), "source": asdict(counts)}
+        print(json_format.dumps(facts, ensure_ascii=False))
     else:
         _print_table(result)
     return 0
 
 
-def _documents(paths: tuple[str, ...]) -> Iterator[str]:
-    """Whole documents, put together from their pieces."""
-    from wenlu.data.sources import read_documents
+def _read(command: Command) -> tuple[list[str], SourceCounts]:
+    """Whole documents, put together from their pieces, and what was left out or changed, which is said."""
+    from wenlu.data.sources import SourceCounts, read_documents, spooled
 
-    pieces: list[str] = []
-    for piece in read_documents(paths):
-        pieces.append(piece.text)
-        if piece.last:
-            yield "".join(pieces)
-            pieces = []
+    counts = SourceCounts()
+    texts: list[list[str]] = []
+    with spooled(command.paths) as paths:
+        for piece in read_documents(paths, counts, field=command.field, max_bad=command.max_bad):
+            if piece.document == len(texts):
+                texts.append([])
+            texts[-1].append(piece.text)
+    for number, what in (
+        (counts.bad_lines, "bad lines left out"),
+        (counts.empty, "rows without text left out"),
+        (counts.skipped_files, "files of other kinds passed over"),
+        (counts.line_ends, "parts of texts with CRLF line ends read as LF"),
+    ):
+        if number:
+            console.print(f"{number:,} {what}")
+    return ["".join(pieces) for pieces in texts], counts
 
 
 def _print_table(result: Result) -> None:

@@ -169,9 +169,11 @@ def _survey_facts(rows: list[Any]) -> list[dict[str, Any]]:
 
 
 def _texts(paths: tuple[str, ...]) -> Iterable[str]:
-    from wenlu.data.sources import read_documents
+    from wenlu.data.sources import read_documents, spooled
 
-    return (piece.text for piece in read_documents(paths))
+    with spooled(paths) as files:
+        for piece in read_documents(files):
+            yield piece.text
 
 
 def _print(facts: dict[str, Any]) -> None:

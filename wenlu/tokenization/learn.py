@@ -173,7 +173,7 @@ def _byte_bpe(texts: Iterable[str], vocab: int | None) -> Tokenizer:
         max_token_length=LONGEST_TOKEN,
         show_progress=False,
     )
-    inner.train_from_iterator(sample.blocks, trainer)
+    inner.train_from_iterator(map(list, map(short_runs, sample.blocks)), trainer)
     if inner.get_vocab_size() < wanted:
         console.print(f"tokenizer: the text has merges for {inner.get_vocab_size():,} tokens only, not {wanted:,}")
     return _finish(inner)
@@ -207,5 +207,4 @@ def _numbered(tokens: list[str]) -> dict[str, int]:
 
 
 def _finish(inner: tokenizers.Tokenizer) -> Tokenizer:
-    inner.add_special_tokens([AddedToken(END_OF_TEXT, special=True, normalized=False)])
     return Tokenizer(inner, bos=END_OF_TEXT, eos=END_OF_TEXT, pad=END_OF_TEXT)

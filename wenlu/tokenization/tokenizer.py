@@ -46,7 +46,8 @@ def require_unicode(text: str) -> None:
 class Tokenizer:
     """A tokenizer whose ids mean bytes: `decode` joins the bytes of its tokens and reads them as UTF-8.
 
-    Special tokens written in a text are text: `encode` never gives the id of one. `bos`, `eos` and `pad` are the
+    Special tokens written in a text are text: `encode` gives the id of none (but of `<unk>`, where a foreign
+    vocabulary needs it). `bos`, `eos` and `pad` are the
     strings of the special tokens with these roles, which must be in the vocabulary.
     """
 
@@ -67,10 +68,11 @@ class Tokenizer:
         self._names = {"bos": bos, "eos": eos, "pad": pad}
         self._config = {name: value for name, value in (config or {}).items() if name in _KEPT}
         for role, token in self._names.items():
-            if token is not None and inner.token_to_id(token) is None:
+            if token is not None and (not isinstance(token, str) or inner.token_to_id(token) is None):
                 raise UserError(
                     f"{where}: {role}_token is {token!r}, which the vocabulary lacks: add it, or name another"
                 )
+        inner.add_special_tokens([_special(token) for token in self._names.values() if token is not None])
         self.bos_id, self.eos_id, self.pad_id = (token and inner.token_to_id(token) for token in self._names.values())
         plan = json.loads(inner.to_str())
         self.rule = ByteRule.read(plan["decoder"], where)
@@ -79,6 +81,8 @@ class Tokenizer:
         self._bytes = {id: self.rule.bytes_of(token) for token, id in inner.get_vocab(with_added_tokens=True).items()}
         self._bytes |= {id: token.content.encode() for id, token in added.items()}
         self._shown = self._bytes | dict.fromkeys(self.special_ids, b"")
+        if not self._bytes:
+            raise UserError(f"{where}: the vocabulary is empty; copy or download it again")
         self.vocab = max(self._bytes) + 1
         """Rows that an embedding needs: the greatest id + 1."""
         self.kind = _kind(plan, self.rule)
@@ -279,8 +283,12 @@ def _open_gpt2(folder: Path) -> tokenizers.Tokenizer:
         raise UserError(f"vocab.json and merges.txt in {folder} cannot be read ({error}): copy them again") from error
     inner = byte_level(model)
     if inner.token_to_id(END_OF_TEXT) is not None:
-        inner.add_special_tokens([AddedToken(END_OF_TEXT, special=True, normalized=False)])
+        inner.add_special_tokens([_special(END_OF_TEXT)])
     return inner
+
+
+def _special(token: str) -> AddedToken:
+    return AddedToken(token, special=True, normalized=False)
 
 
 def byte_level(model: models.BPE, *, use_regex: bool = True) -> tokenizers.Tokenizer:

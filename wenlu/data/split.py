@@ -1,0 +1,112 @@
+"""Which text is held out: documents by their hash, or, where they are few, the last part of the text."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from wenlu.base.errors import UserError
+from wenlu.data.sources import Piece
+
+FEW_DOCUMENTS = 20
+
+Side = Literal["train", "validation", "gap"]
+
+
+@dataclass
+class Documents:
+    """What a first reading learns: a digest and a length for every document."""
+
+    digests: list[bytes] = field(default_factory=list)
+    characters: list[int] = field(default_factory=list)
+    bytes: int = 0
+
+    @classmethod
+    def of(cls, pieces: Iterable[Piece]) -> "Documents":
+        documents, digest, length = cls(), hashlib.sha256(), 0
+        for piece in pieces:
+            raw = piece.text.encode()
+            digest.update(raw)
+            documents.bytes += len(raw)
+            length += len(piece.text)
+            if piece.last:
+                documents.digests.append(digest.digest()[:16])
+                documents.characters.append(length)
+                digest, length = hashlib.sha256(), 0
+        return documents
+
+    @property
+    def duplicates(self) -> int:
+        """Documents that are the same as an earlier one."""
+        return len(self.digests) - len(set(self.digests))
+
+
+class Split:
+    """The side of every stretch of text.
+
+    Documents go by their hash, so that the same text always lies on the same side. Fewer than 20 documents: the last
+    `fraction` of all characters is held out, from a paragraph's beginning on, with a gap of `gap` characters before it
+    that is in neither part (at most half as long as what is held out).
+    """
+
+    def __init__(self, documents: Documents, fraction: float, gap: int):
+        self._documents, self._fraction = documents, fraction
+        self.by_hash = len(documents.digests) >= FEW_DOCUMENTS
+        total = sum(documents.characters)
+        self._target = total - round(fraction * total)
+        self._gap = min(gap, (total - self._target) // 2)
+        self._cut: int | None = None
+        if fraction and not self.by_hash and (self._target - self._gap < 1 or self._target >= total):
+            raise UserError(
+                f"{total:,} characters are too few to hold {fraction:.0%} of them out: give more text, "
+                "or --validation 0"
+            )
+        if fraction and self.by_hash:
+            sides = {self._side(digest) for digest in documents.digests}
+            if len(sides) < 2:
+                raise UserError(
+                    f"of {len(documents.digests)} documents none would be held out by --validation {fraction:g}: "
+                    "raise it, or set it to 0"
+                )
+
+    def parts(self, pieces: Iterable[Piece]) -> Iterator[tuple[Side, Piece]]:
+        """The pieces, cut where the sides change. `last` marks the last piece of a document on its side."""
+        position = 0
+        for piece in pieces:
+            if not self._fraction:
+                yield "train", piece
+            elif self.by_hash:
+                yield self._side(self._documents.digests[piece.document]), piece
+            else:
+                yield from self._cut_piece(piece, position)
+                position += len(piece.text)
+
+    def _side(self, digest: bytes) -> Side:
+        return "validation" if int.from_bytes(digest[:8], "big") < self._fraction * 2**64 else "train"
+
+    def _cut_piece(self, piece: Piece, start: int) -> Iterator[tuple[Side, Piece]]:
+        end = start + len(piece.text)
+        if self._cut is None and end > self._target:
+            self._cut = start + paragraph_at(piece.text, max(0, self._target - start))
+        gap_end = end if self._cut is None else min(end, self._cut)
+        gap_start = min(gap_end, max(start, self._target - self._gap))
+        borders = [start, gap_start, gap_end, end]
+        sides: tuple[Side, ...] = ("train", "gap", "validation")
+        stretches = [(s, a, b) for s, a, b in zip(sides, borders, borders[1:]) if b > a]
+        for index, (side, a, b) in enumerate(stretches):
+            ends = piece.last or index < len(stretches) - 1
+            yield side, Piece(piece.document, piece.text[a - start : b - start], ends)
+        if not stretches and piece.last:
+            yield "train", piece
+
+
+def paragraph_at(text: str, place: int) -> int:
+    """The first beginning of a paragraph at or after `place`; else of a line, else of a word, else `place`."""
+    for mark in ("\n\n", "\n", " "):
+        found = text.find(mark, max(0, place - len(mark)))
+        if 0 <= found < len(text) - len(mark) and found - place < max(2000, (len(text) - place) // 2):
+            found += len(mark)
+            while found < len(text) - 1 and text[found] == "\n":
+                found += 1
+            return found
+    return place
