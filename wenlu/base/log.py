@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from wenlu.base.files import writing
 
@@ -15,15 +15,14 @@ console = Console(stderr=True, highlight=False)
 
 def progress(label: str, *, unit_counts: bool = True) -> Progress:
     """A progress bar on stderr with the time used and the time left; add `note` to a task for figures beside it."""
-    counts = [MofNCompleteColumn()] if unit_counts else []
+    counts = [MofNCompleteColumn(separator="/")] if unit_counts else []
     return Progress(
         TextColumn(label),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=14),
         *counts,
         TextColumn("{task.fields[note]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
         TimeRemainingColumn(compact=True),
+        TextColumn("left"),
         console=console,
         transient=False,
         refresh_per_second=4,

@@ -204,7 +204,7 @@ class Loop:
             with self._precision():
                 loss, targets = causal(self.model, windows)
             loss.backward()
-            total += float(loss)
+            total += float(loss.detach())
             count += targets
         return total, count
 
