@@ -53,6 +53,15 @@ def test_table(folder, texts, capsys):
     assert "2 documents; windows of 32" in out
 
 
+def test_a_context_beyond_the_trained_one_is_said(texts, tmp_path, capsys):
+    tokenizer = learn("byte", ["x"], None)
+    model = build(ModelConfig("llama", dim=16, layers=1, heads=2, context=32, vocab=tokenizer.vocab), 0)
+    save(model, tokenizer, tmp_path / "run")
+    assert main([str(tmp_path / "run"), *texts, "--context", "64"]) == 0
+    said = capsys.readouterr()
+    assert "windows of 64" in said.out and "trained on 32 tokens at a time" in said.err
+
+
 def test_texts_are_wanted(folder):
     with pytest.raises(UserError, match="which texts"):
         main([folder])

@@ -64,6 +64,10 @@ def run(command: Command) -> int:
     with progress("evaluating", unit_counts=False) as bar:
         task = bar.add_task("", total=sum(len(text.encode("utf-8", "surrogatepass")) for text in texts), note="")
         result = evaluate(model, tokenizer, texts, settings, lambda size: bar.advance(task, size))
+    if result.context > model.config.context:
+        console.print(
+            f"note: the model was trained on {model.config.context:,} tokens at a time, fewer than the context"
+        )
     if command.json:
         facts = {"run": command.run, "paths": command.paths, **asdict(result), "source": asdict(counts)}
         print(json_format.dumps(facts, ensure_ascii=False))

@@ -27,7 +27,7 @@ from wenlu.training.recipe import Recipe
 from wenlu.training.report import write_report
 from wenlu.training.run_folder import RunFolder
 from wenlu.training.schedules import factor
-from wenlu.training.setup import Setup, announce, deterministic, set_up
+from wenlu.training.setup import Setup, announce, compile_hidden, deterministic, set_up
 from wenlu.training.watch import Watch
 
 CHECKPOINT_SECONDS = 60.0
@@ -154,7 +154,7 @@ class Loop:
             self.events.sync()
         announce(self.setup, parameters(self.model.config))
         if self.setup.compile:
-            self.model.hidden = torch.compile(self.model.hidden, dynamic=False)
+            compile_hidden(self.model)
         with interruption() as stopped, Watch(self.setup, self.folder, self.progress) as watch:
             while not self.progress.finished:
                 self._step(watch)

@@ -131,14 +131,23 @@ def check_memory(config: ModelConfig, recipe: Recipe, device: torch.device, bf16
 
 @contextmanager
 def deterministic():
-    """torch with deterministic algorithms, and as it was before afterwards."""
-    before = torch.are_deterministic_algorithms_enabled()
+    """torch with deterministic algorithms, and as it was before afterwards.
+
+    Not by `torch.use_deterministic_algorithms`, which imports the compiler (a second); `compile_hidden` calls that.
+    """
+    before = torch.get_deterministic_debug_mode()
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.set_deterministic_debug_mode(before)
+
+
+def compile_hidden(model: nn.Module) -> None:
+    """Compile the part of a model between ids and hidden states, with kernels that repeat from process to process."""
+    torch.use_deterministic_algorithms(True)
+    model.hidden = torch.compile(model.hidden, dynamic=False)
 
 
 def announce(setup: Setup, parameters: int) -> None:

@@ -77,14 +77,14 @@ class Watch:
             return ""
         hidden = model.__dict__.pop("hidden", None)
         training = model.training
-        torch.use_deterministic_algorithms(False)
+        torch.set_deterministic_debug_mode("default")
         try:
             model.eval()
             return Generator(model, tokenizer).generate("", Settings(max_tokens=tokens, temperature=0.8))[0].text
         except UserError:
             return ""
         finally:
-            torch.use_deterministic_algorithms(True)
+            torch.set_deterministic_debug_mode("error")
             model.train(training)
             if hidden is not None:
                 model.hidden = hidden
