@@ -90,6 +90,11 @@ class TokenStore:
             start += len(part)
         return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
 
+    def documents(self, tokenizer: Tokenizer) -> list[str]:
+        """The documents' texts, without their end tokens."""
+        ends = np.cumsum(self.lengths)
+        return [tokenizer.decode(self.tokens(int(e - n), int(n)).tolist()) for e, n in zip(ends, self.lengths)]
+
     def windows(self, starts: np.ndarray, length: int) -> np.ndarray:
         """`length` ids from each start on, int64 [starts, length]."""
         length = min(length, len(self))

@@ -91,7 +91,8 @@ def spooled(paths: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
         with open(file, "wb") as out:
             while block := sys.stdin.buffer.read(CHUNK):
                 out.write(block)
-        first = file.open("rb").readline(1 << 20).lstrip(b"\xef\xbb\xbf \t")
+        with file.open("rb") as stream:
+            first = stream.readline(CHUNK).lstrip(b"\xef\xbb\xbf \t")
         name = file.rename(file.with_suffix(".jsonl" if first.startswith(b"{") else ".txt"))
         yield tuple(str(name) if path == "-" else path for path in paths)
 
@@ -215,8 +216,8 @@ def _bad(counts: SourceCounts, file: Path, line: int, reason: str) -> None:
 
 def _rows(file: Path, counts: SourceCounts, field: str) -> Iterator[tuple[str, bool]]:
     """(text, True) of every row of a jsonl file."""
-    with _opened(file) as stream:
-        for number, line in enumerate(io.BufferedReader(stream, CHUNK), 1):
+    with _opened(file) as stream, io.BufferedReader(stream, CHUNK) as lines:
+        for number, line in enumerate(lines, 1):
             counts.lines += 1
             line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
             if not line.strip():

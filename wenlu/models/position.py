@@ -27,6 +27,7 @@ class Rotary(nn.Module):
         """Make the tables at least `length` positions long. Angles are computed in f32, as Transformers does."""
         if length <= len(self.cos):
             return
+        length = max(length, 2 * len(self.cos))
         device = self.cos.device
         with torch.inference_mode(False):
             pairs = torch.arange(0, self.head_dim, 2, dtype=torch.float32, device=device) / self.head_dim
