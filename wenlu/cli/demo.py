@@ -13,12 +13,12 @@ from wenlu.data.prepare import PrepareConfig
 from wenlu.models.config import ModelConfig
 from wenlu.training.recipe import OptimizerConfig, Recipe, ScheduleConfig, TrainingConfig
 
-DESCRIPTION = """All of it in about three minutes of two processor cores, without network: a language model is trained on
+DESCRIPTION = """All of it in about three minutes of two processor cores, without network: a model is trained on
 Python's own documentation and docstrings, scored on held-out text beside xz, and asked to write.
 
 example: wenlu demo --out demo-run"""
 
-PROMPTS = ("The ", "Return the ", "If the argument is ")
+PROMPTS = ("The", "Return the", "If the argument is")
 
 
 @dataclass(frozen=True)
