@@ -88,6 +88,7 @@ def test_packed_is_separate(model, ids):
         model.hidden(ids, segments=segments, cache=model.new_cache(3))
 
 
+@pytest.mark.parametrize("model", SHAPES[2:], indirect=True, ids=name)
 def test_gradients_by_hand_are_those_of_autograd(model, ids, monkeypatch):
     model = model.double()
     for buffer in ("cos", "sin"):

@@ -20,10 +20,9 @@ def pair(dim: int, layers: int):
     return model, theirs, order
 
 
-def test_one_layer_is_torchs(monkeypatch):
+def test_one_layer_is_torchs():
     model, theirs, order = pair(12, 1)
     layer = model.layers[0]
-    monkeypatch.setattr(torch.Tensor, "float", lambda self: self)
     x = torch.randn(9, 4, 12, dtype=torch.float64, requires_grad=True)
     start = [torch.randn(4, 12, dtype=torch.float64, requires_grad=True) for _ in range(2)]
     y = x.detach().clone().requires_grad_()
@@ -42,19 +41,17 @@ def test_one_layer_is_torchs(monkeypatch):
         assert torch.allclose(ours.grad, other.grad)
 
 
-def test_layers_are_stacked(monkeypatch):
+def test_layers_are_stacked():
     model, theirs, _ = pair(12, 3)
-    monkeypatch.setattr(torch.Tensor, "float", lambda self: self)
     ids = torch.randint(30, (4, 16))
     expected, _ = theirs(model.embed(ids).transpose(0, 1))
     assert torch.allclose(model.hidden(ids), expected.transpose(0, 1))
 
 
-def test_the_formulas(monkeypatch):
+def test_the_formulas():
     """The gates as the file's first lines write them, for one step of one neuron's vector."""
     model, _, _ = pair(4, 1)
     layer = model.layers[0]
-    monkeypatch.setattr(torch.Tensor, "float", lambda self: self)
     x, h, c = (torch.randn(1, 4, dtype=torch.float64) for _ in range(3))
     (w_i, w_f, w_o, w_g), (u_i, u_f, u_o, u_g) = layer.w.split(4), layer.u.split(4)
     b_i, b_f, b_o, b_g = layer.b.split(4)

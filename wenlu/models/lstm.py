@@ -87,7 +87,7 @@ class Layer(nn.Module):
         """Outputs at every step, and the last hidden state and cell."""
         inputs = F.linear(x, self.w, self.b)
         with torch.autocast(x.device.type, enabled=False):
-            outputs, cells = _Recurrence.apply(inputs.float(), self.u, h.float(), c.float())
+            outputs, cells = _Recurrence.apply(inputs.to(self.u.dtype), self.u, h.to(self.u.dtype), c.to(self.u.dtype))
         return outputs, outputs[-1], cells[-1]
 
 
