@@ -1,6 +1,6 @@
 """How long until a character model is as good as nanoGPT's processor recipe makes it, and how good in the same time.
 
-Clock and score: see contest.py. Ours: the smallest budget on the grid 5 · 1.25ᵏ seconds whose median loss over the seeds
+Clock and score: see contest.py. Ours: the smallest budget on the grid 5 · 1.25ᵏ s whose median loss over the seeds
 reaches the peer's own median; every run is planned for its budget (steps = time left after the start, over the time of
 a step, both measured beforehand in short runs that are thrown away) and counts only if it ended within it. A second
 column scores both in windows of 64. No choice looks at validation text: settings were chosen on the last ninth of

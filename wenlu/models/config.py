@@ -18,10 +18,10 @@ class ModelConfig:
 
     family: Family = "qwen3"
     """lstm, gpt2, llama or qwen3."""
-    dim: int = 256
+    dim: int = 192
     """Width of the residual stream (LSTM: of the embedding and the hidden state)."""
     layers: int = 4
-    heads: int = 4
+    heads: int = 3
     """Query heads (unused by the LSTM)."""
     kv_heads: int = 0
     """Key and value heads, shared by heads / kv_heads query heads each; 0 = heads."""
@@ -29,7 +29,7 @@ class ModelConfig:
     """Width of one head; 0 = dim / heads."""
     ffn: int = 0
     """Width of the feed-forward layer; 0 = 4 dim for gpt2, 8/3 dim rounded up to 32 for llama and qwen3."""
-    context: int = 256
+    context: int = 128
     """Longest sequence, in tokens, that the model is trained on (gpt2 cannot read beyond it)."""
     activation: str = ""
     """silu, gelu, gelu_new, relu or relu2; empty = gelu_new for gpt2, silu for llama and qwen3."""
