@@ -18,8 +18,8 @@ def load(name: str) -> dict | None:
 def where(about: dict) -> str:
     machine = about["machine"]
     return (
-        f"{machine['processor']} ({machine['cpu_capability']}), {machine['threads']} threads, torch {machine['torch']}, "
-        f"Python {about['python']}, {about['date']}, commit {about['commit']}."
+        f"{machine['processor']} ({machine['cpu_capability']}), {machine['threads']} threads, "
+        f"torch {machine['torch']}, Python {about['python']}, {about['date']}, commit {about['commit']}."
     )
 
 
@@ -27,10 +27,11 @@ def time_to_loss(result: dict) -> list[str]:
     lines = [
         "## Time to loss",
         "",
-        "`python benchmarks/time_to_loss.py`. Peer: nanoGPT's form in plain torch with its README's recipe for a",
-        "processor (`benchmarks/nanogpt_form.py`). Characters; first 90 % for training, the rest held out. Clock: start",
-        "of the process to final weights. Medians over seeds. Ours: `benchmarks/time_to_loss.toml`, the smallest budget on",
-        "the grid 5 · 1.25ᵏ s that reaches the peer's loss; in the peer's own time: `benchmarks/time_to_loss_long.toml`.",
+        "`python benchmarks/time_to_loss.py`. Peer: nanoGPT's form in plain torch with its README's recipe",
+        "for a processor (`benchmarks/nanogpt_form.py`). Characters; first 90 % for training, the rest held out.",
+        "Clock: start of the process to final weights. Medians over seeds. Ours: `benchmarks/time_to_loss.toml`,",
+        "the smallest budget on the grid 5 · 1.25ᵏ s that reaches the peer's loss; in the peer's own time:",
+        "`benchmarks/time_to_loss_long.toml`.",
         "",
         "| corpus | peer: loss, time | ours: budget, loss (in windows of 64) | ratio | ours in the peer's time |",
         "|---|---|---|---|---|",
@@ -40,8 +41,9 @@ def time_to_loss(result: dict) -> list[str]:
         runs = sorted(run["loss_64"] for run in last["runs"])
         reached = f"{row['ratio']:.1f} ×" if row["ratio"] else "not reached"
         lines.append(
-            f"| {row['corpus']} | {row['peer_loss']:.3f} nats/char, {row['peer_seconds']:.0f} s | {last['budget']:.2f} s, "
-            f"{last['loss']:.3f} ({runs[len(runs) // 2]:.3f}) | {reached} | {row['in_peers_time']['loss']:.3f} |"
+            f"| {row['corpus']} | {row['peer_loss']:.3f} nats/char, {row['peer_seconds']:.0f} s "
+            f"| {last['budget']:.2f} s, {last['loss']:.3f} ({runs[len(runs) // 2]:.3f}) | {reached} "
+            f"| {row['in_peers_time']['loss']:.3f} |"
         )
     return [*lines, "", where(result["about"]), ""]
 
@@ -52,13 +54,13 @@ def lstm(result: dict) -> list[str]:
     return [
         "## The LSTM",
         "",
-        "`python benchmarks/lstm.py`. Peer: Embedding → LSTM → Linear, Adam, cross-entropy, two epochs of tinyshakespeare's",
-        "characters (`benchmarks/article_form.py`). Ours, of the same size: `benchmarks/lstm.toml`.",
+        "`python benchmarks/lstm.py`. Peer: Embedding → LSTM → Linear, Adam, cross-entropy, two epochs of",
+        "tinyshakespeare's characters (`benchmarks/article_form.py`). Ours, of the same size: `benchmarks/lstm.toml`.",
         "",
         "| peer: loss, time | ours: budget, loss | ratio |",
         "|---|---|---|",
-        f"| {result['peer_loss']:.3f} nats/char, {result['peer_seconds']:.0f} s | {last['budget']:.2f} s, {last['loss']:.3f} | "
-        f"{ratio} |",
+        f"| {result['peer_loss']:.3f} nats/char, {result['peer_seconds']:.0f} s "
+        f"| {last['budget']:.2f} s, {last['loss']:.3f} | {ratio} |",
         "",
         where(result["about"]),
         "",
