@@ -36,12 +36,8 @@ def imported(tree: ast.AST) -> set[str]:
     """The folders of wenlu that a file imports from."""
     names = [n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module]
     names += [alias.name for n in ast.walk(tree) if isinstance(n, ast.Import) for alias in n.names]
-    names += [
-        f"{n.module}.{alias.name}"
-        for n in ast.walk(tree)
-        if isinstance(n, ast.ImportFrom) and n.module == "wenlu"
-        for alias in n.names
-    ]
+    packages = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module == "wenlu"]
+    names += [f"wenlu.{alias.name}" for n in packages for alias in n.names if (PACKAGE / alias.name).is_dir()]
     return {name.split(".")[1] for name in names if name.startswith("wenlu.")}
 
 

@@ -47,19 +47,20 @@ def main(arguments: list[str]) -> int:
     out = Path(command.out)
     if (out / "wenlu" / "recipe.json").exists():
         raise UserError(f"{out} holds a run already: look at it by wenlu info {out}, or give another --out")
+    corpus = out.with_name(f".{out.name}.jsonl")
+    wanted = recipe(corpus, command.steps)
     from wenlu.data.default_corpus import documents, sha256
 
     texts = list(documents())
     digest = sha256(texts)
     size = sum(len(text.encode("utf-8", "replace")) for text in texts)
     console.print(f"corpus: {len(texts):,} texts of Python's documentation, {size:,} bytes, sha256 {digest[:16]}…")
-    corpus = out.with_name(f".{out.name}.jsonl")
     rows = (json_format.dumps({"text": text.encode("utf-8", "replace").decode()}) for text in texts)
     atomic_write(corpus, "\n".join(rows) + "\n")
     try:
         from wenlu.training.loop import train
 
-        outcome = train(recipe(corpus, command.steps), out)
+        outcome = train(wanted, out)
     finally:
         corpus.unlink(missing_ok=True)
     if outcome.finished == "interrupted":

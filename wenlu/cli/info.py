@@ -77,7 +77,8 @@ def _kind(path: Path) -> str:
     if (path / "tokenizer.json").is_file() or (path / "vocab.json").is_file():
         return "tokenizer"
     raise UserError(
-        f"{path} is no run (wenlu/recipe.json or config.json), no data (data.json) and no tokenizer (tokenizer.json)"
+        f"{path} is no run (wenlu/recipe.json or config.json), no data (data.json) and no tokenizer (tokenizer.json): "
+        "give a folder that holds one of them"
     )
 
 
@@ -146,9 +147,11 @@ def _tokenizer_facts(
             "fingerprint": tokenizer.fingerprint,
         }
     }
-    if survey_wanted:
+    if survey_wanted and paths:
+        facts["bytes_per_token"] = _survey_facts(survey(tokenizer, _texts(paths)))
+    elif survey_wanted:
         try:
-            facts["bytes_per_token"] = _survey_facts(survey(tokenizer, _texts(paths) if paths else SAMPLES.values()))
+            facts["bytes_per_token"] = _survey_facts(survey(tokenizer, SAMPLES.values()))
         except UserError as error:
             facts["why_no_bytes_per_token"] = str(error)
     if wanted:

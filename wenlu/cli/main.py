@@ -1,10 +1,11 @@
 """The `wenlu` command: a table of commands, each imported only when it is called."""
 
+import errno
 import importlib
 import os
 import sys
 
-from wenlu import __version__
+import wenlu
 from wenlu.base.errors import UserError, did_you_mean
 
 COMMANDS = {
@@ -16,7 +17,7 @@ COMMANDS = {
     "demo": "all of it in about three minutes, on a text that every Python carries",
 }
 
-HELP = f"""wenlu 文炉 {__version__}: a language model's whole life, from raw text to text that it writes.
+HELP = f"""wenlu 文炉 {wenlu.__version__}: a language model's whole life, from raw text to text that it writes.
 
 usage: wenlu COMMAND ...        (wenlu COMMAND --help: its settings and an example)
 
@@ -29,18 +30,10 @@ example: wenlu train book.txt --out runs/book --steps 500
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit code is 0, 2 for a mistake that the user can mend, 130 when interrupted."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(HELP, end="")
-        return 0
-    if arguments[0] in ("-V", "--version"):
-        print(f"wenlu {__version__}")
-        return 0
-    name, *rest = arguments
     try:
-        if name not in COMMANDS:
-            raise UserError(f"no command {name!r}.{did_you_mean(name, COMMANDS)} See wenlu --help")
-        return importlib.import_module(f"wenlu.cli.{name}").main(rest) or 0
+        code = _run(sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()
+        return code
     except UserError as error:
         print(f"wenlu: {error}", file=sys.stderr)
         return 2
@@ -48,8 +41,33 @@ def main(arguments: list[str] | None = None) -> int:
         print("wenlu: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _leave_stdout()
         return 0
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        where = error.filename or "the results"
+        print(f"wenlu: cannot write {where}: the disk is full; free some space, or write elsewhere", file=sys.stderr)
+        _leave_stdout()
+        return 2
+
+
+def _run(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        print(f"wenlu {wenlu.__version__}")
+        return 0
+    name, *rest = arguments
+    if name not in COMMANDS:
+        raise UserError(f"no command {name!r}.{did_you_mean(name, COMMANDS)} See wenlu --help")
+    return importlib.import_module(f"wenlu.cli.{name}").main(rest) or 0
+
+
+def _leave_stdout() -> None:
+    """What is still to be written there goes nowhere, lest Python complain of it once more as it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """wenlu train: a model from text, from prepared data or from a recipe."""
 
 import dataclasses
+import itertools
 import json as json_format
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +12,20 @@ import tyro
 from wenlu.base.errors import UserError
 from wenlu.cli.flags import parse
 from wenlu.training.recipe import Recipe, read_recipe
+from wenlu.training.run_folder import RunFolder
 
 DESCRIPTION = """A model from text files, from a folder made by `wenlu prepare`, or from a recipe (a TOML file of the
-sections below). Defaults < recipe < flags. --model, --steps and --seed are short for --model.family, --training.steps
-and --training.seed. A run stopped at any instant goes on, bit for bit, by: wenlu train --resume --out RUN
+sections below). Defaults < recipe < flags. --model is short for --model.family; --steps, --seed and --device for
+--training.steps and so on; --tokenizer, --validation, --field and --max-bad for --data.tokenizer and so on. A run
+stopped at any instant goes on, bit for bit, by: wenlu train --resume --out RUN
 
 example: wenlu train novel.txt --out runs/novel --model qwen3 --steps 500 --model.dim 192"""
 
-SHORT = {"--model": "--model.family", "--steps": "--training.steps", "--seed": "--training.seed"}
+SHORT = {
+    "--model": "--model.family",
+    **{f"--{name}": f"--training.{name}" for name in ("steps", "seed", "device")},
+    **{f"--{name}": f"--data.{name}" for name in ("tokenizer", "validation", "field", "max-bad")},
+}
 INTERRUPTED = 130
 
 
@@ -38,18 +45,31 @@ class Command(Recipe):
 
 def main(arguments: list[str]) -> int:
     arguments = [_long(argument) for argument in arguments]
-    default = next((read_recipe(a) for a in arguments if a.endswith(".toml") and not a.startswith("-")), Recipe())
-    command = parse(Command, "train", arguments, DESCRIPTION, Command(**vars(default)))
+    command = parse(Command, "train", arguments, DESCRIPTION, Command(**vars(_default(arguments))))
     if not command.out:
         raise UserError("where to? give --out RUN")
     recipe = _recipe(command)
     from wenlu.training.loop import train
 
-    asked = None if command.resume and recipe == Recipe() else recipe
-    outcome = train(asked, command.out, resume=command.resume, inexact=command.inexact)
+    outcome = train(recipe, command.out, resume=command.resume, inexact=command.inexact)
     if command.json:
         print(json_format.dumps({**vars(outcome), "run": str(outcome.run)}))
+    elif outcome.finished != "interrupted":
+        held_out = f", held-out loss {outcome.held_out:.4f} nats/token" if outcome.held_out is not None else ""
+        print(f"{outcome.run}: {outcome.step:,} steps in {outcome.seconds:,.0f} s{held_out}")
+        print(f"report: {outcome.run / 'wenlu' / 'report.html'}")
+        print(f'go on:  wenlu generate {outcome.run} --prompt "..."')
     return INTERRUPTED if outcome.finished == "interrupted" else 0
+
+
+def _default(arguments: list[str]) -> Recipe:
+    """What flags are added to: the recipe that is named, else that of the run to resume, else the defaults."""
+    out = next((value for flag, value in itertools.pairwise(arguments) if flag == "--out"), "")
+    out = next((a.removeprefix("--out=") for a in arguments if a.startswith("--out=")), out)
+    recipes = [a for a in arguments if a.endswith(".toml") and not a.startswith("-") and a != out]
+    if recipes:
+        return read_recipe(recipes[0])
+    return RunFolder(out).recipe() if "--resume" in arguments and out else Recipe()
 
 
 def _long(argument: str) -> str:

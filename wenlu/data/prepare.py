@@ -1,23 +1,26 @@
 """Text files → a folder of token ids: split, tokenizer, shards, manifest."""
 
+import contextlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wenlu.base.config import to_dict
 from wenlu.base.errors import UserError
 from wenlu.base.files import whole_folder
 from wenlu.base.log import console, progress
-from wenlu.data.shards import DESCRIPTION, ShardWriter, fingerprint
+from wenlu.data.shards import DESCRIPTION, VERSION, ShardWriter, fingerprint
 from wenlu.data.sources import Piece, SourceCounts, list_files, read_documents, spooled
 from wenlu.data.split import Documents, Side, Split
-from wenlu.tokenization.learn import learn, parse_spec
+from wenlu.tokenization.learn import Spec, learn, parse_spec
 from wenlu.tokenization.tokenizer import Tokenizer
 
-VERSION = 1
-AT_ONCE = 8
-"""Pieces encoded together, so that every core has one to work on."""
+AT_ONCE = 8 << 20
+"""Characters encoded together, so that every core has some to work on."""
+TOKEN_CHARACTERS = 4
+"""Of a token of byte BPE, about: how wide the gap of one context is."""
 
 
 @dataclass(frozen=True)
@@ -53,16 +56,14 @@ def prepare(config: PrepareConfig, out: Path | str) -> dict[str, Any]:
     if not config.paths:
         raise UserError("no text: name files or folders, or - for stdin")
     spec = parse_spec(config.tokenizer)
-    with spooled(config.paths) as paths, whole_folder(out) as folder:
+    given = _load(spec) if spec.kind == "folder" else None
+    for parent in Path(out).parents:
+        if parent.exists() and not parent.is_dir():
+            raise UserError(f"cannot write {out}: {parent} is a file, not a folder; write elsewhere with --out")
+    with whole_folder(out) as folder, spooled((*config.paths, *config.validation_paths)) as paths:
         list_files(paths, SourceCounts())
-        texts = _Texts(config, paths)
-        if spec.kind == "folder":
-            tokenizer = Tokenizer.load(spec.folder)
-        else:
-            console.print(f"learning the tokenizer ({config.tokenizer}) …")
-            tokenizer = learn(spec.kind, (p.text for side, p in texts.parts() if side == "train"), spec.vocab)
-        if tokenizer.eos_id is None:
-            raise UserError(f"the tokenizer {config.tokenizer} has no end token to part documents with: choose another")
+        texts = _Texts(config, paths[: len(config.paths)], paths[len(config.paths) :], given)
+        tokenizer = given or _learn(spec, texts, config.tokenizer)
         description = _write(folder, texts, tokenizer)
         tokenizer.save(folder)
         description["fingerprint"] = fingerprint(folder, tokenizer)
@@ -71,35 +72,67 @@ def prepare(config: PrepareConfig, out: Path | str) -> dict[str, Any]:
     return description
 
 
+def _load(spec: Spec) -> Tokenizer:
+    tokenizer = Tokenizer.load(spec.folder)
+    if tokenizer.eos_id is None:
+        raise UserError(f"the tokenizer {spec.folder} has no end token to part documents with: choose another")
+    return tokenizer
+
+
+def _learn(spec: Spec, texts: "_Texts", name: str) -> Tokenizer:
+    """Learned from the training part alone."""
+    console.print(f"learning the tokenizer ({name}) …", markup=False, soft_wrap=True)
+    return learn(spec.kind, (piece.text for side, piece in texts.parts() if side == "train"), spec.vocab)
+
+
 class _Texts:
     """The sources, read once to learn how long they are, then as often as wanted."""
 
-    def __init__(self, config: PrepareConfig, paths: tuple[str, ...]):
-        self._config, self._paths = config, paths
-        self.counts = SourceCounts()
+    def __init__(
+        self, config: PrepareConfig, paths: tuple[str, ...], held_out: tuple[str, ...], tokenizer: Tokenizer | None
+    ):
+        self.config, self._paths, self._held_out = config, paths, held_out
+        self.counts, self.held_out_counts = SourceCounts(), SourceCounts()
         self.documents = Documents.of(self._read(paths, self.counts))
-        held_out = SourceCounts()
-        self.given = Documents.of(self._read(config.validation_paths, held_out)) if config.validation_paths else None
-        fraction = 0.0 if self.given else config.validation
-        characters = config.context * (4 if config.tokenizer.startswith("bpe") else 1)
-        self.split = Split(self.documents, fraction, characters)
-        self.overlap = len(set(self.documents.digests) & set(self.given.digests)) if self.given else 0
+        self.given = Documents.of(self._read(held_out, self.held_out_counts)) if held_out else None
+        kind = tokenizer.kind if tokenizer else config.tokenizer.partition(":")[0]
+        characters = config.context * (1 if kind in ("char", "byte") else TOKEN_CHARACTERS)
+        self.split = Split(self.documents, 0.0 if self.given else config.validation, characters)
+        trained = set(self.documents.digests) if self.given else set()
+        self.overlap = sum(d in trained for d in self.given.digests) if self.given else self.split.overlap
+        for counts in (self.counts, self.held_out_counts):
+            counts.examples = [self._as_given(example) for example in counts.examples]
 
     def parts(self) -> Iterator[tuple[Side, Piece]]:
         yield from self.split.parts(self._read(self._paths))
         if self.given:
-            yield from (("validation", piece) for piece in self._read(self._config.validation_paths))
+            yield from (("validation", piece) for piece in self._read(self._held_out))
+
+    @property
+    def bytes(self) -> int:
+        """Of all text, in UTF-8, by the first reading."""
+        return self.documents.bytes + (self.given.bytes if self.given else 0)
 
     def _read(self, paths: tuple[str, ...], counts: SourceCounts | None = None) -> Iterator[Piece]:
-        return read_documents(paths, counts, field=self._config.field, max_bad=self._config.max_bad)
+        return read_documents(paths, counts, field=self.config.field, max_bad=self.config.max_bad)
+
+    def _as_given(self, example: str) -> str:
+        """With the path that the user named, where a temporary copy of it was read."""
+        named = (*self.config.paths, *self.config.validation_paths)
+        for path, read in zip(named, (*self._paths, *self._held_out), strict=True):
+            if path != read:
+                example = example.replace(read, "stdin" if path == "-" else path)
+        return example
 
 
 def _write(folder: Path, texts: _Texts, tokenizer: Tokenizer) -> dict[str, Any]:
     """Encode every part and write it to its split's shards."""
     writers: dict[str, ShardWriter] = {"train": ShardWriter(folder / "train", tokenizer.vocab)}
     gap = 0
-    with progress("encoding", unit_counts=False) as bar:
-        task = bar.add_task("", total=texts.documents.bytes + (texts.given.bytes if texts.given else 0), note="")
+    with contextlib.ExitStack() as stack:
+        bar = stack.enter_context(progress("encoding", unit_counts=False))
+        stack.callback(lambda: [writer.release() for writer in writers.values()])
+        task = bar.add_task("", total=texts.bytes, note="")
         for batch in _batches(texts.parts()):
             encoded = tokenizer.encode_batch([piece.text for _, piece in batch])
             for (side, piece), ids in zip(batch, encoded, strict=True):
@@ -111,7 +144,9 @@ def _write(folder: Path, texts: _Texts, tokenizer: Tokenizer) -> dict[str, Any]:
                 if side not in writers:
                     writers[side] = ShardWriter(folder / side, tokenizer.vocab)
                 writers[side].add([*ids, tokenizer.eos_id] if piece.last else ids, size, last=piece.last)
-    splits = {side: writer.close() for side, writer in writers.items()}
+        splits = {side: writer.close() for side, writer in writers.items()}
+    if gap + sum(part["bytes"] for part in splits.values()) != texts.bytes:
+        raise UserError("the text changed while it was read: wait until nothing writes to it, and try again")
     return {
         "version": VERSION,
         "dtype": writers["train"].dtype.name,
@@ -123,7 +158,8 @@ def _write(folder: Path, texts: _Texts, tokenizer: Tokenizer) -> dict[str, Any]:
         "duplicates": texts.documents.duplicates,
         "overlap": texts.overlap,
         "sources": texts.counts.as_dict(),
-        "config": {**asdict(texts._config), "paths": list(texts._config.paths)},
+        **({"validation_sources": texts.held_out_counts.as_dict()} if texts.given else {}),
+        "config": to_dict(texts.config),
     }
 
 
@@ -132,12 +168,12 @@ def _split_name(split: Split) -> str:
 
 
 def _batches(parts: Iterable[tuple[Side, Piece]]) -> Iterator[list[tuple[Side, Piece]]]:
-    """Parts in lists of about `AT_ONCE` pieces' worth of text."""
+    """Parts in lists of about `AT_ONCE` characters."""
     batch, size = [], 0
     for part in parts:
         batch.append(part)
         size += len(part[1].text)
-        if size >= AT_ONCE << 20 or len(batch) >= 4096:
+        if size >= AT_ONCE or len(batch) >= 4096:
             yield batch
             batch, size = [], 0
     if batch:
@@ -153,12 +189,15 @@ def _say(description: dict[str, Any], out: Path | str) -> None:
                 f"{side:<10} {part['documents']:,} documents, {part['bytes']:,} bytes, {part['tokens']:,} tokens "
                 f"({part['bytes'] / max(1, part['tokens']):.2f} bytes a token)"
             )
-    counts = description["sources"]
-    console.print(f"split: {description['split']}; vocabulary {description['vocab']:,}; in {out}")
+    console.print(
+        f"split: {description['split']}; vocabulary {description['vocab']:,}; in {out}", markup=False, soft_wrap=True
+    )
+    read = [description[name] for name in ("sources", "validation_sources") if name in description]
     notes = {
-        "bad lines left out": counts["bad_lines"],
-        "rows with an empty text": counts["empty"],
-        "files that are neither txt nor jsonl": counts["skipped_files"],
+        "bad lines left out": sum(counts["bad_lines"] for counts in read),
+        "rows with an empty text": sum(counts["empty"] for counts in read),
+        "parts of texts with CRLF or CR line ends read as LF": sum(counts["line_ends"] for counts in read),
+        "files that are neither txt nor jsonl": sum(counts["skipped_files"] for counts in read),
         "documents that repeat another": description["duplicates"],
         "held-out documents that are also in the training text": description["overlap"],
         "bytes left out between training and held-out text": description["gap_bytes"],
@@ -166,5 +205,5 @@ def _say(description: dict[str, Any], out: Path | str) -> None:
     for what, count in notes.items():
         if count:
             console.print(f"[yellow]{count:,} {what}[/yellow]")
-    for example in counts["examples"][:5]:
-        console.print(f"  {example}", markup=False)
+    for example in [example for counts in read for example in counts["examples"]][:5]:
+        console.print(f"  {example}", markup=False, soft_wrap=True)

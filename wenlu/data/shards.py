@@ -1,6 +1,7 @@
 """Token ids on the disk: memory-mapped shards of uint16 or uint32 with the lengths of their documents."""
 
 import hashlib
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from wenlu.base.files import sha256_file, verify_folder
 from wenlu.tokenization.tokenizer import Tokenizer
 
 DESCRIPTION = "data.json"
+VERSION = 1
+"""Of the form of a prepared folder."""
 SHARD_TOKENS = 1 << 27
 
 
@@ -39,7 +42,7 @@ class ShardWriter:
             if self._file is None or self._in_shard >= self._limit:
                 self._next_shard()
             part, array = array[: self._limit - self._in_shard], array[self._limit - self._in_shard :]
-            part.tofile(self._file)
+            self._file.write(part.data)
             self._in_shard += len(part)
         length, size = self._open
         self._open = (length + len(ids), size + text_bytes)
@@ -51,17 +54,29 @@ class ShardWriter:
 
     def close(self) -> dict[str, int]:
         """Write the lengths; returns the split's figures."""
-        if self._file is not None:
-            self._file.close()
-        np.save(self.folder / "lengths.npy", np.array(self._lengths, dtype=np.int64))
-        np.save(self.folder / "bytes.npy", np.array(self._bytes, dtype=np.int64))
+        assert self._open == (0, 0), "every document is ended"
+        self.release()
+        _save(self.folder / "lengths.npy", self._lengths)
+        _save(self.folder / "bytes.npy", self._bytes)
         return {"documents": len(self._lengths), "tokens": self.tokens, "bytes": self.bytes, "shards": self._shards}
 
+    def release(self) -> None:
+        """Close the file at hand; for a writer that is given up."""
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+
     def _next_shard(self) -> None:
-        if self._file is not None:
-            self._file.close()
+        self.release()
         self._file = open(self.folder / f"{self._shards:05d}.bin", "wb")  # noqa: SIM115 - closed by close()
         self._shards, self._in_shard = self._shards + 1, 0
+
+
+def _save(file: Path, values: list[int]) -> None:
+    """An int64 .npy file. By way of memory: numpy's own writing to a file forgets why the system refused it."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.array(values, dtype=np.int64))
+    file.write_bytes(buffer.getbuffer())
 
 
 class TokenStore:
@@ -127,14 +142,23 @@ class Data:
 
 
 def open_data(folder: Path | str, *, verify: bool = False) -> Data:
-    """Open a folder that `prepare` made. Names and sizes are checked; with `verify`, every byte."""
+    """Open a folder that `prepare` made. Names and sizes are checked; with `verify`, every byte.
+
+    Raises `UserError` where it is none, is damaged, or has the form of another version.
+    """
     folder = Path(folder)
     if not (folder / DESCRIPTION).exists():
         raise UserError(f"{folder} is no prepared data folder (it has no {DESCRIPTION}): make one with wenlu prepare")
     problems = verify_folder(folder, contents=verify)
     if problems:
         raise UserError(f"{folder} is damaged ({'; '.join(problems[:3])}): prepare it again")
-    description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+    try:
+        description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        version = description["version"]
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{folder} is damaged ({DESCRIPTION} cannot be read): prepare it again") from None
+    if version != VERSION:
+        raise UserError(f"{folder} has the form of version {version}, this wenlu reads {VERSION}: prepare it again")
     validation = folder / "validation"
     return Data(
         folder,

@@ -5,6 +5,8 @@ import gzip
 import io
 import json
 import lzma
+import os
+import re
 import sys
 import tempfile
 import zlib
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from wenlu.base.errors import UserError
+from wenlu.base.files import writing
 
 SUFFIXES = (".txt", ".jsonl", ".txt.gz", ".txt.xz", ".jsonl.gz", ".jsonl.xz")
 """What is read from a folder; a file that is named itself may be called anything."""
@@ -22,6 +25,10 @@ CHUNK = 1 << 20
 LONGEST = 1 << 23
 """Characters after which a text without any fitting place is cut all the same."""
 EXAMPLES = 20
+
+_AFTER_WORD = re.compile(r"[^\W_](?=\n)")
+_AFTER_SIGN = re.compile(r"\S(?=\n)")
+_BEFORE_SPACE = re.compile(r"\S(?=\s)")
 
 
 @dataclass(frozen=True)
@@ -47,11 +54,14 @@ class SourceCounts:
     empty: int = 0
     """Rows of jsonl with an empty text."""
     line_ends: int = 0
-    """Pieces in which CRLF or CR became LF."""
+    """Pieces and rows in which CRLF or CR became LF."""
     skipped_files: int = 0
-    """Files in folders that are neither txt nor jsonl."""
+    """Files in folders that are neither txt nor jsonl, or no plain files."""
     examples: list[str] = field(default_factory=list)
     """The first bad lines, as file:line: reason."""
+
+    def __post_init__(self):
+        self.first_bad = ""  # of the file that is being read; no figure
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -62,39 +72,73 @@ def list_files(paths: tuple[str, ...], counts: SourceCounts) -> list[Path]:
     files = []
     for name in paths:
         path = Path(name)
-        if path.is_dir():
-            inside = [p for p in sorted(path.rglob("*")) if p.is_file() and not _hidden(p.relative_to(path))]
-            found = [p for p in inside if p.name.lower().endswith(SUFFIXES)]
+        if os.path.isdir(name):
+            inside = _inside(path)
+            found = [p for p in inside if p.name.lower().endswith(SUFFIXES) and p.is_file()]
             counts.skipped_files += len(inside) - len(found)
             if not found:
                 raise UserError(f"{path} holds no text: it has no file ending in {', '.join(SUFFIXES)}")
             files += found
-        elif path.exists():
+        elif os.path.exists(name):
             files.append(path)
         else:
             raise UserError(f"no file or folder {name}: check the path")
     return files
 
 
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+def _inside(folder: Path) -> list[Path]:
+    """Everything below a folder but folders and what is hidden, sorted."""
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"{error.filename} may not be read ({error.strerror}): change its permissions, or move it")
+
+    found = []
+    for root, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(root, name) for name in names if not name.startswith(".")]
+    return sorted(found)
 
 
 @contextlib.contextmanager
 def spooled(paths: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    """The same paths with `-` replaced by a temporary file that holds standard input, so that it can be read again."""
-    if "-" not in paths:
+    """The same paths, those that can be read only once (`-` for standard input, pipes) copied to temporary files.
+
+    A copy is jsonl where its first line is a JSON object, else txt. Errors raised inside name the path that was given.
+    """
+    once = [path for path in dict.fromkeys(paths) if path == "-" or _is_pipe(path)]
+    if not once:
         yield paths
         return
     with tempfile.TemporaryDirectory(prefix="wenlu-") as folder:
-        file = Path(folder) / "stdin"
-        with open(file, "wb") as out:
-            while block := sys.stdin.buffer.read(CHUNK):
-                out.write(block)
-        with file.open("rb") as stream:
-            first = stream.readline(CHUNK).lstrip(b"\xef\xbb\xbf \t")
-        name = file.rename(file.with_suffix(".jsonl" if first.startswith(b"{") else ".txt"))
-        yield tuple(str(name) if path == "-" else path for path in paths)
+        copies = {path: str(_spool(path, Path(folder) / str(number))) for number, path in enumerate(once)}
+        try:
+            yield tuple(copies.get(path, path) for path in paths)
+        except UserError as error:
+            message = str(error)
+            for path, copy in copies.items():
+                message = message.replace(copy, "stdin" if path == "-" else path)
+            raise UserError(message) from error
+
+
+def _is_pipe(path: str) -> bool:
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
+
+
+def _spool(path: str, copy: Path) -> Path:
+    with contextlib.ExitStack() as stack:
+        stream = sys.stdin.buffer if path == "-" else stack.enter_context(_opened(Path(path)))
+        stack.enter_context(writing(copy))
+        out = stack.enter_context(open(copy, "wb"))
+        while block := stream.read(CHUNK):
+            out.write(block)
+    with copy.open("rb") as stream:
+        first = stream.readline(LONGEST).removeprefix(b"\xef\xbb\xbf")
+        first += stream.readline() if first.lstrip().startswith(b"{") and not first.endswith(b"\n") else b""
+    try:
+        suffix = ".jsonl" if isinstance(json.loads(first), dict) else ".txt"
+    except (ValueError, RecursionError):
+        suffix = ".txt"
+    return copy.rename(copy.with_suffix(suffix))
 
 
 def read_documents(
@@ -105,12 +149,15 @@ def read_documents(
     A line that is no UTF-8, no JSON object, or lacks a text under `field` is counted and left out; where more than
     `max_bad` of a file's lines are bad, the file is refused.
     """
+    if not 0 <= max_bad <= 1:
+        raise UserError(f"max-bad must lie in [0, 1], not {max_bad}")
     counts = SourceCounts() if counts is None else counts
     document = 0
     for file in list_files(paths, counts):
         counts.files += 1
+        counts.first_bad = ""
         before = counts.lines, counts.bad_lines, counts.documents
-        reader = _rows if ".jsonl" in [s.lower() for s in file.suffixes] else _text
+        reader = _rows if re.search(r"\.jsonl(\.gz|\.xz)?$", file.name, re.IGNORECASE) else _text
         for text, last in reader(file, counts, field):
             counts.bytes += len(text.encode())
             yield Piece(document, text, last)
@@ -122,11 +169,12 @@ def read_documents(
 def _judge(file: Path, counts: SourceCounts, before: tuple[int, int, int], max_bad: float) -> None:
     lines, bad = counts.lines - before[0], counts.bad_lines - before[1]
     if bad > max_bad * lines:
-        first = next((e for e in counts.examples if e.startswith(f"{file}:")), str(file))
         raise UserError(
-            f"{bad:,} of {lines:,} lines are bad, the first at {first}; mend the file, or allow more with --max-bad "
-            f"{min(1.0, bad / lines + 0.01):.2f}"
+            f"{bad:,} of {lines:,} lines are bad, more than {max_bad:.2%}, the first at {counts.first_bad}; "
+            f"mend the file, or allow more with --max-bad {min(1.0, bad / lines + 0.01):.2f}"
         )
+    if bad and counts.documents == before[2]:
+        raise UserError(f"{file} holds no text: its lines are bad, the first at {counts.first_bad}")
     if counts.documents == before[2]:
         raise UserError(f"{file} is empty: it holds no text")
 
@@ -150,24 +198,22 @@ def _text(file: Path, counts: SourceCounts, _: str) -> Iterator[tuple[str, bool]
     with _opened(file) as stream:
         while True:
             block = stream.read(CHUNK)
-            raw, pending = _whole_lines(pending + block, at_end=not block)
+            raw, pending = _whole_lines(pending + block) if block else (pending, b"")
             if first and raw:
                 _refuse_binary(file, raw)
                 raw, first = raw.removeprefix(b"\xef\xbb\xbf"), False
             waiting += _decode(file, raw, counts)
             if not block:
                 break
-            while len(waiting) > CHUNK and (cut := cut_before(waiting, CHUNK)):
+            while len(waiting) > CHUNK and (cut := cut_after(waiting, CHUNK)):
                 yield waiting[:cut], False
                 waiting, some = waiting[cut:], True
     if waiting or some:
         yield waiting, True
 
 
-def _whole_lines(raw: bytes, *, at_end: bool) -> tuple[bytes, bytes]:
+def _whole_lines(raw: bytes) -> tuple[bytes, bytes]:
     """Split bytes after their last line end, so that neither a character nor a CRLF is torn; the rest waits."""
-    if at_end:
-        return raw, b""
     end = raw.rfind(b"\n") + 1 or raw.rfind(b"\r", 0, -1) + 1
     if not end and len(raw) > LONGEST:
         end = len(raw)
@@ -181,19 +227,18 @@ def _refuse_binary(file: Path, raw: bytes) -> None:
     head = raw[:65536]
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise UserError(f"{file} is UTF-16: convert it first, for example by iconv -f UTF-16 -t UTF-8")
-    if head.count(0) > 0.01 * len(head):
+    if head.count(0) > 0.01 * len(head) or (0 in head and "\ufffd" in head.decode("utf-8", "replace")[:-1]):
         raise UserError(f"{file} is a binary file, not text: name txt or jsonl files")
 
 
 def _decode(file: Path, raw: bytes, counts: SourceCounts) -> str:
     """Text with LF line ends; lines that are no UTF-8 are counted and left out."""
     first_line = counts.lines + 1
-    counts.lines += raw.count(b"\n") + (not raw.endswith(b"\n") and bool(raw))
+    counts.lines += raw.count(b"\n") + raw.count(b"\r") - raw.count(b"\r\n") + (raw[-1:] not in b"\r\n")
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:
-        lines = raw.splitlines(keepends=True) if b"\n" in raw else [raw]
-        text = "".join(_good_lines(file, lines, first_line, counts))
+        text = "".join(_good_lines(file, raw.splitlines(keepends=True), first_line, counts))
     if "\r" in text:
         counts.line_ends += 1
         text = text.replace("\r\n", "\n").replace("\r", "\n")
@@ -205,11 +250,13 @@ def _good_lines(file: Path, lines: list[bytes], number: int, counts: SourceCount
         try:
             yield line.decode("utf-8")
         except UnicodeDecodeError as error:
-            _bad(counts, file, number + offset, f"no UTF-8 (byte 0x{line[error.start]:02x})")
+            reason = f"no UTF-8 (byte 0x{line[error.start]:02x}; another encoding? iconv -f GB18030 -t UTF-8 converts)"
+            _bad(counts, file, number + offset, reason)
 
 
 def _bad(counts: SourceCounts, file: Path, line: int, reason: str) -> None:
     counts.bad_lines += 1
+    counts.first_bad = counts.first_bad or f"{file}:{line}: {reason}"
     if len(counts.examples) < EXAMPLES:
         counts.examples.append(f"{file}:{line}: {reason}")
 
@@ -228,6 +275,7 @@ def _rows(file: Path, counts: SourceCounts, field: str) -> Iterator[tuple[str, b
             elif not text:
                 counts.empty += 1
             else:
+                counts.line_ends += "\r" in text
                 yield text.replace("\r\n", "\n").replace("\r", "\n"), True
 
 
@@ -239,8 +287,11 @@ def _row_text(line: bytes, field: str) -> tuple[str, str]:
         return "", "no UTF-8"
     except (ValueError, RecursionError) as error:
         return "", f"no JSON ({str(error)[:80]})"
-    if not isinstance(row, dict) or not isinstance(row.get(field), str):
-        return "", f"no text under {field!r}"
+    if not isinstance(row, dict):
+        return "", "no JSON object"
+    if not isinstance(row.get(field), str):
+        texts = [repr(name) for name, value in row.items() if isinstance(value, str)]
+        return "", f"no text under {field!r}" + (f" (--field may name {', '.join(texts[:5])})" if texts else "")
     try:
         row[field].encode()
     except UnicodeEncodeError:
@@ -248,12 +299,17 @@ def _row_text(line: bytes, field: str) -> tuple[str, str]:
     return row[field], ""
 
 
-def cut_before(text: str, limit: int) -> int:
-    """Where to end a piece of about `limit` characters: before a line end that follows a letter or digit, since no
-    token of byte BPE (GPT-2's expression) spans it. 0: nowhere yet; past `LONGEST` characters, anywhere.
+def cut_after(text: str, size: int) -> int:
+    """Where to end a piece of `size` characters or a little more: before a line end, since no token spans it.
+
+    The line should end with a letter or digit, which parts tokens under GPT-2's and Qwen2's expressions alike; where
+    none does (Chinese ends lines with a full stop), any line will do, which parts them under GPT-2's. 0: nowhere yet.
+    Past `LONGEST` characters without a line end: before white space, and where there is none, anywhere.
     """
-    place = limit
-    while (place := text.rfind("\n", 1, place)) > 0:
-        if text[place - 1].isalnum():
-            return place
-    return limit if len(text) > LONGEST else 0
+    match = _AFTER_WORD.search(text, size - 1)
+    if match is None and len(text) > 2 * size:
+        match = _AFTER_SIGN.search(text, size - 1)
+    if match is None and len(text) > LONGEST:
+        match = _BEFORE_SPACE.search(text, size - 1)
+        return match.end() if match else LONGEST
+    return match.end() if match else 0

@@ -1,6 +1,8 @@
 """Which text is held out: documents by their hash, or, where they are few, the last part of the text."""
 
 import hashlib
+import itertools
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
@@ -58,16 +60,35 @@ class Split:
         self._cut: int | None = None
         if fraction and not self.by_hash and (self._target - self._gap < 1 or self._target >= total):
             raise UserError(
-                f"{total:,} characters are too few to hold {fraction:.0%} of them out: give more text, "
+                f"{total:,} characters are too few to hold {100 * fraction:g}% of them out: give more text, "
                 "or --validation 0"
             )
         if fraction and self.by_hash:
-            sides = {self._side(digest) for digest in documents.digests}
-            if len(sides) < 2:
-                raise UserError(
-                    f"of {len(documents.digests)} documents none would be held out by --validation {fraction:g}: "
-                    "raise it, or set it to 0"
-                )
+            self._refuse_empty()
+
+    def _refuse_empty(self) -> None:
+        places = sorted({_place(digest) for digest in self._documents.digests})
+        if len(places) < 2:
+            raise UserError("all documents are the same: none can be held out; give more text, or --validation 0")
+        if places[0] < self._fraction <= places[-1]:
+            return
+        which, way = ("none", "raise") if self._fraction <= places[0] else ("all", "lower")
+        least, most = math.ceil(places[0] * 1000 + 1) / 1000, math.floor(places[-1] * 1000) / 1000
+        value = min(least, most) if which == "none" else most
+        raise UserError(
+            f"of {len(self._documents.digests):,} documents {which} would be held out by --validation "
+            f"{self._fraction:g}: {way} it (--validation {value:g} does), or set it to 0"
+        )
+
+    @property
+    def overlap(self) -> int:
+        """Documents that lie at least partly in the held-out end, and in the same words before it."""
+        if not self._fraction or self.by_hash:
+            return 0
+        ends = list(itertools.accumulate(self._documents.characters))
+        held_out = [end > self._target for end in ends]
+        before = {digest for digest, held in zip(self._documents.digests, held_out) if not held}
+        return sum(held and digest in before for digest, held in zip(self._documents.digests, held_out))
 
     def parts(self, pieces: Iterable[Piece]) -> Iterator[tuple[Side, Piece]]:
         """The pieces, cut where the sides change. `last` marks the last piece of a document on its side."""
@@ -76,28 +97,33 @@ class Split:
             if not self._fraction:
                 yield "train", piece
             elif self.by_hash:
+                if piece.document >= len(self._documents.digests):
+                    raise UserError("the text grew while it was read: wait until nothing writes to it, and try again")
                 yield self._side(self._documents.digests[piece.document]), piece
             else:
                 yield from self._cut_piece(piece, position)
                 position += len(piece.text)
 
     def _side(self, digest: bytes) -> Side:
-        return "validation" if int.from_bytes(digest[:8], "big") < self._fraction * 2**64 else "train"
+        return "validation" if _place(digest) < self._fraction else "train"
 
     def _cut_piece(self, piece: Piece, start: int) -> Iterator[tuple[Side, Piece]]:
         end = start + len(piece.text)
         if self._cut is None and end > self._target:
             self._cut = start + paragraph_at(piece.text, max(0, self._target - start))
-        gap_end = end if self._cut is None else min(end, self._cut)
+        gap_end = end if self._cut is None else max(start, min(end, self._cut))
         gap_start = min(gap_end, max(start, self._target - self._gap))
         borders = [start, gap_start, gap_end, end]
         sides: tuple[Side, ...] = ("train", "gap", "validation")
         stretches = [(s, a, b) for s, a, b in zip(sides, borders, borders[1:]) if b > a]
         for index, (side, a, b) in enumerate(stretches):
-            ends = piece.last or index < len(stretches) - 1
+            ends = piece.last or index < len(stretches) - 1 or (side == "train" and b == self._target - self._gap)
             yield side, Piece(piece.document, piece.text[a - start : b - start], ends)
-        if not stretches and piece.last:
-            yield "train", piece
+
+
+def _place(digest: bytes) -> float:
+    """Where a digest lies in [0, 1)."""
+    return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
 
 
 def paragraph_at(text: str, place: int) -> int:

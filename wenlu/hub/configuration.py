@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields as fields_of
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from wenlu.base.errors import UserError, did_you_mean
 from wenlu.models.config import ModelConfig
@@ -68,6 +69,14 @@ UNSUPPORTED = {
 }
 """Features that are read only at their ordinary value."""
 
+REQUIRED = ("vocab", "dim", "layers", "heads", "ffn", "context")
+"""Fields without which a shape would be a guess, unless `ABSENT` has them."""
+
+SAME_ACTIVATION = {"swish": "silu", "gelu_pytorch_tanh": "gelu_new"}
+"""Transformers' second names for the same formula."""
+
+TYPES = {field.name: get_args(field.type) or (field.type,) for field in fields_of(ModelConfig)}
+
 
 def to_json(config: ModelConfig) -> dict[str, Any]:
     """The body of config.json."""
@@ -89,6 +98,8 @@ def to_json(config: ModelConfig) -> dict[str, Any]:
 
 def from_json(body: dict[str, Any], where: str) -> ModelConfig:
     """The configuration in a config.json; a feature that is not supported is refused by name."""
+    if not isinstance(body, dict):
+        raise UserError(f"{where} must hold a JSON object, not a {type(body).__name__}")
     families = {model_type: family for family, model_type in MODEL_TYPES.items()}
     model_type = body.get("model_type")
     if model_type not in families:
@@ -100,34 +111,50 @@ def from_json(body: dict[str, Any], where: str) -> ModelConfig:
     for key, ordinary in UNSUPPORTED[family].items():
         if body.get(key, ordinary) != ordinary:
             raise UserError(f"{where}: {key} = {body[key]!r} is not supported (only {ordinary!r})")
+    if body.get("quantization_config"):
+        raise UserError(f"{where}: quantization_config is not supported: take the unquantised weights")
+    if other := set(body.get("layer_types") or ()) - {"full_attention"}:
+        raise UserError(f"{where}: layer_types holds {min(other)!r}, which is not supported (only 'full_attention')")
     fields: dict[str, Any] = {}
     for ours, theirs in KEYS[family].items():
         value = body.get(theirs)
         if value is None:
-            if (
-                theirs not in body
-                and ours not in ABSENT[family]
-                and ours in ("vocab", "dim", "layers", "heads", "context")
-            ):
+            if ours in REQUIRED and ours not in ABSENT[family]:
                 raise UserError(f"{where} lacks {theirs}")
             value = ABSENT[family].get(ours)
+        if ours == "eos_id" and isinstance(value, list) and value:
+            value = value[0]
         if value is not None:
-            fields[ours] = value
-    if isinstance(fields.get("eos_id"), list):
-        fields["eos_id"] = fields["eos_id"][0]
+            fields[ours] = _typed(ours, value, f"{where}: {theirs}")
+    if "activation" in fields:
+        fields["activation"] = SAME_ACTIVATION.get(fields["activation"], fields["activation"])
     if family in ("llama", "qwen3"):
         fields["rope_theta"] = _rope_theta(body, where)
     return ModelConfig(family=family, **fields)
 
 
+def _typed(ours: str, value: Any, where: str) -> Any:
+    """The value, where it is of its field's type (a whole number will do for a float)."""
+    kinds = TYPES[ours]
+    if type(value) in kinds or (float in kinds and type(value) is int):
+        return value
+    raise UserError(f"{where} must be of type {kinds[0].__name__}, not {value!r}")
+
+
 def _rope_theta(body: dict[str, Any], where: str) -> float:
-    rope = body.get("rope_parameters") or body.get("rope_scaling") or {}
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind != "default":
-        raise UserError(f"{where}: rotary scaling of type {kind!r} is not supported (only 'default')")
-    if rope.get("partial_rotary_factor", body.get("partial_rotary_factor", 1.0)) != 1.0:
+    """The base of the rotary angles, from the forms of Transformers 4 (rope_scaling) and 5 (rope_parameters)."""
+    theta, partial = body.get("rope_theta"), body.get("partial_rotary_factor")
+    for key in ("rope_scaling", "rope_parameters"):
+        rope = body.get(key) or {}
+        if not isinstance(rope, dict) or any(isinstance(value, dict) for value in rope.values()):
+            raise UserError(f"{where}: {key} of this form is not supported (only one set for all layers)")
+        kind = rope.get("rope_type", rope.get("type", "default"))
+        if kind != "default":
+            raise UserError(f"{where}: rotary scaling of type {kind!r} is not supported (only 'default')")
+        theta, partial = rope.get("rope_theta", theta), rope.get("partial_rotary_factor", partial)
+    if partial not in (None, 1):
         raise UserError(f"{where}: partial_rotary_factor is not supported (only 1)")
-    return float(rope.get("rope_theta", body.get("rope_theta", 10000.0)))
+    return float(_typed("rope_theta", 10000.0 if theta is None else theta, f"{where}: rope_theta"))
 
 
 def read_config(folder: Path) -> ModelConfig:

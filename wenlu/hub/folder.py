@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
+import os
+import re
 from pathlib import Path
 
 import torch
@@ -14,12 +15,13 @@ from torch import Tensor, nn
 from wenlu.base.errors import UserError
 from wenlu.base.files import atomic_write, replacing, writing
 from wenlu.hub.configuration import read_config, to_json
-from wenlu.hub.names import to_ours, to_theirs
+from wenlu.hub.names import IGNORED, to_ours, to_theirs
 from wenlu.models.build import empty
 from wenlu.models.config import ModelConfig
 from wenlu.tokenization.tokenizer import Tokenizer
 
 WEIGHTS = "model.safetensors"
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 def save(model: nn.Module, tokenizer: Tokenizer | None, folder: Path | str) -> None:
@@ -33,32 +35,40 @@ def save(model: nn.Module, tokenizer: Tokenizer | None, folder: Path | str) -> N
         if tokenizer is not None:
             tokenizer.save(folder)
         with replacing(folder / WEIGHTS) as temporary:
-            save_file(tensors, temporary, metadata={"format": "pt"})
+            write_tensors(tensors, temporary)
     ids = {"bos_token_id": config.bos_id, "eos_token_id": config.eos_id, "pad_token_id": config.pad_id}
     atomic_write(folder / "generation_config.json", json.dumps(ids, indent=1))
     atomic_write(folder / "config.json", json.dumps(to_json(config), indent=1, ensure_ascii=False))
 
 
-def load(reference: Path | str, device: torch.device | str = "cpu") -> tuple[nn.Module, Tokenizer | None]:
-    """The model, in f32 and ready to be used, and the tokenizer of a folder (or hub id); None where it has none."""
+def write_tensors(tensors: dict[str, Tensor], file: Path) -> None:
+    """A safetensors file; a full disk and the like are an `OSError` with its number, which the library hides."""
+    try:
+        save_file(tensors, file, metadata={"format": "pt"})
+    except SafetensorError as error:
+        if number := re.search(r"os error (\d+)", str(error)):
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(file)) from error
+        raise
+
+
+def load(
+    reference: Path | str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> tuple[nn.Module, Tokenizer | None]:
+    """The model, ready to be used, and the tokenizer of a folder (or hub id); None where it has none."""
     folder = locate(reference)
     config = read_config(folder)
     tensors = _read_weights(folder)
-    if config.family in ("llama", "qwen3") and "lm_head.weight" not in tensors:
-        config = dataclasses.replace(config, tied=True)
     model = empty(config)
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
-    weights = to_ours(config, tensors, shapes)
-    for name, tensor in weights.items():
-        if not torch.isfinite(tensor).all():
-            raise UserError(
-                f"{folder}: {name} holds NaN or infinity: these weights are spoilt, take an older checkpoint"
-            )
+    try:
+        weights = to_ours(config, tensors, shapes, _rows(model))
+    except UserError as error:
+        raise UserError(f"{folder}: {error}") from None
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(weights[name])
     has_tokenizer = any((folder / name).exists() for name in ("tokenizer.json", "vocab.json"))
-    return model.to(device).eval(), Tokenizer.load(folder) if has_tokenizer else None
+    return model.to(device, dtype).eval(), Tokenizer.load(folder) if has_tokenizer else None
 
 
 def locate(reference: Path | str) -> Path:
@@ -97,8 +107,11 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
     """Every tensor of a folder, from one file or from several that an index names."""
     index = folder / f"{WEIGHTS}.index.json"
     files = [folder / WEIGHTS]
-    if index.exists():
-        files = [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+    if not files[0].exists() and index.exists():
+        try:
+            files = [folder / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise UserError(f"{index} is damaged: fetch it anew") from None
     elif not files[0].exists():
         if any(folder.glob("*.bin")):
             raise UserError(
@@ -114,4 +127,16 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
             tensors |= load_file(file)
         except SafetensorError as error:
             raise UserError(f"{file} is damaged: {error}") from None
+    for name, tensor in tensors.items():
+        if name.endswith(IGNORED):
+            continue
+        if tensor.dtype not in FLOATS:
+            raise UserError(
+                f"{folder}: {name} is stored as {str(tensor.dtype).removeprefix('torch.')}, perhaps quantised: "
+                "take the weights in float32, float16 or bfloat16"
+            )
+        if not torch.isfinite(tensor).all():
+            raise UserError(
+                f"{folder}: {name} holds NaN or infinity: these weights are spoilt, take an older checkpoint"
+            )
     return {name: tensor.float() for name, tensor in tensors.items()}

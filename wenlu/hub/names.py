@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor, cat
+from torch import Tensor, cat, equal
 
 from wenlu.base.errors import UserError
 from wenlu.models.config import ModelConfig
@@ -82,13 +82,27 @@ def to_theirs(config: ModelConfig, weights: dict[str, Tensor], rows: dict[str, t
     return result
 
 
-def to_ours(config: ModelConfig, tensors: dict[str, Tensor], shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """Transformers' tensors as our parameters; one missing, left over or of another shape is refused by name."""
+def to_ours(
+    config: ModelConfig,
+    tensors: dict[str, Tensor],
+    shapes: dict[str, tuple[int, ...]],
+    rows: dict[str, tuple[int, ...]],
+) -> dict[str, Tensor]:
+    """Transformers' tensors as our parameters; one missing, left over or of another shape is refused by name.
+
+    `shapes` are our parameters'; `rows` says how many rows each part of a stacked one has, so that parts of wrong
+    shapes are refused even where their sum is right.
+    """
     tensors = {name: t for name, t in tensors.items() if not name.endswith(IGNORED)}
-    if config.tied:
-        tensors.pop("lm_head.weight", None)
     if config.family == "gpt2" and not any(name.startswith("transformer.") for name in tensors):
         tensors = {name if name.startswith("lm_head") else f"transformer.{name}": t for name, t in tensors.items()}
+    if config.tied and "lm_head.weight" in tensors:
+        (embedding,) = parameter_names(config)[0].theirs
+        if embedding in tensors and not equal(tensors.pop("lm_head.weight"), tensors[embedding]):
+            raise UserError(
+                f"lm_head.weight differs from {embedding}, and the configuration says that they are one: "
+                "set tie_word_embeddings (wenlu_lstm: tied) to false in config.json"
+            )
     result = {}
     for name in parameter_names(config):
         for theirs in name.theirs:
@@ -96,16 +110,14 @@ def to_ours(config: ModelConfig, tensors: dict[str, Tensor], shapes: dict[str, t
                 raise UserError(
                     f"the weights lack {theirs}, which this configuration asks for: the folder is incomplete"
                 )
-        parts = [tensors.pop(theirs) for theirs in name.theirs]
-        shape = shapes[name.ours]
-        rows = [part.T if name.transposed else part for part in parts]
-        whole = cat(rows) if all(r.ndim == len(shape) and r.shape[1:] == shape[1:] for r in rows) else None
-        if whole is None or tuple(whole.shape) != shape:
-            found = " + ".join(str(list(part.shape)) for part in parts)
-            asked = list(reversed(shape) if name.transposed else shape)
-            what = " + ".join(name.theirs)
-            raise UserError(f"{what} has shape {found}, and the configuration asks for {asked} in all")
-        result[name.ours] = whole
+        shape, parts = shapes[name.ours], []
+        for theirs, height in zip(name.theirs, rows[name.ours] if len(name.theirs) > 1 else shape[:1], strict=True):
+            tensor, asked = tensors.pop(theirs), [height, *shape[1:]]
+            found, asked = list(tensor.shape), asked[::-1] if name.transposed else asked
+            if found != asked:
+                raise UserError(f"{theirs} has shape {found}, and the configuration asks for {asked}")
+            parts.append(tensor.T if name.transposed else tensor)
+        result[name.ours] = cat(parts)
     if tensors:
         raise UserError(f"the weights hold {min(tensors)}, which this configuration has no place for")
     return result

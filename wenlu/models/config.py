@@ -80,7 +80,7 @@ class ModelConfig:
     def resolved(self) -> "ModelConfig":
         """The same shape with every rule of the family written out."""
         if self.family == "lstm":
-            return self
+            return replace(self, heads=1)
         gpt2 = self.family == "gpt2"
         return replace(
             self,

@@ -4,6 +4,8 @@ from wenlu.models.config import ModelConfig
 
 WHOLE_LOGITS = 1 << 23
 """As in training.objectives: more logits than that never exist at once."""
+WORKSPACE = 8 << 20
+"""What libraries set aside for themselves, in bytes."""
 
 
 def _block_weights(config: ModelConfig) -> tuple[int, int]:
@@ -52,23 +54,35 @@ def flops_per_token(config: ModelConfig, seq: int) -> float:
     return work
 
 
-def training_bytes(config: ModelConfig, batch: int, seq: int, optimizer: str, dtype: str = "f32") -> dict[str, int]:
+def training_bytes(
+    config: ModelConfig, batch: int, seq: int, optimizer: str, dtype: str = "f32", device: str = "cpu"
+) -> dict[str, int]:
     """Predicted peak of training on `batch` sequences of `seq` tokens at once, by kind, in bytes.
 
-    Weights, gradients and optimiser state are exact; activations are what the forward pass keeps for the backward one,
-    with an allowance for what the widest operators need meanwhile.
+    Weights are exact, gradients too where the logits are not chunked; activations are what the forward pass keeps for
+    the backward one, with an allowance for what the widest operators need meanwhile. On a processor (`device` "cpu"),
+    attention with dropout keeps its seq × seq weights, about four times over: torch has no fused kernel for it there.
     """
     config = config.resolved()
     weights = 4 * parameters(config)
     states = {"sgd": 0.0, "muon": 1.3, "adam": 2.0, "adamw": 2.0}[optimizer]
     tokens, dim = batch * seq, config.dim
     if config.family == "lstm":
-        numbers = config.layers * 13 * dim + 6 * dim
+        numbers = config.layers * 8 * dim + 12 * dim
     else:
         queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
-        numbers = config.layers * (5 * dim + 4 * queries + 5 * keys + 5 * config.ffn) + 6 * config.ffn + 8 * dim
-    activations = tokens * numbers * (4 if dtype == "f32" else 3)
+        if config.family == "gpt2":
+            numbers = config.layers * (5 * dim + 5 * queries + 3 * config.ffn)
+        else:
+            numbers = config.layers * (5 * dim + 4 * queries + 5 * keys + 5 * config.ffn) + 6 * config.ffn + 8 * dim
+        if config.dropout:
+            numbers += config.layers * (2 * dim + 2 * queries + keys)
+            numbers += config.layers * 4 * config.heads * seq if device == "cpu" else 0
+    activations = tokens * numbers * (4 if dtype == "f32" else 3) + WORKSPACE
     logits = 4 * 4 * min(tokens * config.vocab, WHOLE_LOGITS)
-    kinds = {"weights": weights, "gradients": weights, "optimizer": int(states * weights), "activations": activations}
+    gradients = weights
+    if tokens * config.vocab > WHOLE_LOGITS:
+        gradients += 2 * 4 * config.vocab * dim  # the head's in one chunk, and the sum over chunks
+    kinds = {"weights": weights, "gradients": gradients, "optimizer": int(states * weights), "activations": activations}
     kinds["logits"] = logits
     return {**kinds, "total": sum(kinds.values())}

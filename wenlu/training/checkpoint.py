@@ -40,7 +40,9 @@ class Progress:
 
 
 def save_checkpoint(folder: Path, progress: Progress, tensors: dict[str, dict[str, Tensor]], keep: int) -> Path:
-    """Write `folder/step-N` whole, then remove all but the newest `keep`.
+    """Write `folder/step-N` whole, then remove all but the newest `keep` up to it.
+
+    Newer ones can only be damaged ones that a resume has passed over: they go too, lest they count as kept.
 
     `tensors` holds named groups (weights, optimizer), each saved as one safetensors file.
     """
@@ -51,8 +53,10 @@ def save_checkpoint(folder: Path, progress: Progress, tensors: dict[str, dict[st
                 {name: t.detach().cpu().contiguous() for name, t in members.items()}, temporary / f"{group}.safetensors"
             )
         (temporary / "progress.json").write_text(json.dumps(asdict(progress), indent=1))
-    for old in list_checkpoints(folder)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+    found = list_checkpoints(folder)
+    newest = found.index(path) + 1
+    for unwanted in found[: max(0, newest - keep)] + found[newest:]:
+        shutil.rmtree(unwanted, ignore_errors=True)
     return path
 
 

@@ -64,11 +64,12 @@ def train(recipe: Recipe | None, out: Path | str, *, resume: bool = False, inexa
         folder.lock()
         stack.callback(folder.unlock)
         stack.enter_context(deterministic())
-        loop = Loop(set_up(recipe, folder), folder)
+        loop = Loop(set_up(recipe, folder, verify=resume), folder)
         stack.callback(loop.close)
         if resume:
             loop.restore(inexact)
             if loop.progress.finished:
+                loop.conclude()
                 console.print(f"{folder.root} is finished: {loop.progress.step:,} steps; nothing to resume")
                 return loop.outcome()
         return loop.run()
@@ -162,7 +163,7 @@ class Loop:
                 if stopped.is_set() and not self.progress.finished:
                     self._checkpoint()
                     return self._interrupted()
-        self._finish()
+        self.conclude()
         return self.outcome()
 
     def _step(self, watch: Watch) -> None:
@@ -273,14 +274,16 @@ class Loop:
         self._saved_at = time.monotonic()
 
     def _stop_nonfinite(self, starts: np.ndarray, loss: float, norm: float) -> None:
-        """A loss or gradient that is not finite: the update is not made, the weights before it are kept."""
-        self._checkpoint()
+        """A loss or gradient that is not finite: the update is not made; weights are kept if they are finite."""
+        finite = all(bool(torch.isfinite(parameter).all()) for parameter in self.model.parameters())
+        if finite:
+            self._checkpoint()
         where = blame(self.model, self._windows(self.setup.data.train, starts), causal)
         self.events.write(event="nonfinite", step=self.progress.step, loss=repr(loss), norm=repr(norm), where=where)
+        kept = f"the weights before it are kept in {self.folder.root}" if finite else "these weights were not saved"
         raise UserError(
-            f"step {self.progress.step + 1}: {where} (loss {loss}, gradient norm {norm}); the update was not made, the "
-            f"weights before it are kept in {self.folder.root}. Begin anew with a lower --optimizer.lr and "
-            "--optimizer.muon-lr, or a longer --schedule.warmup"
+            f"step {self.progress.step + 1}: {where} (loss {loss}, gradient norm {norm}); the update was not made, "
+            f"{kept}. Begin anew with a lower --optimizer.lr and --optimizer.muon-lr, or a longer --schedule.warmup"
         )
 
     def _interrupted(self) -> Outcome:
@@ -292,10 +295,11 @@ class Loop:
         )
         return self.outcome("interrupted")
 
-    def _finish(self) -> None:
-        self.events.write(
-            event="finished", step=self.progress.step, why=self.progress.finished, peak=peak_memory(self.setup.device)
-        )
+    def conclude(self) -> None:
+        """Note the end and write the report; a resume does so again, a kill may have come just before."""
+        if not any(row["event"] == "finished" for row in read_rows(self.folder.events_file)):
+            peak = peak_memory(self.setup.device)
+            self.events.write(event="finished", step=self.progress.step, why=self.progress.finished, peak=peak)
         write_report(self.folder)
 
     def outcome(self, finished: str = "") -> Outcome:

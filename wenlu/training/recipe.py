@@ -14,7 +14,8 @@ def _at_least(section: str, config: object, least: float, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         if not least <= value < float("inf"):
-            raise UserError(f"{section}.{name} must be at least {least}, not {value}")
+            finite = "" if value < least else " and finite"
+            raise UserError(f"{section}.{name} must be at least {least}{finite}, not {value}")
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,9 @@ class TrainingConfig:
         _at_least("training", self, 1, "steps", "batch", "log_every", "keep")
         at_zero = ("micro_batch", "seed", "eval_every", "eval_tokens", "checkpoint_every", "patience", "sample_tokens")
         _at_least("training", self, 0, *at_zero, "threads")
+        for name, most in (("seed", 2**63 - 1), ("threads", 1024)):
+            if getattr(self, name) > most:
+                raise UserError(f"training.{name} must be at most {most}, not {getattr(self, name)}")
         if self.micro_batch > self.batch:
             raise UserError(f"training.micro_batch ({self.micro_batch}) must not exceed training.batch ({self.batch})")
         if self.patience and not self.eval_every:
@@ -123,5 +127,10 @@ def read_recipe(path: Path | str) -> Recipe:
     if isinstance(data, dict):
         for key in ("paths", "validation_paths"):
             if isinstance(data.get(key), list):
-                data[key] = [p if p == "-" else str(Path(path).parent / p) for p in data[key] if isinstance(p, str)]
+                data[key] = [_beside(path, name) for name in data[key]]
     return from_dict(Recipe, mapping)
+
+
+def _beside(recipe: Path | str, name: Any) -> Any:
+    """A data path of a recipe, made absolute; what is no text is left to be refused."""
+    return str((Path(recipe).parent / name).absolute()) if isinstance(name, str) and name != "-" else name

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 from pathlib import Path
 
 from wenlu.base.config import from_dict, to_dict
@@ -24,19 +25,38 @@ class RunFolder:
         self.checkpoints = self.own / "checkpoints"
         self.data = self.own / "data"
         self._lock: int | None = None
+        self._made: list[Path] | None = None
 
     def exists(self) -> bool:
         return self.recipe_file.exists()
 
     def create(self, recipe: Recipe) -> None:
-        """Begin a new run: its folder and its recipe; refused where there is something already."""
+        """Begin a new run: its folder and its recipe; refused where there is something already.
+
+        What a process leaves that is killed before its recipe is written does not count.
+        """
         if self.exists():
             raise UserError(f"{self.root} holds a run already: go on with it by --resume, or choose another --out")
-        if self.root.exists() and any(self.root.iterdir()):
+        if self.root.exists() and not set(self.root.rglob("*")) <= {self.own, *self.own.glob(".recipe.json.*.tmp")}:
             raise UserError(f"{self.root} is not empty and holds no run: choose another --out")
-        with writing(self.own):
-            self.own.mkdir(parents=True, exist_ok=True)
-        atomic_write(self.recipe_file, json.dumps(to_dict(recipe), indent=1, ensure_ascii=False))
+        self._made = [path for path in (self.root, *self.root.parents) if not path.exists()]
+        try:
+            with writing(self.own):
+                self.own.mkdir(parents=True, exist_ok=True)
+            atomic_write(self.recipe_file, json.dumps(to_dict(recipe), indent=1, ensure_ascii=False))
+        except UserError:
+            self.take_back()
+            raise
+
+    def take_back(self) -> None:
+        """Remove what `create` made, with all that is in it: a run that could not be set up leaves nothing behind."""
+        if self._made is None:
+            return
+        shutil.rmtree(self.own, ignore_errors=True)
+        for path in self._made:
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+        self._made = None
 
     def recipe(self) -> Recipe:
         """The recipe that the run was begun with."""

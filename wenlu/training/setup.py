@@ -41,13 +41,24 @@ class Setup:
     compile: bool
 
 
-def set_up(recipe: Recipe, folder: RunFolder) -> Setup:
-    """Data, order, model and device for a recipe. Fails before anything expensive is done."""
+def set_up(recipe: Recipe, folder: RunFolder, *, verify: bool = False) -> Setup:
+    """Data, order, model and device for a recipe; fails before anything expensive. `verify` reads all of the data.
+
+    Where it fails, what was made of a new run is removed, so that the same command can be given again.
+    """
+    try:
+        return _set_up(recipe, folder, verify)
+    except (Exception, KeyboardInterrupt):
+        folder.take_back()
+        raise
+
+
+def _set_up(recipe: Recipe, folder: RunFolder, verify: bool) -> Setup:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("training on several processes is not built yet: start one process, without torchrun")
     device = pick_device(recipe.training.device)
     bf16 = _bf16(recipe.training.dtype, device)
-    data = _data(recipe, folder)
+    data = _data(recipe, folder, verify)
     config = dataclasses.replace(recipe.model, vocab=data.tokenizer.vocab, **_special_ids(data))
     training = recipe.training
     order = Order(len(data.train), config.context, training.batch, training.seed, data.fingerprint)
@@ -59,22 +70,19 @@ def set_up(recipe: Recipe, folder: RunFolder) -> Setup:
     return Setup(recipe, data, order, model, device, bf16, _compile(training.compile, config, work, device))
 
 
-def _data(recipe: Recipe, folder: RunFolder) -> Data:
+def _data(recipe: Recipe, folder: RunFolder, verify: bool) -> Data:
     """The prepared folder that the recipe names, or its texts prepared under RUN/wenlu/data."""
     paths = recipe.data.paths
     if not paths:
         raise UserError("nothing to train on: name text files or folders, or a folder made by `wenlu prepare`")
     if len(paths) == 1 and (Path(paths[0]) / "data.json").is_file():
-        data = open_data(Path(paths[0]))
+        data = open_data(Path(paths[0]), verify=verify)
     else:
         if not folder.data.exists():
             prepare(dataclasses.replace(recipe.data, context=recipe.model.context), folder.data)
-        data = open_data(folder.data)
-    if len(data.train) <= recipe.model.context:
-        raise UserError(
-            f"the training text has {len(data.train):,} tokens, not enough for one window of "
-            f"{recipe.model.context + 1:,}: give more text, or set --model.context lower"
-        )
+        data = open_data(folder.data, verify=verify)
+    if data.validation is not None and len(data.validation) < 2:
+        raise UserError("the held-out text has less than two tokens: hold more out, or none by --data.validation 0")
     return data
 
 
@@ -112,18 +120,16 @@ def check_memory(config: ModelConfig, recipe: Recipe, device: torch.device, bf16
     micro = recipe.training.micro_batch or recipe.training.batch
     dtype = "bf16" if bf16 else "f32"
     room = available_memory(device)
-    needed = training_bytes(config, micro, config.context, recipe.optimizer.name, dtype)["total"]
+    shape = (config.context, recipe.optimizer.name, dtype, device.type)
+    needed = training_bytes(config, micro, *shape)["total"]
     if needed <= room:
         return
-    while micro > 1 and needed > room:
+    remedy = "use a smaller model or context"
+    while micro > 1:
         micro //= 2
-        needed_then = training_bytes(config, micro, config.context, recipe.optimizer.name, dtype)["total"]
-        if needed_then <= room:
+        if training_bytes(config, micro, *shape)["total"] <= room:
+            remedy = f"--training.micro-batch {micro} gives the same result in less"
             break
-    fits = needed_then <= room if recipe.training.batch > 1 else False
-    remedy = (
-        f"--training.micro-batch {micro} gives the same result in less" if fits else "use a smaller model or context"
-    )
     raise UserError(
         f"training would take about {needed / 2**30:.1f} GiB, and {room / 2**30:.1f} GiB are free: {remedy}"
     )

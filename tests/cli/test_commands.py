@@ -1,0 +1,190 @@
+"""The whole path by the command: text → data → models → figures → text."""
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from wenlu.base.files import sha256_file
+from wenlu.cli.main import COMMANDS, main
+
+ENGLISH = "The kettle on stove {0} sang in house {1}, and nobody but the cat heard it.\n"
+CHINESE = "第{0}炉文火慢炖，{1}人围炉读书；窗外下着雪。\n\n"
+TINY = (
+    *("--model.dim", "16", "--model.layers", "1", "--model.heads", "2", "--model.context", "16", "--steps", "3"),
+    *(
+        "--training.batch",
+        "2",
+        "--training.threads",
+        "1",
+        "--training.eval-every",
+        "2",
+        "--training.sample-tokens",
+        "4",
+    ),
+)
+
+
+def prose(lines: int) -> str:
+    """Text in two scripts that repeats itself but never quite."""
+    return "".join((ENGLISH + CHINESE).format(n * n % 97, n % 13) for n in range(lines))
+
+
+@pytest.fixture
+def run(capsys):
+    """Runs a command line that must succeed; gives what it wrote to stdout and to stderr."""
+
+    def run(*line: object) -> tuple[str, str]:
+        capsys.readouterr()
+        assert main([str(argument) for argument in line]) == 0
+        return tuple(capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def run_json(run):
+    """The same with --json: exactly one JSON object on stdout."""
+
+    def run_json(*line: object) -> dict:
+        out, _ = run(*line, "--json")
+        assert out.endswith("}\n") and out.count("\n") == 1
+        return json.loads(out)
+
+    return run_json
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A text, the data made of it, and a run on them."""
+    root = tmp_path_factory.mktemp("place")
+    (root / "text.txt").write_text(prose(120), encoding="utf-8")
+    (root / "new.txt").write_text(prose(200)[-4000:], encoding="utf-8")
+    assert main(["prepare", f"{root}/text.txt", "--out", f"{root}/data", "--tokenizer", "bpe:320"]) == 0
+    assert main(["train", f"{root}/data", "--out", f"{root}/run", *TINY]) == 0
+    return root
+
+
+def test_prepare(place, run, run_json, tmp_path):
+    facts = run_json("prepare", place / "text.txt", "--out", tmp_path / "data", "--tokenizer", "bpe:320")
+    assert facts["vocab"] == 320 and facts["tokenizer"]["kind"] == "bpe"
+    sides = facts["train"]["bytes"] + facts["validation"]["bytes"] + facts["gap_bytes"]
+    assert sides == (place / "text.txt").stat().st_size
+    assert facts["fingerprint"] == json.loads((place / "data" / "data.json").read_text())["fingerprint"]
+    out, err = run("prepare", place / "text.txt", "--out", tmp_path / "bytes", "--tokenizer", "byte")
+    assert out == "" and "train" in err and "held-out" in err
+
+
+@pytest.mark.parametrize("family", ["lstm", "gpt2", "llama", "qwen3"])
+def test_train_every_family(family, place, run_json, tmp_path):
+    outcome = run_json("train", place / "data", "--out", tmp_path / "run", "--model", family, *TINY)
+    assert outcome["finished"] == "steps" and outcome["step"] == 3 and 0 < outcome["held_out"] < 10
+    assert outcome["run"] == str(tmp_path / "run")
+    again = run_json("train", "--resume", "--out", tmp_path / "run")
+    assert again == outcome
+    assert json.loads((tmp_path / "run" / "wenlu" / "recipe.json").read_text())["model"]["family"] == family
+    figures = run_json("eval", tmp_path / "run", place / "new.txt")
+    assert figures["nats_per_token"]["value"] < 10
+    flags = ("--prompt", "炉火 and", "--max-tokens", "5")
+    assert len(run_json("generate", tmp_path / "run", *flags)["samples"][0]["text"]) > 0
+
+
+def test_text_data_and_recipe_give_the_same_weights(place, run, tmp_path):
+    """However the same run is asked for."""
+    data = ("--data.tokenizer", "bpe:320", "--data.context", "16")
+    run("train", place / "text.txt", "--out", tmp_path / "by-path", *TINY, *data)
+    run("prepare", place / "text.txt", "--out", tmp_path / "data", "--tokenizer", "bpe:320", "--context", "16")
+    run("train", tmp_path / "data", "--out", tmp_path / "by-data", *TINY)
+    shutil.copy(place / "text.txt", tmp_path / "text.txt")
+    (tmp_path / "recipe.toml").write_text(
+        '[data]\npaths = ["text.txt"]\ntokenizer = "bpe:320"\ncontext = 16\n'
+        "[model]\ndim = 16\nlayers = 1\nheads = 2\ncontext = 16\n"
+        "[training]\nsteps = 9\nbatch = 2\nthreads = 1\neval_every = 2\nsample_tokens = 4\n"
+    )
+    run("train", tmp_path / "recipe.toml", "--out", tmp_path / "by-recipe", "--steps", "3")
+    hashes = {sha256_file(tmp_path / f"by-{way}" / "model.safetensors") for way in ("path", "data", "recipe")}
+    assert len(hashes) == 1
+
+
+def test_results_and_progress_go_their_own_ways(place, run, tmp_path):
+    out, err = run("train", place / "data", "--out", tmp_path / "run", *TINY)
+    assert "3 steps" in out and "report.html" in out and "wenlu generate" in out
+    assert "parameters" in err and "loss" in err and "parameters" not in out
+    out, err = run("train", "--resume", "--out", tmp_path / "run")
+    assert "is finished: 3 steps; nothing to resume" in " ".join(err.split())
+    assert (tmp_path / "run" / "wenlu" / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    out, err = run("eval", place / "run", place / "new.txt")
+    assert "bits per byte" in out and " to " in out and "bits per byte" not in err
+
+
+def test_eval_with_intervals(place, run_json):
+    facts = run_json("eval", place / "run", place / "new.txt", place / "text.txt", "--context", "16", "--overlap", "4")
+    for name in ("nats_per_token", "perplexity", "bits_per_byte"):
+        interval = facts[name]["interval"]
+        assert interval["low"] < facts[name]["value"] < interval["high"]
+    assert facts["bytes"] == sum((place / name).stat().st_size for name in ("new.txt", "text.txt"))
+    assert facts["documents"] == 2 and facts["source"]["bad_lines"] == 0
+
+
+def test_generate(place, run, run_json):
+    flags = ("generate", place / "run", "--prompt", "The kettle", "--max-tokens", "12")
+    greedy = run(*flags, "--temperature", "0")[0]
+    assert greedy == run(*flags, "--temperature", "0", "--seed", "5")[0] and len(greedy) > 1
+    text = run_json(*flags, "--temperature", "0")["samples"][0]["text"]
+    assert greedy == text + "\n"
+    three = run_json(*flags, "--samples", "3", "--temperature", "1")["samples"]
+    assert len({sample["text"] for sample in three}) == 3
+    assert run(*flags, "--samples", "2")[0].count("=== sample") == 2
+    middle = text[len(text) // 2]
+    stopped = run_json(*flags, "--temperature", "0", "--stop", middle)["samples"][0]
+    assert stopped["finish"] == "stop" and stopped["text"] == text[: text.index(middle)]
+
+
+def test_info_on_a_run_on_data_and_on_a_tokenizer(place, run, run_json, tmp_path):
+    of_run = run_json("info", place / "run")
+    assert of_run["kind"] == "run" and of_run["training"]["steps"] == 3 and of_run["model"]["family"] == "qwen3"
+    of_data = run_json("info", place / "data")
+    assert of_data["kind"] == "data" and of_data["data"]["vocab"] == 320
+    shutil.copy(place / "run" / "tokenizer.json", tmp_path)
+    of_tokenizer = run_json("info", tmp_path / "tokenizer.json", "--vocabulary", "300:3")
+    assert of_tokenizer["kind"] == "tokenizer" and [row["id"] for row in of_tokenizer["tokens"]] == [300, 301, 302]
+    for path, word in (("run", "best held out"), ("data", "train.tokens")):
+        assert word in run("info", place / path)[0]
+
+
+def test_stdin_as_text(place, run, run_json, monkeypatch, tmp_path):
+    def give(raw: bytes) -> None:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(raw)))
+
+    raw = (place / "text.txt").read_bytes()
+    give(raw)
+    facts = run_json("prepare", "-", "--out", tmp_path / "data", "--tokenizer", "bpe:320")
+    assert facts["fingerprint"] == json.loads((place / "data" / "data.json").read_text())["fingerprint"]
+    give("".join(json.dumps({"text": f"{n} " * 9}) + "\n" for n in range(40)).encode())
+    rows = run_json("prepare", "-", "--out", tmp_path / "rows", "--tokenizer", "byte", "--validation", "0.2")
+    assert rows["train"]["documents"] + rows["validation"]["documents"] == 40
+    give(raw)
+    run("train", "-", "--out", tmp_path / "run", *TINY)
+    run("train", "--resume", "--out", tmp_path / "run")
+    give((place / "new.txt").read_bytes())
+    by_stdin, by_file = (run_json("eval", place / "run", source) for source in ("-", place / "new.txt"))
+    assert by_stdin["bits_per_byte"] == by_file["bits_per_byte"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    said = capsys.readouterr()
+    assert stopped.value.code == 0 and f"wenlu {command}" in said.out and "example:" in said.out
+    assert "--json" in said.out and said.err == ""
+
+
+def test_a_reader_that_stops_reading_is_no_mistake(place):
+    line = f"{sys.executable} -W error -m wenlu.cli.main info {place}/run --vocabulary 0:320 | head -n 1"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True)
+    assert done.stderr == "" and done.stdout.count("\n") == 1

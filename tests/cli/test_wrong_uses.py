@@ -1,0 +1,429 @@
+"""Wrong uses of the command: exit code 2, a line or two that say what to do, no traceback, nothing left behind."""
+
+import errno
+import gzip
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from wenlu.cli.main import main
+from wenlu.hub.folder import save
+from wenlu.models.build import build
+from wenlu.models.config import ModelConfig
+from wenlu.tokenization.learn import learn
+
+TEXT = "It was the best of times, 天气真好 and so on.\n\n"
+TINY = (
+    *("--model.dim", "16", "--model.layers", "1", "--model.heads", "2", "--model.context", "16", "--steps", "3"),
+    *("--training.batch", "2", "--training.threads", "1", "--tokenizer", "byte", "--training.compile", "off"),
+)
+
+
+def tree(folder: Path) -> dict[str, bytes | None]:
+    """Everything below a folder: relative path → contents (None for a folder)."""
+    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in folder.rglob("*")}
+
+
+def refuse(capsys, line: str | list, *words: str) -> str:
+    """Run a command that must be refused; its message has at most two lines, holds `words`, and nothing has changed."""
+    capsys.readouterr()
+    before = tree(Path())
+    code = main([str(argument) for argument in (line.split() if isinstance(line, str) else line)])
+    said = capsys.readouterr()
+    assert code == 2, said.err
+    assert said.out == ""
+    message = said.err[re.search(r"^wenlu: ", said.err, re.MULTILINE).start() :]
+    assert message.count("\n") <= 2 and message.endswith("\n"), message
+    assert "Traceback" not in said.err
+    for word in words:
+        assert word in message
+    assert tree(Path()) == before
+    return message
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """The current folder, with every kind of bad source in it."""
+    monkeypatch.chdir(tmp_path)
+    files = {
+        "text.txt": TEXT * 60,
+        "short.txt": TEXT * 2,
+        "empty.txt": "",
+        "one.txt": "one line",
+        "binary.txt": bytes(range(256)) * 40,
+        "utf16.txt": ("hello there\n" * 50).encode("utf-16"),
+        "gbk.txt": ("天气真好\n" * 50).encode("gb18030"),
+        "pictures/a.png": "x",
+        "cut.txt.gz": gzip.compress(os.urandom(5000).hex().encode())[:-500],
+        "bad.jsonl": '{"text": "fine"}\n{"text": broken\n' * 30,
+        "field.jsonl": '{"content": "x"}\n' * 30,
+        "blank.jsonl": '{"text": ""}\n' * 30,
+        "same.jsonl": '{"text": "the same"}\n' * 30,
+    }
+    for name, content in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory):
+    """Model folders of two families, over the byte tokenizer."""
+    root = tmp_path_factory.mktemp("models")
+    tokenizer = learn("byte", ["x"], None)
+    ids = {"bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id}
+    for family in ("gpt2", "llama"):
+        shape = ModelConfig(family, dim=16, layers=1, heads=2, context=16, vocab=tokenizer.vocab, **ids)
+        save(build(shape, 0), tokenizer, root / family)
+    return root
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A folder with prepared data and a finished run on it."""
+    root = tmp_path_factory.mktemp("finished")
+    (root / "text.txt").write_text(TEXT * 60)
+    assert main(["prepare", f"{root}/text.txt", "--out", f"{root}/data", "--tokenizer", "byte", "--context", "16"]) == 0
+    assert main(["train", f"{root}/data", "--out", f"{root}/run", *TINY[:-4], "--training.compile", "off"]) == 0
+    return root
+
+
+SOURCES = {
+    "missing.txt": ("no file or folder", "missing.txt", "check the path"),
+    "empty.txt": ("empty.txt is empty", "holds no text"),
+    "one.txt": ("8 characters are too few", "5%", "give more text", "--validation 0"),
+    "binary.txt": ("binary.txt is a binary file", "name txt or jsonl files"),
+    "utf16.txt": ("utf16.txt is UTF-16", "iconv -f UTF-16 -t UTF-8"),
+    "gbk.txt": ("50 of 50 lines are bad", "gbk.txt:1: no UTF-8", "iconv -f GB18030"),
+    "pictures": ("pictures holds no text", ".txt, .jsonl"),
+    "cut.txt.gz": ("cut.txt.gz is damaged or cut short", "fetch it again"),
+    "bad.jsonl": ("30 of 60 lines are bad", "bad.jsonl:2: no JSON", "--max-bad 0.51"),
+    "field.jsonl": ("30 of 30 lines are bad", "field.jsonl:1: no text under 'text'", "--field", "'content'"),
+    "same.jsonl": ("all documents are the same", "give more text, or --validation 0"),
+}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_bad_sources(source, here, capsys):
+    refuse(capsys, f"prepare {source} --out new", *SOURCES[source])
+    refuse(capsys, ["train", source, "--out", "runs/new", *TINY], *SOURCES[source])
+
+
+def test_a_bad_source_is_refused_beside_good_ones_and_for_evaluation(here, models, capsys):
+    refuse(capsys, "prepare text.txt bad.jsonl --out new", "bad.jsonl:2")
+    refuse(capsys, "prepare text.txt --validation-paths missing.txt --out new", "missing.txt", "check the path")
+    refuse(capsys, f"eval {models}/llama empty.txt", "empty.txt is empty")
+    refuse(capsys, f"eval {models}/llama blank.jsonl", "blank.jsonl is empty: it holds no text")
+    refuse(capsys, f"eval {models}/llama missing.txt", "no file or folder missing.txt: check the path")
+
+
+def test_info_on_texts_that_cannot_be_read(here, models, capsys):
+    refuse(capsys, f"info {models}/llama --text missing.txt", "no file or folder missing.txt: check the path")
+    refuse(capsys, f"info {models}/llama --vocabulary 5", "START:COUNT, such as 0:100, not '5'")
+    refuse(capsys, ["info", "pictures/a.png", "--text", "text.txt"], "a.png is not a tokenizer that can be read")
+
+
+def test_what_the_remedy_names_is_accepted(here, capsys):
+    for line in ("prepare bad.jsonl --max-bad 0.51 --validation 0 --out a", "prepare one.txt --validation 0 --out b"):
+        assert main(line.split()) == 0
+    assert main(["train", "field.jsonl", "--field", "content", "--validation", "0", "--out", "c", *TINY]) == 0
+    assert "30 bad lines left out" in capsys.readouterr().err.replace("\n", " ")
+
+
+RECIPES = {
+    "[training]\nstep = 3": ("unknown setting 'training.step'", "Did you mean 'steps'?"),
+    "[trainning]\nsteps = 3": ("unknown setting 'trainning'", "Did you mean 'training'?"),
+    "[training]\nqqq = 3": ("unknown setting 'training.qqq'", "Known here: steps, batch"),
+    "[training": ("recipe.toml is not valid TOML", "Expected"),
+    '[training]\nsteps = "3"': ("training.steps must be a whole number, not '3'",),
+    "[training]\nsteps = true": ("training.steps must be a whole number, not True",),
+    "training = 3": ("training is a section: write it as [training]",),
+    '[model]\nfamily = "gpt3"': ("model.family must be one of lstm, gpt2", "'gpt3'", "Did you mean 'gpt2'?"),
+    "[data]\npaths = [3]": ("data.paths must be a text in quotes, not 3",),
+    '[data]\npaths = "text.txt"': ("data.paths must be a list, not 'text.txt'",),
+    '[data]\npaths = ["gone.txt"]': ("no file or folder", "gone.txt", "check the path"),
+}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_bad_recipes(recipe, here, capsys):
+    Path("recipe.toml").write_text(recipe)
+    refuse(capsys, "train recipe.toml --out run", *RECIPES[recipe])
+
+
+def test_recipes_that_are_too_few_or_too_many(here, capsys):
+    for name in ("one.toml", "two.toml"):
+        Path(name).write_text('[data]\npaths = ["text.txt"]')
+    refuse(capsys, "train none.toml --out run", "no recipe at none.toml", "give the path of a TOML file")
+    refuse(capsys, "train one.toml two.toml --out run", "one recipe at a time, not 2: one.toml, two.toml")
+
+
+COMMANDS = {
+    "tain text.txt": ("no command 'tain'", "Did you mean 'train'?", "wenlu --help"),
+    "train text.txt": ("where to? give --out RUN",),
+    "prepare text.txt": ("where to? give --out FOLDER",),
+    "train --out run": ("nothing to train on", "name text files or folders"),
+    "prepare --out data": ("no text", "name files or folders"),
+    "train --resume": ("where to? give --out RUN",),
+    "train --resume --out none": ("none holds no run to resume", "leave out --resume"),
+    "train --resume --out pictures": ("pictures holds no run to resume", "leave out --resume"),
+    "train text.txt --out pictures": ("pictures is not empty and holds no run", "choose another --out"),
+    "prepare text.txt --out pictures": ("pictures exists already", "choose another --out"),
+    "train text.txt --out text.txt": ("cannot write text.txt", "is a file, not a folder", "--out"),
+    "train text.txt --out text.txt/run": ("cannot write text.txt/run", "is a file, not a folder", "--out"),
+    "prepare text.txt --out text.txt/data": ("text.txt is a file, not a folder", "write elsewhere with --out"),
+    "prepare text.txt --out new --tokenizer wordpiece": ("'wordpiece'", "bpe, bpe:N, char, char:N, byte"),
+    "prepare text.txt --out new --tokenizer bpe:x": ("'bpe:x'", "whole number", "bpe:4096"),
+    "prepare text.txt --out new --tokenizer bpe:3": ("at least 257 tokens", "not 3"),
+    "prepare text.txt --out new --tokenizer byte:3": ("'byte:3'", "write byte alone"),
+    "prepare text.txt --out new --tokenizer ./gone": ("'./gone'", "nor an existing folder"),
+    "prepare text.txt --out new --tokenizer pictures": ("no tokenizer at pictures", "tokenizer.json"),
+    "prepare text.txt --out new --validation 1": ("validation must lie in [0, 1), not 1.0",),
+    "prepare text.txt --out new --max-bad 7": ("max-bad must lie in [0, 1], not 7",),
+    "eval run": ("which texts?", "- for stdin"),
+    "eval run text.txt --batch 0": ("batch must be at least 1, not 0",),
+    "eval run text.txt --max-bad 7": ("max-bad must lie in [0, 1], not 7",),
+    "eval run text.txt --device tpu": ("device must be auto, cpu, cuda or cuda:N, not 'tpu'",),
+    "eval pictures text.txt": ("pictures holds no config.json",),
+    "generate pictures": ("pictures holds no config.json", "not a model's folder"),
+    "generate ./gone": ("no model folder at ./gone", "give the folder of a run"),
+    "generate run --temperature nan": ("temperature must be 0 (greedy) or a positive number, not nan",),
+    "generate run --top-p 2": ("top_p must lie in (0, 1]", "not 2.0"),
+    "generate run --top-k -1": ("top_k must be 0 (all tokens)", "not -1"),
+    "generate run --max-tokens 0": ("max_tokens must be at least 1, not 0",),
+    "generate run --samples 0": ("samples must be at least 1, not 0",),
+    "demo --out new --steps 0": ("training.steps must be at least 1, not 0",),
+    "info gone": ("there is nothing at gone", "give a folder that exists"),
+    "info pictures": ("pictures is no run", "give a folder that holds one of them"),
+    "info text.txt": ("text.txt is not a tokenizer that can be read", "copy or download it again"),
+}
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_bad_commands(line, here, capsys):
+    refuse(capsys, line, *COMMANDS[line])
+
+
+SETTINGS = {
+    "--steps -1": ("training.steps must be at least 1, not -1",),
+    "--training.batch 0": ("training.batch must be at least 1, not 0",),
+    "--model.heads 3": ("model.dim (16) must be a multiple of model.heads (3)",),
+    "--model.dropout 2": ("model.dropout must lie in [0, 1), not 2.0",),
+    "--training.micro-batch 9": ("training.micro_batch (9) must not exceed training.batch (2)",),
+    "--training.patience 2 --training.eval-every 0": ("patience needs evaluations", "training.eval_every above 0"),
+    "--optimizer.lr nan": ("optimizer.lr must be at least 0 and finite, not nan",),
+    "--seed 99999999999999999999": ("training.seed must be at most", "not 99999999999999999999"),
+    "--training.threads 100000": ("training.threads must be at most 1024, not 100000",),
+    "--device cuda:99": ("device cuda:99 is not here", "--training.device cpu, or auto"),
+    "--model.context 100000": ("training tokens are too few", "give more text", "--model.context"),
+    "--model.dim 100000": ("training would take about", "GiB are free", "use a smaller model or context"),
+}
+
+
+@pytest.mark.parametrize("flags", SETTINGS)
+def test_bad_settings_of_training(flags, here, capsys):
+    refuse(capsys, ["train", "text.txt", "--out", "runs/new", *TINY, *flags.split()], *SETTINGS[flags])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_gpu_that_is_not_there(here, models, capsys):
+    refuse(
+        capsys, ["train", "text.txt", "--out", "run", *TINY, "--device", "cuda"], "cuda is not here (0 found)", "cpu"
+    )
+    refuse(capsys, f"generate {models}/llama --device cuda", "cuda is not here (0 found)", "cpu")
+
+
+def test_a_text_shorter_than_a_window(here, capsys):
+    words = ("training tokens are too few for windows of 512", "give more text", "--model.context to")
+    message = refuse(capsys, ["train", "short.txt", "--out", "run", *TINY, "--model.context", "512"], *words)
+    fitting = re.search(r"--model.context to (\d+)", message)[1]
+    assert main(["train", "short.txt", "--out", "run", *TINY, "--model.context", fitting]) == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("train text.txt --out run --training.step 3", ("--training.step", "--training.steps")),
+        ("train text.txt --out run --optimizer.name lion", ("'lion'", "muon")),
+        ("prepare text.txt --out new --tokeniser byte", ("--tokeniser", "--tokenizer")),
+        ("generate run --temprature 1", ("--temprature", "--temperature")),
+        ("train text.txt --out run --steps many", ("many", "--training.steps")),
+    ],
+)
+def test_misspelt_flags(line, words, here, capsys):
+    before = tree(here)
+    with pytest.raises(SystemExit) as stopped:
+        main(line.split())
+    said = capsys.readouterr()
+    assert stopped.value.code == 2 and said.out == ""
+    assert all(word in said.err for word in words) and "Traceback" not in said.err
+    assert tree(here) == before
+
+
+def test_the_same_command_can_be_given_again(here, capsys):
+    line = ["train", "later.txt", "--out", "deep/runs/new", *TINY]
+    refuse(capsys, line, "later.txt", "check the path")
+    Path("kept").mkdir()
+    refuse(capsys, ["train", "later.txt", "--out", "kept", *TINY], "later.txt")
+    shutil.copy("text.txt", "later.txt")
+    assert main(line) == 0
+    refuse(capsys, line, "deep/runs/new holds a run already", "--resume", "choose another --out")
+
+
+def test_wrong_ways_to_resume(here, finished, capsys):
+    shutil.copytree(finished / "run", "run")
+    refuse(capsys, "train --resume --out run --steps 99", "begun with training.steps = 3, not 99", "leave that out")
+    refuse(capsys, "train --resume --out run --model lstm", "model.family = 'qwen3', not 'lstm'", "another --out")
+    refuse(capsys, "train text.txt --resume --out run", "data.paths", "text.txt", "leave that out")
+    refuse(capsys, "demo --out run", "run holds a run already", "give another --out")
+    Path("run/wenlu/recipe.json").write_text("{")
+    refuse(capsys, "train --resume --out run", "recipe.json is damaged", "another --out")
+
+
+def test_changed_data_are_refused_on_resume(here, capsys):
+    Path("other.txt").write_text(TEXT * 70)
+    assert main(["prepare", "text.txt", "--out", "data", "--tokenizer", "byte", "--context", "16"]) == 0
+    assert main(["train", "data", "--out", "run", *TINY[:-4], "--training.compile", "off"]) == 0
+    shutil.rmtree("data")
+    refuse(capsys, "train --resume --out run", "data")
+    assert main(["prepare", "other.txt", "--out", "data", "--tokenizer", "byte", "--context", "16"]) == 0
+    refuse(capsys, "train --resume --out run", "the data differ", "restore them", "another --out")
+    shard = Path("data/train/00000.bin")
+    shard.write_bytes(shard.read_bytes()[:-1])
+    refuse(capsys, "train --resume --out run", "data is damaged", "prepare it again")
+
+
+def edited(folder: Path, **changes) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changes))
+
+
+@pytest.fixture
+def llama(here, models):
+    return Path(shutil.copytree(models / "llama", here / "model"))
+
+
+def test_models_that_cannot_be_read(llama, capsys):
+    whole = load_file(llama / "model.safetensors")
+    save_file({k: v for k, v in whole.items() if k != "model.norm.weight"}, llama / "model.safetensors")
+    refuse(capsys, "generate model", "lack model.norm.weight", "folder is incomplete")
+    (llama / "model.safetensors").write_bytes(b"x" * 100)
+    refuse(capsys, "generate model", "model.safetensors is damaged")
+    (llama / "model.safetensors").unlink()
+    refuse(capsys, "generate model", "model holds no model.safetensors")
+    (llama / "pytorch_model.bin").write_bytes(b"x")
+    refuse(capsys, "generate model", "pickle (.bin)", "safe_serialization=True")
+    edited(llama, model_type="mamba")
+    refuse(capsys, "generate model", "model_type 'mamba' is not supported", "Supported: gpt2")
+    (llama / "config.json").write_text("{")
+    refuse(capsys, "generate model", "config.json is damaged")
+
+
+def test_a_rotary_scaling_that_is_not_built(llama, capsys):
+    edited(llama, rope_parameters={"rope_type": "yarn", "factor": 4.0, "rope_theta": 10000.0})
+    refuse(capsys, "generate model", "'yarn' is not supported", "only 'default'")
+    edited(llama, rope_parameters=None, rope_scaling={"type": "linear", "factor": 2.0})
+    refuse(capsys, "eval model text.txt", "'linear' is not supported")
+
+
+def test_a_tokenizer_that_does_not_fit(llama, capsys):
+    learn("bpe", [TEXT * 9], 280).save(llama)
+    refuse(capsys, "generate model --prompt a", "280 ids, but the model only 257", "do not belong together")
+    refuse(capsys, "eval model text.txt", "280 ids, but the model only 257", "do not belong together")
+    (llama / "tokenizer.json").unlink()
+    refuse(capsys, "generate model --prompt a", "holds no tokenizer", "put its tokenizer.json there")
+
+
+def test_prompts_that_cannot_be_continued(here, models, llama, capsys):
+    long = ["generate", models / "gpt2", "--prompt", "x" * 40]
+    refuse(capsys, long, "41 tokens", "this gpt2 reads at most 16", "shorten the prompt")
+    refuse(
+        capsys, ["generate", models / "gpt2", "--prompt", "\udcff"], "lone surrogate U+DCFF", "remove that character"
+    )
+    config = json.loads((llama / "tokenizer_config.json").read_text())
+    bare = {k: v for k, v in config.items() if k not in ("bos_token", "eos_token", "pad_token")}
+    (llama / "tokenizer_config.json").write_text(json.dumps(bare))
+    edited(llama, bos_token_id=None, eos_token_id=None, pad_token_id=None)
+    refuse(capsys, "generate model", "an empty prompt", "give a prompt")
+    refuse(capsys, "eval model text.txt", "bos or eos", "tokenizer_config.json")
+
+
+REFUSALS = {
+    errno.ENOSPC: "the disk is full: free some space, or write elsewhere with --out",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the file system is read-only: write elsewhere with --out",
+    errno.EACCES: "permission denied: write elsewhere with --out",
+}
+
+
+@pytest.mark.parametrize("number", REFUSALS)
+@pytest.mark.parametrize("method", ["mkdir", "write_bytes"])
+@pytest.mark.parametrize("command", ["prepare", "train"])
+def test_a_disk_that_refuses(command, method, number, here, capsys, monkeypatch):
+    ordinary = getattr(Path, method)
+
+    def refused(self, *arguments, **settings):
+        if "new" in str(self):
+            raise OSError(number, os.strerror(number), str(self))
+        return ordinary(self, *arguments, **settings)
+
+    monkeypatch.setattr(Path, method, refused)
+    rest = ["--tokenizer", "byte"] if command == "prepare" else TINY
+    refuse(capsys, [command, "text.txt", "--out", "new", *rest], "cannot write", "new", REFUSALS[number])
+
+
+def on_a_small_disk(script: str, size: str, folder: Path) -> subprocess.CompletedProcess:
+    """Run a script with `small` being a file system of its own, of that size, seen by nobody else."""
+    (folder / "small").mkdir()
+    mount = f"mount -t tmpfs -o size={size} tmpfs small"
+    if not shutil.which("unshare") or subprocess.run(["unshare", "-rm", "sh", "-c", mount], cwd=folder).returncode:
+        pytest.skip("a file system of its own cannot be mounted here")
+    wenlu = f'wenlu() {{ {sys.executable} -W error -m wenlu.cli.main "$@"; }}'
+    line = ["unshare", "-rm", "sh", "-c", f"{mount}\n{wenlu}\n{script}"]
+    return subprocess.run(line, cwd=folder, capture_output=True, text=True)
+
+
+def test_a_full_disk_while_preparing(here):
+    Path("large.txt").write_text(TEXT * 5000)
+    script = "wenlu prepare large.txt --out small/new --tokenizer byte; echo $?; find small"
+    done = on_a_small_disk(script, "128k", here)
+    assert done.stdout.split() == ["2", "small"], done.stderr
+    assert "wenlu: cannot write small/new: the disk is full: free some space" in done.stderr
+    assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
+
+
+CHECKPOINT = pytest.mark.xfail(reason="training/checkpoint.py does not yet write by hub.folder.write_tensors")
+
+
+@pytest.mark.parametrize(("size", "where"), [("128k", "run"), pytest.param("400k", "step-00000003", marks=CHECKPOINT)])
+def test_a_full_disk_while_training_and_how_to_go_on(size, where, here):
+    """First the weights at the run's root do not fit, then its checkpoint."""
+    flags = " ".join([*TINY, "--model.dim", "64", "--validation", "0"])
+    train = f"wenlu train text.txt --out small/run {flags}; echo $?"
+    more = "mount -o remount,size=64m small; wenlu train --resume --out small/run; echo $?"
+    done = on_a_small_disk(f"{train}\n{more}\nfind small -name '*.tmp'", size, here)
+    assert done.stdout.split()[0] == "2", done.stderr
+    assert re.search(rf"^wenlu: cannot write small/\S*{where}: the disk is full: free some", done.stderr, re.MULTILINE)
+    assert "Traceback" not in done.stderr
+    assert done.stdout.split()[-1] == "0" and ".tmp" not in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("line", [["--version"], ["info", "data"]])
+def test_a_full_stdout(line, here):
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    learn("byte", ["x"], None).save("data")
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "wenlu.cli.main", *line]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "wenlu: cannot write the results: the disk is full; free some space, or write elsewhere\n"

@@ -1,0 +1,262 @@
+"""Documents from files: what is read, what is counted, what is refused, and where long texts are cut."""
+
+import gzip
+import io
+import json
+import lzma
+import os
+import re
+import sys
+import threading
+from itertools import chain
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wenlu.base.errors import UserError
+from wenlu.data import sources
+from wenlu.data.sources import SourceCounts, cut_after, read_documents, spooled
+from wenlu.tokenization.tokenizer import Tokenizer
+
+
+def documents(*paths, counts=None, **options):
+    """The whole text of every document."""
+    texts, open_text = [], ""
+    for piece in read_documents(tuple(map(str, paths)), counts, **options):
+        assert piece.document == len(texts)
+        open_text += piece.text
+        if piece.last:
+            texts.append(open_text)
+            open_text = ""
+    assert not open_text
+    return texts
+
+
+def rows(*texts, field="text"):
+    return "".join(json.dumps({field: text}) + "\n" for text in texts)
+
+
+def refusal(*paths, **options):
+    with pytest.raises(UserError) as error:
+        documents(*paths, **options)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("suffix, opener", [("", open), (".gz", gzip.open), (".xz", lzma.open)])
+def test_txt_is_one_document_and_a_row_of_jsonl_is_one(tmp_path, suffix, opener):
+    for name, text in {"a.txt": "一\n\ntwo\n", "b.jsonl": rows("x", "y\n")}.items():
+        with opener(tmp_path / (name + suffix), "wb") as file:
+            file.write(text.encode())
+    counts = SourceCounts()
+    assert documents(tmp_path, counts=counts) == ["一\n\ntwo\n", "x", "y\n"]
+    assert (counts.files, counts.documents, counts.lines, counts.bytes) == (2, 3, 5, 12)
+
+
+def test_folders_are_searched_in_order_and_other_files_counted(tmp_path):
+    for name in ("b.txt", "a/z.txt", "a/b/c.jsonl", ".hidden/x.txt", ".y.txt", "picture.png", "notes.md"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(rows(name) if name.endswith("jsonl") else name)
+    (tmp_path / "gone.txt").symlink_to(tmp_path / "nowhere")
+    counts = SourceCounts()
+    assert documents(tmp_path, counts=counts) == ["a/b/c.jsonl", "a/z.txt", "b.txt"]
+    assert counts.skipped_files == 3
+    assert documents(tmp_path / "notes.md") == ["notes.md"]
+
+
+def test_an_ending_decides_not_a_part_of_the_name(tmp_path):
+    (tmp_path / "about.jsonl.txt").write_text("plain")
+    (tmp_path / "B.JSONL").write_text(rows("row"))
+    assert documents(tmp_path / "about.jsonl.txt", tmp_path / "B.JSONL") == ["plain", "row"]
+
+
+def test_byte_order_mark_and_line_ends(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone\r\ntwo\rthree\n\r\n")
+    (tmp_path / "b.jsonl").write_bytes(b"\xef\xbb\xbf" + rows("x\r\ny\rz", "plain").encode().replace(b"\n", b"\r\n"))
+    counts = SourceCounts()
+    assert documents(tmp_path, counts=counts) == ["one\ntwo\nthree\n\n", "x\ny\nz", "plain"]
+    assert counts.line_ends == 2 and counts.lines == 6
+
+
+BAD_ROWS = {
+    b'{"text": "x"': "no JSON (Expecting ',' delimiter",
+    b"[1]": "no JSON object",
+    b'{"title": "x", "n": 1}': "no text under 'text' (--field may name 'title')",
+    b'{"text": 3}': "no text under 'text'",
+    b'{"text": "\xff"}': "no UTF-8",
+    b'{"text": "\\ud800"}': "a lone surrogate",
+    b'{"text": "\xed\xa0\x80"}': "a lone surrogate",
+    b"[" * 100_000: "no JSON",
+}
+
+
+@pytest.mark.parametrize("line", BAD_ROWS, ids=lambda line: repr(line[:20]))
+def test_bad_rows_are_counted_or_refused(tmp_path, line):
+    file = tmp_path / "a.jsonl"
+    file.write_bytes(rows("good").encode() * 6 + line + b"\n\n" + rows("").encode())
+    counts = SourceCounts()
+    assert documents(file, counts=counts, max_bad=0.2) == ["good"] * 6
+    assert (counts.lines, counts.bad_lines, counts.empty) == (9, 1, 1)
+    assert counts.examples[0].startswith(f"{file}:7: {BAD_ROWS[line]}")
+    message = refusal(file)
+    assert message.startswith(f"1 of 9 lines are bad, more than 1.00%, the first at {file}:7: {BAD_ROWS[line]}")
+    allowed = re.search(r"mend the file, or allow more with --max-bad (0\.\d\d)$", message)
+    assert documents(file, max_bad=float(allowed[1])) == ["good"] * 6
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_bad_lines_of_txt_are_left_out(tmp_path, end):
+    file = tmp_path / "a.txt"
+    file.write_bytes((b"good" + end) * 150 + "天气".encode("gb18030") + end + b"end")
+    counts = SourceCounts()
+    assert documents(file, counts=counts) == ["good\n" * 150 + "end"]
+    assert (counts.lines, counts.bad_lines) == (152, 1)
+    assert f"{file}:151: no UTF-8 (byte 0xcc; another encoding? iconv -f GB18030 -t UTF-8" in refusal(file, max_bad=0.0)
+
+
+def test_the_limit_is_each_files_own_and_its_first_bad_line_is_named(tmp_path):
+    (tmp_path / "a.jsonl").write_text((rows("good") * 99 + "bad\n") * 30)
+    (tmp_path / "b.jsonl").write_text(rows("good") + "bad\n")
+    counts = SourceCounts()
+    assert len(documents(tmp_path / "a.jsonl", counts=counts)) == 2970
+    assert counts.bad_lines == 30 and len(counts.examples) == 20
+    assert f"1 of 2 lines are bad, more than 1.00%, the first at {tmp_path / 'b.jsonl'}:2: no JSON" in refusal(tmp_path)
+    (tmp_path / "c.jsonl").write_text("bad\n")
+    assert "holds no text: its lines are bad" in refusal(tmp_path / "c.jsonl", max_bad=1.0)
+
+
+def test_what_is_no_text_is_refused(tmp_path):
+    (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "blank.jsonl").write_text("\n\n" + rows(""))
+    (tmp_path / "nul.txt").write_bytes(bytes(range(256)) + bytes(500))
+    (tmp_path / "noise").write_bytes(bytes(range(128, 256)) * 9)
+    (tmp_path / "wide.txt").write_text("wide", encoding="utf-16")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "a.png").write_text("x")
+    assert refusal(tmp_path / "none.txt") == f"no file or folder {tmp_path / 'none.txt'}: check the path"
+    assert "empty.txt is empty: it holds no text" in refusal(tmp_path / "empty.txt")
+    assert "blank.jsonl is empty: it holds no text" in refusal(tmp_path / "blank.jsonl")
+    assert "nul.txt is a binary file, not text: name txt or jsonl files" in refusal(tmp_path / "nul.txt")
+    assert "1 of 1 lines are bad" in refusal(tmp_path / "noise")
+    assert "wide.txt is UTF-16: convert it first, for example by iconv" in refusal(tmp_path / "wide.txt")
+    assert "folder holds no text: it has no file ending in .txt, .jsonl" in refusal(tmp_path / "folder")
+
+
+@pytest.mark.parametrize("suffix, pack", [(".gz", gzip.compress), (".xz", lzma.compress)])
+@pytest.mark.parametrize("kind", [".txt", ".jsonl"])
+def test_damaged_archives_are_refused(tmp_path, suffix, pack, kind):
+    file, whole = tmp_path / f"a{kind}{suffix}", pack(rows(*map(str, range(999))).encode())
+    file.write_bytes(whole[:-20])
+    assert f"{file} is damaged or cut short" in refusal(file) and "fetch it again" in refusal(file)
+    file.write_bytes(b"no archive at all")
+    assert f"{file} is damaged or cut short" in refusal(file)
+
+
+def test_what_may_not_be_read_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text("x")
+
+    def deny(*_):
+        raise PermissionError(13, "Permission denied", str(tmp_path / "inner"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("builtins.open", deny)
+        assert refusal(tmp_path / "a.txt") == f"{tmp_path / 'a.txt'} may not be read: change its permissions"
+    monkeypatch.setattr(sources.os, "scandir", deny)
+    assert f"{tmp_path / 'inner'} may not be read (Permission denied): change its permissions" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "given, expected",
+    [
+        ("plain\ntext\n", ["plain\ntext\n"]),
+        (rows("a", "b"), ["a", "b"]),
+        ("\ufeff" + rows("a"), ["a"]),
+        ("{curly} text\n", ["{curly} text\n"]),
+        ("[1, 2]\n", ["[1, 2]\n"]),
+    ],
+)
+def test_standard_input_is_jsonl_where_its_first_line_is_an_object(monkeypatch, given, expected):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given.encode())))
+    with spooled(("-",)) as paths:
+        assert documents(*paths) == documents(*paths) == expected
+    assert not os.path.exists(paths[0])
+
+
+def test_standard_input_is_named_in_errors(monkeypatch):
+    for text, message in ((b"", "stdin is empty"), (b'{"text": "a"}\nbad\n', "the first at stdin:2: no JSON")):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
+        with pytest.raises(UserError, match=message), spooled(("-",)) as paths:
+            documents(*paths)
+
+
+def test_a_pipe_can_be_read_again(tmp_path):
+    pipe = str(tmp_path / "pipe")
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=Path(pipe).write_text, args=("from a pipe",))
+    writer.start()
+    with spooled((pipe,)) as paths:
+        assert documents(*paths) == documents(*paths) == ["from a pipe"]
+    writer.join()
+
+
+LINES = {
+    "words": ("the end\n" * 20_000, lambda text: text[-1].isalnum()),
+    "Chinese": ("这是一句话。\n" * 30_000, lambda text: text[-1] == "。"),
+    "one line": ("word " * 120_000, lambda text: text[-1] == "d"),
+    "no space": ("字" * 600_000, lambda text: len(text) == 1 << 19),
+    "long first line": ("x" * 200_000 + "\n" + "short\n" * 25_000, lambda text: text[-1].isalnum()),
+    "carriage returns": ("line\r" * 30_000, lambda text: text[-1].isalnum()),
+}
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_a_long_text_comes_in_pieces(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(sources, "CHUNK", 1 << 16)
+    monkeypatch.setattr(sources, "LONGEST", 1 << 19)
+    text, ends_well = LINES[name]
+    (tmp_path / "a.txt").write_bytes(text.encode())
+    counts = SourceCounts()
+    pieces = list(read_documents((str(tmp_path / "a.txt"),), counts))
+    assert "".join(p.text for p in pieces) == text.replace("\r", "\n")
+    assert [p.last for p in pieces] == [False] * (len(pieces) - 1) + [True] and len(pieces) > 1
+    assert all(ends_well(p.text) and len(p.text) <= sources.LONGEST for p in pieces[:-1])
+    assert counts.documents == 1 and counts.bytes == len(text.encode())
+
+
+TEXTS = st.text(st.sampled_from("ab 1é天。.,'s\n\n\n\t\u00a0\u3000_\U0001f600"), max_size=120)
+
+
+def pieces_of(text, size):
+    while len(text) > size and (cut := cut_after(text, size)):
+        yield text[:cut]
+        text = text[cut:]
+    yield text
+
+
+@pytest.mark.data
+@settings(max_examples=400, deadline=None)
+@given(text=TEXTS, size=st.integers(1, 30))
+def test_pieces_are_encoded_as_the_whole(data_dir, text, size):
+    tokenizer = _gpt2(data_dir)
+    pieces = list(pieces_of(text, size))
+    assert "".join(pieces) == text
+    assert list(chain(*tokenizer.encode_batch(pieces))) == tokenizer.encode(text)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("novel", ["english/Austen_Emma.txt.xz", "chinese/红楼梦.txt.xz"])
+def test_pieces_of_a_novel_are_encoded_as_the_whole(data_dir, novel):
+    tokenizer = _gpt2(data_dir)
+    text = "".join(documents(data_dir / novel))[:150_000]
+    pieces = list(pieces_of(text, 1000))
+    assert len(pieces) > 30 and list(chain(*tokenizer.encode_batch(pieces))) == tokenizer.encode(text)
+
+
+LOADED = {}
+
+
+def _gpt2(data_dir):
+    if "gpt2" not in LOADED:
+        LOADED["gpt2"] = Tokenizer.load(data_dir / "tokenizers" / "gpt2")
+    return LOADED["gpt2"]

@@ -1,0 +1,138 @@
+"""What a folder may not get away with: every tensor and setting that would make another model is refused by name."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
+
+from wenlu.base.errors import UserError
+from wenlu.hub.configuration import from_json, to_json
+from wenlu.hub.folder import load
+from wenlu.models.config import ModelConfig
+
+LLAMA = LlamaConfig(
+    vocab_size=40,
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=1,
+    num_attention_heads=4,
+    max_position_embeddings=32,
+    tie_word_embeddings=False,
+)
+BODY = to_json(ModelConfig(family="llama", dim=32, layers=1, heads=4, ffn=48, context=32, vocab=40, tied=False))
+QWEN3 = to_json(ModelConfig(family="qwen3", dim=32, layers=1, heads=4, vocab=40))
+Q, K = (f"model.layers.0.self_attn.{x}_proj.weight" for x in "qk")
+GATE, UP = (f"model.layers.0.mlp.{x}_proj.weight" for x in ("gate", "up"))
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("llama")
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(LLAMA).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(original, tmp_path):
+    return shutil.copytree(original, tmp_path / "copy")
+
+
+def rewritten(folder, change):
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file({name: t.contiguous() for name, t in tensors.items()}, folder / "model.safetensors")
+
+
+@pytest.mark.parametrize(("first", "second", "rows"), [(Q, K, 32), (GATE, UP, 48)])
+def test_stacked_parts_of_wrong_shapes_whose_sum_is_right(folder, first, second, rows):
+    def shift(tensors):
+        whole = torch.cat((tensors[first], tensors[second]))
+        tensors[first], tensors[second] = whole[: rows - 8].clone(), whole[rows - 8 :].clone()
+
+    rewritten(folder, shift)
+    with pytest.raises(UserError, match=rf"{first} has shape \[{rows - 8}, 32\].*asks for \[{rows}, 32\]"):
+        load(folder)
+
+
+def test_a_missing_head(folder):
+    rewritten(folder, lambda tensors: tensors.pop("lm_head.weight"))
+    with pytest.raises(UserError, match=r"the weights lack lm_head\.weight"):
+        load(folder)
+
+
+def test_a_head_that_the_configuration_denies(folder):
+    body = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**body, "tie_word_embeddings": True}))
+    with pytest.raises(UserError, match=r"lm_head\.weight differs from model\.embed_tokens\.weight.*set tie_word"):
+        load(folder)
+    rewritten(folder, lambda t: t.update({"lm_head.weight": t["model.embed_tokens.weight"].clone()}))
+    assert load(folder)[0].config.tied
+
+
+def test_whole_numbers_are_no_weights(folder):
+    rewritten(folder, lambda tensors: tensors.update({Q: tensors[Q].to(torch.int8)}))
+    with pytest.raises(UserError, match=r"q_proj\.weight is stored as int8, perhaps quantised: take the weights in"):
+        load(folder)
+
+
+def test_spoilt_weights_are_named_as_the_file_names_them(folder):
+    rewritten(folder, lambda tensors: tensors[UP].view(-1)[:1].fill_(float("nan")))
+    with pytest.raises(UserError, match=r"model\.layers\.0\.mlp\.up_proj\.weight holds NaN or infinity"):
+        load(folder)
+
+
+@pytest.mark.parametrize("text", ["{", "{}", '{"weight_map": 3}', "[]"])
+def test_a_damaged_index(folder, text):
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(UserError, match=r"index\.json is damaged"):
+        load(folder)
+
+
+def test_an_index_cannot_reach_outside_its_folder(folder):
+    (folder / "model.safetensors").rename(folder.parent / "other.safetensors")
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "../other.safetensors"}}')
+    with pytest.raises(UserError, match=r"names other\.safetensors, which is not in"):
+        load(folder)
+
+
+def test_one_whole_file_goes_before_an_index_left_over(folder):
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "gone.safetensors"}}')
+    load(folder)
+
+
+def test_precision(folder):
+    assert next(load(folder)[0].parameters()).dtype == torch.float32
+    assert next(load(folder, dtype=torch.bfloat16)[0].parameters()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ([], "c.json must hold a JSON object, not a list"),
+        ({**BODY, "hidden_size": "32"}, "c.json: hidden_size must be of type int, not '32'"),
+        ({**BODY, "vocab_size": True}, "c.json: vocab_size must be of type int, not True"),
+        ({**BODY, "rope_parameters": None, "rope_theta": "1e6"}, "rope_theta must be of type float, not '1e6'"),
+        ({**BODY, "num_hidden_layers": None}, "c.json lacks num_hidden_layers"),
+        ({**BODY, "intermediate_size": None}, "c.json lacks intermediate_size"),
+        ({**BODY, "quantization_config": {"quant_method": "gptq"}}, "quantization_config is not supported"),
+        ({**BODY, "rope_scaling": {"type": "linear", "factor": 2.0}}, "scaling of type 'linear' is not supported"),
+        ({**BODY, "rope_parameters": {"full_attention": {}}}, "rope_parameters of this form is not supported"),
+        ({**BODY, "partial_rotary_factor": 0.5}, "partial_rotary_factor is not supported"),
+        ({**QWEN3, "use_sliding_window": True}, "use_sliding_window = True is not supported"),
+        ({**QWEN3, "layer_types": ["sliding_attention"]}, "layer_types holds 'sliding_attention'"),
+    ],
+)
+def test_refused_settings(body, message):
+    with pytest.raises(UserError, match=message):
+        from_json(body, "c.json")
+
+
+def test_second_names_of_activations():
+    assert from_json({**BODY, "hidden_act": "swish"}, "c.json").activation == "silu"
+    gpt2 = {**GPT2Config(vocab_size=40).to_dict(), "activation_function": "gelu_pytorch_tanh"}
+    assert from_json(gpt2, "c.json").activation == "gelu_new"

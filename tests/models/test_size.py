@@ -1,0 +1,55 @@
+"""Predicted memory against the peak that a process of its own reaches."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+CHILD = """
+import json, sys
+import torch
+import torch.nn.functional as F
+from wenlu.models.build import build
+from wenlu.models.config import ModelConfig
+from wenlu.models.size import training_bytes
+
+def read(key):
+    return 1024 * next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(key))
+
+def train(config, batch, seq):
+    model = build(config, 0).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    for _ in range(2):
+        ids = torch.randint(config.vocab, (batch, seq))
+        F.cross_entropy(model(ids).flatten(0, 1), ids.flatten()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+torch.set_num_threads(1)
+shape, batch, seq = json.loads(sys.argv[1])
+config = ModelConfig(**shape, context=seq, vocab=512)
+train(ModelConfig(**{**shape, "dim": 32, "layers": 1}, context=16, vocab=50), 2, 16)
+before = read("VmRSS")
+open("/proc/self/clear_refs", "w").write("5")
+train(config, batch, seq)
+print(training_bytes(config, batch, seq, "sgd")["total"] / (read("VmHWM") - before))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"family": "gpt2", "dim": 192, "layers": 4, "heads": 4},
+        pytest.param({"family": "gpt2", "dim": 192, "layers": 4, "heads": 4, "dropout": 0.1}, marks=pytest.mark.slow),
+        pytest.param({"family": "qwen3", "dim": 192, "layers": 4, "heads": 4}, marks=pytest.mark.slow),
+        {"family": "qwen3", "dim": 192, "layers": 4, "heads": 4, "dropout": 0.1},
+        pytest.param({"family": "lstm", "dim": 256, "layers": 2}, marks=pytest.mark.slow),
+    ],
+    ids=lambda s: f"{s['family']}-{s.get('dropout', 0)}",
+)
+def test_the_prediction_is_near_the_peak(shape):
+    command = [sys.executable, "-c", CHILD, json.dumps([shape, 8, 256])]
+    ratio = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert 0.75 < ratio < 1.4, ratio

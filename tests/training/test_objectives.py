@@ -1,0 +1,98 @@
+"""Losses: in chunks as at once, batches in parts as whole."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import wenlu.training.objectives as objectives
+from wenlu.models.build import build
+from wenlu.models.config import ModelConfig
+from wenlu.training.objectives import causal
+
+FORMS = [("lstm", True), ("lstm", False), ("gpt2", True), ("llama", True), ("qwen3", True), ("qwen3", False)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """What is as small as here is faster without company."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def model_and_windows(family: str, tied: bool, dtype: torch.dtype = torch.float32):
+    config = ModelConfig(family, dim=16, layers=2, heads=2, kv_heads=0, context=12, vocab=37, tied=tied)
+    model = build(config, 0)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return model.to(dtype), torch.randint(37, (5, 13), generator=generator)
+
+
+def gradients(model, loss) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    loss.backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters()}
+
+
+@pytest.mark.parametrize(("family", "tied"), FORMS)
+def test_the_loss_is_the_summed_cross_entropy(family, tied):
+    model, windows = model_and_windows(family, tied)
+    loss, count = causal(model, windows)
+    assert count == 5 * 12
+    wanted = -model(windows[:, :-1]).log_softmax(-1).gather(2, windows[:, 1:, None]).sum()
+    assert torch.allclose(loss, wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("family", "tied"), FORMS)
+@pytest.mark.parametrize("rows", [1, 7, 20, 59])
+def test_chunked_is_whole(family, tied, rows, monkeypatch):
+    model, windows = model_and_windows(family, tied)
+    whole, _ = causal(model, windows)
+    expected = gradients(model, whole)
+    monkeypatch.setattr(objectives, "WHOLE_LOGITS", rows * 37)
+    chunked, _ = causal(model, windows)
+    assert chunked.grad_fn.name().startswith("_ChunkedLoss")
+    assert abs(float(chunked.detach()) / float(whole.detach()) - 1) < 1e-5
+    for name, gradient in gradients(model, chunked).items():
+        assert torch.allclose(gradient, expected[name], rtol=1e-5, atol=1e-5 * float(expected[name].abs().max())), name
+
+
+def test_a_chunked_loss_may_be_scaled_and_needs_no_gradients(monkeypatch):
+    model, windows = model_and_windows("qwen3", False)
+    expected = gradients(model, causal(model, windows)[0] / 60)
+    monkeypatch.setattr(objectives, "WHOLE_LOGITS", 8 * 37)
+    for name, gradient in gradients(model, causal(model, windows)[0] / 60).items():
+        assert torch.allclose(gradient, expected[name], rtol=1e-5, atol=1e-7), name
+    with torch.no_grad():
+        assert not causal(model, windows)[0].requires_grad
+
+
+def test_a_chunk_never_makes_all_logits(monkeypatch):
+    model, windows = model_and_windows("qwen3", True)
+    heights, head = [], model.head
+    model.head = lambda hidden: (heights.append(len(hidden)), head(hidden))[1]
+    monkeypatch.setattr(objectives, "WHOLE_LOGITS", 8 * 37)
+    causal(model, windows)
+    assert max(heights) == 8 and sum(heights) == 60
+
+
+@pytest.mark.parametrize(("family", "tied"), FORMS)
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_accumulated_is_whole(family, tied, size):
+    """To 1e-6 of each gradient's largest entry, in f64, so that only a wrong sum can differ."""
+    model, windows = model_and_windows(family, tied, torch.float64)
+    logits = model(windows[:, :-1]).flatten(0, 1)
+    expected = gradients(model, F.cross_entropy(logits, windows[:, 1:].flatten()))
+    model.zero_grad()
+    total = 0
+    for part in windows.split(size):
+        loss, count = causal(model, part)
+        loss.backward()
+        total += count
+    assert total == 60
+    for name, parameter in model.named_parameters():
+        bound = 1e-6 * float(expected[name].abs().max()) + 1e-12
+        assert float((parameter.grad / total - expected[name]).abs().max()) <= bound, name
