@@ -22,7 +22,7 @@ RECIPE = HERE / "time_to_loss.toml"
 LONG_RECIPE = HERE / "time_to_loss_long.toml"
 
 
-def contest(name: str, path: Path, seeds: int, long_seeds: int) -> dict:
+def contest(name: str, path: Path, seeds: int) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         sides = Contest(read(path), Path(folder), Peer("nanogpt_form.py", NanoGPT, CONTEXT))
         peer = [sides.peer(seed) for seed in range(seeds)]
@@ -32,7 +32,7 @@ def contest(name: str, path: Path, seeds: int, long_seeds: int) -> dict:
         print(f"  ours: {pace[0]:.2f} s before the first step, {1e3 * pace[1]:.2f} ms a step", flush=True)
         reached, tried = sides.smallest_budget(RECIPE, pace, goal, peer_seconds, seeds)
         long_pace = sides.pace(LONG_RECIPE)
-        long = [sides.ours(LONG_RECIPE, steps_for(peer_seconds, long_pace), seed) for seed in range(long_seeds)]
+        long = [sides.ours(LONG_RECIPE, steps_for(peer_seconds, long_pace), seed) for seed in range(3)]
         in_peers_time = statistics.median(run["loss"] for run in long)
         print(f"  in the peer's time: {in_peers_time:.4f}, {max(r['seconds'] for r in long):.1f} s", flush=True)
     if reached:
@@ -55,12 +55,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=record.data_folder())
     parser.add_argument("--corpus", choices=CORPORA, action="append")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--long-seeds", type=int, default=3)
+    parser.add_argument("--novel-seeds", type=int, default=3)
     options = parser.parse_args()
-    names = options.corpus or list(CORPORA)
-    results = [contest(n, options.data / CORPORA[n], options.seeds, options.long_seeds) for n in names]
     recipes = {p.name: p.read_text() for p in (RECIPE, LONG_RECIPE)}
-    record.keep("time_to_loss", {"results": results, "recipes": recipes})
+    results = []
+    for name in options.corpus or CORPORA:
+        seeds = options.seeds if name == "tinyshakespeare" else options.novel_seeds
+        results.append(contest(name, options.data / CORPORA[name], seeds))
+        record.keep("time_to_loss", {"results": results, "recipes": recipes})
 
 
 if __name__ == "__main__":

@@ -401,10 +401,7 @@ def test_a_full_disk_while_preparing(here):
     assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
 
 
-CHECKPOINT = pytest.mark.xfail(reason="training/checkpoint.py does not yet write by hub.folder.write_tensors")
-
-
-@pytest.mark.parametrize(("size", "where"), [("128k", "run"), pytest.param("400k", "step-00000003", marks=CHECKPOINT)])
+@pytest.mark.parametrize(("size", "where"), [("128k", "run"), ("400k", "step-00000003")])
 def test_a_full_disk_while_training_and_how_to_go_on(size, where, here):
     """First the weights at the run's root do not fit, then its checkpoint."""
     flags = " ".join([*TINY, "--model.dim", "64", "--validation", "0"])

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from wenlu.base.errors import UserError
 from wenlu.base.files import verify_folder, whole_folder
+from wenlu.hub.folder import write_tensors
 
 _NAME = re.compile(r"step-(\d+)")
 
@@ -49,9 +50,8 @@ def save_checkpoint(folder: Path, progress: Progress, tensors: dict[str, dict[st
     path = folder / f"step-{progress.step:08d}"
     with whole_folder(path, replace=True) as temporary:
         for group, members in tensors.items():
-            save_file(
-                {name: t.detach().cpu().contiguous() for name, t in members.items()}, temporary / f"{group}.safetensors"
-            )
+            tensors_now = {name: t.detach().cpu().contiguous() for name, t in members.items()}
+            write_tensors(tensors_now, temporary / f"{group}.safetensors")
         (temporary / "progress.json").write_text(json.dumps(asdict(progress), indent=1))
     found = list_checkpoints(folder)
     newest = found.index(path) + 1
