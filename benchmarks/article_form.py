@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from nanogpt_form import encode
 
-CONTEXT, BATCH, DIM, LAYERS, RATE = 64, 32, 128, 2, 1e-3
+CONTEXT, BATCH, DIM, LAYERS, RATE = 64, 32, 128, 1, 1e-3
 
 
 class LanguageModel(nn.Module):
