@@ -32,7 +32,8 @@ def contest(name: str, path: Path, seeds: int) -> dict:
         print(f"  ours: {pace[0]:.2f} s before the first step, {1e3 * pace[1]:.2f} ms a step", flush=True)
         reached, tried = sides.smallest_budget(RECIPE, pace, goal, peer_seconds, seeds)
         long_pace = sides.pace(LONG_RECIPE)
-        long = [sides.ours(LONG_RECIPE, steps_for(peer_seconds, long_pace), seed) for seed in range(3 if seeds > 3 else 1)]
+        steps = steps_for(peer_seconds, long_pace)
+        long = [sides.ours(LONG_RECIPE, steps, seed) for seed in range(3 if seeds > 3 else 1)]
         in_peers_time = statistics.median(run["loss"] for run in long)
         print(f"  in the peer's time: {in_peers_time:.4f}, {max(r['seconds'] for r in long):.1f} s", flush=True)
     if reached:

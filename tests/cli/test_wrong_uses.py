@@ -223,7 +223,7 @@ SETTINGS = {
     "--optimizer.lr nan": ("optimizer.lr must be at least 0 and finite, not nan",),
     "--seed 99999999999999999999": ("training.seed must be at most", "not 99999999999999999999"),
     "--training.threads 100000": ("training.threads must be at most 1024, not 100000",),
-    "--device cuda:99": ("device cuda:99 is not here", "--training.device cpu, or auto"),
+    "--device cuda:99": ("device cuda:99 is not here", "--device cpu, or auto"),
     "--model.context 100000": ("training tokens are too few", "give more text", "--model.context"),
     "--model.dim 100000": ("training would take about", "GiB are free", "use a smaller model or context"),
 }

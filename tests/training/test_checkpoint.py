@@ -140,7 +140,7 @@ def test_another_version_is_refused(tmp_path):
         load_checkpoint(path)
 
 
-@pytest.mark.parametrize("where", ["save_file", "write_manifest", "replace"])
+@pytest.mark.parametrize("where", ["write_tensors", "write_manifest", "replace"])
 def test_a_kill_while_saving_leaves_what_was_there(where, tmp_path, monkeypatch):
     """Before its first byte, its manifest, its rename; what a real kill leaves besides is swept up by the next save."""
     save(tmp_path, 2)
@@ -149,8 +149,8 @@ def test_a_kill_while_saving_leaves_what_was_there(where, tmp_path, monkeypatch)
         raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        if where == "save_file":
-            patch.setattr("wenlu.training.checkpoint.save_file", stop)
+        if where == "write_tensors":
+            patch.setattr("wenlu.training.checkpoint.write_tensors", stop)
         else:
             patch.setattr(files if where == "write_manifest" else files.os, where, stop)
         save(tmp_path, 4)

@@ -19,9 +19,7 @@ def pick_device(name: str = "auto") -> torch.device:
     if name.startswith("cuda"):
         index = int(name[5:] or 0) if name[5:].isdigit() or name == "cuda" else -1
         if not 0 <= index < torch.cuda.device_count():
-            raise UserError(
-                f"device {name} is not here ({torch.cuda.device_count()} found): use --training.device cpu, or auto"
-            )
+            raise UserError(f"device {name} is not here ({torch.cuda.device_count()} found): use --device cpu, or auto")
     return torch.device(name)
 
 

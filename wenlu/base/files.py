@@ -16,6 +16,7 @@ MANIFEST = "manifest.json"
 _REASONS = {
     errno.ENOSPC: "the disk is full: free some space, or write elsewhere with --out",
     errno.EDQUOT: "the disk quota is used up: free some space, or write elsewhere with --out",
+    errno.EFBIG: "the file would exceed what the file system or a limit (ulimit -f) allows: write elsewhere with --out",
     errno.EROFS: "the file system is read-only: write elsewhere with --out",
     errno.EACCES: "permission denied: write elsewhere with --out, or change the folder's permissions",
     errno.EPERM: "not permitted: write elsewhere with --out, or change the folder's permissions",

@@ -1,7 +1,7 @@
 """Normalisation and the gated unit: the formulas, each with a backward pass that touches memory few times.
 
 Small models on a processor are bound by passes over memory and by the number of operators, not by arithmetic; autograd
-would derive five to ten operators from each of these. Under torch.compile and on a GPU, torch's own forms are as fast.
+would derive five to ten operators from each of these. Under torch.compile and on a GPU, torch's own forms are used.
 """
 
 from __future__ import annotations
