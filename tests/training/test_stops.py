@@ -173,7 +173,7 @@ def test_several_processes_are_refused(data, tmp_path, monkeypatch):
     ("device", "message"),
     [
         ("tpu", r"device must be auto, cpu, cuda or cuda:N, not 'tpu'"),
-        ("cuda:99", r"device cuda:99 is not here \(\d+ found\): use --training\.device cpu, or auto"),
+        ("cuda:99", r"device cuda:99 is not here \(\d+ found\): use --device cpu, or auto"),
         ("cuda:x", r"device cuda:x is not here"),
     ],
 )
