@@ -24,7 +24,7 @@ from wenlu.hub.folder import load
 from nanogpt_form import encode
 
 HERE = Path(__file__).parent
-GRID = [5 * 1.25**k for k in range(16)]
+GRID = [5 * 1.25**k for k in range(-3, 16)]
 """Budgets in seconds."""
 CORPORA = {
     "tinyshakespeare": "english/tinyshakespeare.txt",
@@ -93,28 +93,92 @@ class Contest:
         scores = [score(model, ids, len(self.held_out), c) for c in (model.config.context, 64)]
         return {"seconds": seconds, "loss": scores[0], "loss_64": scores[1], "seed": seed, "steps": steps}
 
-    def pace(self, recipe: Path) -> tuple[float, float]:
-        """Seconds before the first step, and of one step, on this machine now: medians of short runs thrown away."""
-        few, many = 20, 120
+    def pace(self, recipe: Path) -> "Pace":
+        """The pace on this machine now, from the medians of short runs that are thrown away."""
+        few, many = 20, 220
         first = statistics.median(self.ours(recipe, few, 999)["seconds"] for _ in range(3))
         second = statistics.median(self.ours(recipe, many, 999)["seconds"] for _ in range(3))
         step = (second - first) / (many - few)
-        return first - few * step, step
+        return Pace(first - few * step, step)
 
-    def smallest_budget(self, recipe: Path, pace: tuple[float, float], goal: float, longest: float, seeds: int):
-        """(the smallest budget of the grid whose median loss reaches `goal` in time, or None; all that was tried)."""
-        tried = []
-        for budget in GRID:
-            if pace[0] + 20 * pace[1] > budget or budget > longest:
-                continue
-            runs = [self.ours(recipe, steps_for(budget, pace), seed) for seed in range(seeds)]
-            loss, seconds = (statistics.median(run[key] for run in runs) for key in ("loss", "seconds"))
-            slowest = max(run["seconds"] for run in runs)
-            tried.append({"budget": budget, "loss": loss, "seconds": seconds, "slowest": slowest, "runs": runs})
-            print(f"  budget {budget:.2f} s: {loss:.4f} in {seconds:.2f} s (slowest {slowest:.2f})", flush=True)
-            if loss <= goal and seconds <= budget:
-                return budget, tried
-        return None, tried
+    def within(self, recipe: Path, budget: float, pace: "Pace", seed: int) -> dict:
+        """One run of ours planned to end within `budget` seconds; the pace learns from how long it took."""
+        run = {"budget": budget, **self.ours(recipe, pace.steps(budget), seed)}
+        pace.learn(run["seconds"], run["steps"])
+        return run
+
+
+@dataclass
+class Pace:
+    """Seconds before the first step, and of one step: what a run of so many seconds is planned by."""
+
+    start: float
+    step: float
+    before: float = 0.0
+    """Seconds of a step in the run before the last."""
+
+    def steps(self, budget: float) -> int:
+        """As many steps as fit into 97.5 % of a budget at the slower of the last two paces: the machine is noisy."""
+        return max(1, math.floor((0.975 * budget - self.start) / max(self.step, self.before)))
+
+    def learn(self, seconds: float, steps: int) -> None:
+        self.before, self.step = self.step, max(1e-4, (seconds - self.start) / steps)
+
+
+def smallest(runs: dict[float, list[dict]], goal: float) -> float | None:
+    """The smallest budget whose median loss reaches `goal` in a median time within it."""
+    for budget, tried in sorted(runs.items()):
+        loss, seconds = (statistics.median(run[key] for run in tried) for key in ("loss", "seconds"))
+        slowest = max(run["seconds"] for run in tried)
+        print(f"  budget {budget:.2f} s: {loss:.4f} in {seconds:.2f} s (slowest {slowest:.2f})", flush=True)
+        if loss <= goal and seconds <= budget:
+            return budget
+    return None
+
+
+def alternate(
+    sides: Contest, recipe: Path, seeds: int, tried_at_once: int = 4, also: Callable[[int, dict], None] | None = None
+) -> dict:
+    """Peer and ours by turns, seed by seed, at the first budgets of the grid; then larger ones until the loss is met.
+
+    `also(seed, peer)` runs at the end of each seed's turn.
+    """
+    pace = sides.pace(recipe)
+    print(f"  ours: {pace.start:.2f} s before the first step, {1e3 * pace.step:.2f} ms a step", flush=True)
+    first_pace = vars(pace).copy()
+    grid = [budget for budget in GRID if budget > pace.start + 20 * pace.step]
+    peer, runs = [], {budget: [] for budget in grid[:tried_at_once]}
+    for seed in range(seeds):
+        peer.append(sides.peer(seed))
+        for budget in runs:
+            runs[budget].append(sides.within(recipe, budget, pace, seed))
+        if also:
+            also(seed, peer[-1])
+        print(f"  seed {seed}: peer {peer[-1]['loss']:.4f} in {peer[-1]['seconds']:.1f} s", flush=True)
+    goal, peer_seconds = (statistics.median(run[key] for run in peer) for key in ("loss", "seconds"))
+    print(f"  peer {goal:.4f} nats/char in {peer_seconds:.1f} s (median of {seeds})", flush=True)
+    reached = smallest(runs, goal)
+    for budget in grid[tried_at_once:]:
+        if reached or budget > peer_seconds:
+            break
+        runs[budget] = [sides.within(recipe, budget, pace, seed) for seed in range(seeds)]
+        reached = smallest({budget: runs[budget]}, goal)
+    ratio = peer_seconds / reached if reached else None
+    print(f"  reached in {reached} s, ratio {ratio}", flush=True)
+    return {
+        "peer": peer,
+        "peer_loss": goal,
+        "peer_loss_64": statistics.median(run["loss_64"] for run in peer),
+        "peer_seconds": peer_seconds,
+        "pace": first_pace,
+        "budgets": [{"budget": budget, "runs": tried, **_medians(tried)} for budget, tried in runs.items()],
+        "reached_budget": reached,
+        "ratio": ratio,
+    }
+
+
+def _medians(runs: list[dict]) -> dict[str, float]:
+    return {key: statistics.median(run[key] for run in runs) for key in ("loss", "loss_64", "seconds")}
 
 
 @torch.no_grad()
@@ -129,8 +193,3 @@ def score(model: torch.nn.Module, ids: torch.Tensor, characters: int, context: i
         for a, b in zip(x.split(batch), y.split(batch), strict=True):
             nats += float(F.cross_entropy(model(a).flatten(0, 1), b.flatten(), reduction="sum"))
     return nats / characters
-
-
-def steps_for(budget: float, pace: tuple[float, float]) -> int:
-    """As many steps as fit into 96 % of a budget."""
-    return max(1, math.floor((0.96 * budget - pace[0]) / pace[1]))

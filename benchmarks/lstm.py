@@ -7,13 +7,12 @@ smallest budget on the grid whose median loss over the seeds reaches the peer's 
 """
 
 import argparse
-import statistics
 import tempfile
 from pathlib import Path
 
 import record
 from article_form import CONTEXT, LanguageModel
-from contest import CORPORA, HERE, Contest, Peer, read
+from contest import CORPORA, HERE, Contest, Peer, alternate, read
 
 RECIPE = HERE / "lstm.toml"
 
@@ -26,17 +25,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         text = read(options.data / CORPORA["tinyshakespeare"])
         sides = Contest(text, Path(folder), Peer("article_form.py", LanguageModel, CONTEXT))
-        peer = [sides.peer(seed) for seed in range(options.seeds)]
-        goal, peer_seconds = (statistics.median(run[key] for run in peer) for key in ("loss", "seconds"))
-        print(f"peer {goal:.4f} nats/char in {peer_seconds:.1f} s (median of {options.seeds})", flush=True)
-        pace = sides.pace(RECIPE)
-        print(f"  ours: {pace[0]:.2f} s before the first step, {1e3 * pace[1]:.2f} ms a step", flush=True)
-        reached, tried = sides.smallest_budget(RECIPE, pace, goal, peer_seconds, options.seeds)
-    ratio = peer_seconds / reached if reached else None
-    print(f"  reached in {reached} s, ratio {ratio}", flush=True)
-    result = {"peer": peer, "peer_loss": goal, "peer_seconds": peer_seconds, "start_and_step_seconds": pace}
-    result |= {"budgets": tried, "reached_budget": reached, "ratio": ratio, "recipe": RECIPE.read_text()}
-    record.keep("lstm", result)
+        result = alternate(sides, RECIPE, options.seeds)
+    record.keep("lstm", {**result, "recipe": RECIPE.read_text()})
 
 
 if __name__ == "__main__":

@@ -7,21 +7,20 @@ from wenlu.models.config import ModelConfig
 
 
 def pair(dim: int, layers: int):
-    """Our model and torch's LSTM with the same weights; ours keeps the gates as i, f, o, g, torch as i, f, g, o."""
+    """Our model and torch's LSTM with the same weights."""
     model = build(ModelConfig(family="lstm", dim=dim, layers=layers, context=16, vocab=30), 0).double()
     theirs = torch.nn.LSTM(dim, dim, layers).double()
-    order = torch.cat((torch.arange(2 * dim), torch.arange(3 * dim, 4 * dim), torch.arange(2 * dim, 3 * dim)))
     with torch.no_grad():
         for number, layer in enumerate(model.layers):
             layer.b.normal_()
             for ours, name in ((layer.w, "weight_ih"), (layer.u, "weight_hh"), (layer.b, "bias_ih")):
-                getattr(theirs, f"{name}_l{number}").copy_(ours[order])
+                getattr(theirs, f"{name}_l{number}").copy_(ours)
             getattr(theirs, f"bias_hh_l{number}").zero_()
-    return model, theirs, order
+    return model, theirs
 
 
 def test_one_layer_is_torchs():
-    model, theirs, order = pair(12, 1)
+    model, theirs = pair(12, 1)
     layer = model.layers[0]
     x = torch.randn(9, 4, 12, dtype=torch.float64, requires_grad=True)
     start = [torch.randn(4, 12, dtype=torch.float64, requires_grad=True) for _ in range(2)]
@@ -34,15 +33,15 @@ def test_one_layer_is_torchs():
     ((outputs * weight).sum() + h.sin().sum() + (c * c).sum()).backward()
     ((expected * weight).sum() + h_2.sin().sum() + (c_2 * c_2).sum()).backward()
     assert torch.allclose(x.grad, y.grad)
-    assert torch.allclose(layer.w.grad[order], theirs.weight_ih_l0.grad)
-    assert torch.allclose(layer.u.grad[order], theirs.weight_hh_l0.grad)
-    assert torch.allclose(layer.b.grad[order], theirs.bias_ih_l0.grad)
+    assert torch.allclose(layer.w.grad, theirs.weight_ih_l0.grad)
+    assert torch.allclose(layer.u.grad, theirs.weight_hh_l0.grad)
+    assert torch.allclose(layer.b.grad, theirs.bias_ih_l0.grad)
     for ours, other in zip(start, start_2, strict=True):
         assert torch.allclose(ours.grad, other.grad)
 
 
 def test_layers_are_stacked():
-    model, theirs, _ = pair(12, 3)
+    model, theirs = pair(12, 3)
     ids = torch.randint(30, (4, 16))
     expected, _ = theirs(model.embed(ids).transpose(0, 1))
     assert torch.allclose(model.hidden(ids), expected.transpose(0, 1))
@@ -50,11 +49,11 @@ def test_layers_are_stacked():
 
 def test_the_formulas():
     """The gates as the file's first lines write them, for one step of one neuron's vector."""
-    model, _, _ = pair(4, 1)
+    model, _ = pair(4, 1)
     layer = model.layers[0]
     x, h, c = (torch.randn(1, 4, dtype=torch.float64) for _ in range(3))
-    (w_i, w_f, w_o, w_g), (u_i, u_f, u_o, u_g) = layer.w.split(4), layer.u.split(4)
-    b_i, b_f, b_o, b_g = layer.b.split(4)
+    (w_i, w_f, w_g, w_o), (u_i, u_f, u_g, u_o) = layer.w.split(4), layer.u.split(4)
+    b_i, b_f, b_g, b_o = layer.b.split(4)
     i = torch.sigmoid(x @ w_i.T + h @ u_i.T + b_i)
     f = torch.sigmoid(x @ w_f.T + h @ u_f.T + b_f)
     o = torch.sigmoid(x @ w_o.T + h @ u_o.T + b_o)

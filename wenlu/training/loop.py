@@ -94,6 +94,7 @@ class Loop:
     def __init__(self, setup: Setup, folder: RunFolder):
         self.setup, self.folder = setup, folder
         self.recipe, self.model = setup.recipe, setup.model
+        self._weights = tuple(setup.model.parameters())
         self.optimizer = Optimizer(setup.model, self.recipe.optimizer)
         self.progress = Progress()
         self.events = JsonLines(folder.events_file)
@@ -171,7 +172,7 @@ class Loop:
         began = time.monotonic()
         starts = self.setup.order.batch_at(progress.step)
         loss, count = self._gradients(starts)
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        gradients = [weight.grad for weight in self._weights if weight.grad is not None]
         norm = float(torch.nn.utils.get_total_norm(gradients)) / count
         if not np.isfinite(loss + norm):
             self._stop_nonfinite(starts, loss, norm)
@@ -179,8 +180,8 @@ class Loop:
         torch._foreach_mul_(gradients, min(1.0, clip / (norm + 1e-6)) / count if clip else 1 / count)
         scale = factor(self.recipe.schedule, progress.step, training.steps)
         self.optimizer.step(scale)
-        for parameter in self.model.parameters():
-            parameter.grad = None
+        for weight in self._weights:
+            weight.grad = None
         progress.step += 1
         progress.tokens += count
         progress.loss_sum += loss
@@ -275,7 +276,7 @@ class Loop:
 
     def _stop_nonfinite(self, starts: np.ndarray, loss: float, norm: float) -> None:
         """A loss or gradient that is not finite: the update is not made; weights are kept if they are finite."""
-        finite = all(bool(torch.isfinite(parameter).all()) for parameter in self.model.parameters())
+        finite = all(bool(torch.isfinite(weight).all()) for weight in self._weights)
         if finite:
             self._checkpoint()
         where = blame(self.model, self._windows(self.setup.data.train, starts), causal)
