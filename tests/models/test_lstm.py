@@ -62,3 +62,15 @@ def test_the_formulas():
     outputs, hidden, after = layer(x[None], h, c)
     assert torch.allclose(after, cell)
     assert torch.allclose(hidden, o * torch.tanh(cell)) and torch.equal(hidden, outputs[0])
+
+
+def test_gradients_are_there_in_evaluation_too():
+    """In f32, which runs in other kernels than f64."""
+    model, _ = pair(8, 2)
+    model.float().eval()
+    ids = torch.randint(30, (2, 7))
+    model(ids).square().sum().backward()
+    in_evaluation = [p.grad.clone() for p in model.parameters()]
+    model.train().zero_grad()
+    model(ids).square().sum().backward()
+    assert all(torch.allclose(a, p.grad, atol=1e-5) for a, p in zip(in_evaluation, model.parameters(), strict=True))

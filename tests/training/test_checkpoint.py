@@ -132,6 +132,15 @@ def test_a_damaged_newer_one_never_pushes_out_a_whole_one(keep, tmp_path):
     assert names(tmp_path) == ["step-00000002", "step-00000003"][-keep:]
 
 
+def test_a_whole_one_of_the_same_step_is_never_taken_away(tmp_path, monkeypatch):
+    """A kill between the removal of the old and the rename of the new would lose both."""
+    path = save(tmp_path, 2, keep=1)
+    inode = path.stat().st_ino
+    assert save(tmp_path, 2, keep=1).stat().st_ino == inode
+    flip(path / "weights.safetensors")
+    assert save(tmp_path, 2, keep=1).stat().st_ino != inode and newest_whole(tmp_path) == (path, [])
+
+
 def test_another_version_is_refused(tmp_path):
     path = save(tmp_path, 2)
     fields = json.loads((path / "progress.json").read_text())

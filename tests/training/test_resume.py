@@ -339,6 +339,19 @@ def test_another_machine_is_refused_unless_inexact(name, value, half, monkeypatc
     assert train(None, half, resume=True, inexact=True).finished == "steps"
 
 
+def test_after_an_inexact_resume_the_new_machine_is_the_one_to_stay_on(half, monkeypatch):
+    true = loop_module.machine
+    with monkeypatch.context() as patch:
+        patch.setattr(loop_module, "machine", lambda device: {**true(device), "threads": 99})
+        kill_after(patch, 10)
+        with pytest.raises(Killed):
+            train(None, half, resume=True, inexact=True)
+    with pytest.raises(UserError, match="begun with threads = 99"):
+        train(None, half, resume=True)
+    noted = [row for row in read_rows(half / "wenlu/events.jsonl") if row["event"] == "inexact"]
+    assert len(noted) == 1 and noted[0]["changed"] == ["threads"] and noted[0]["machine"]["threads"] == 99
+
+
 def test_compile_is_replayed_not_decided_again(half, monkeypatch):
     events = half / "wenlu/events.jsonl"
     compiled = []

@@ -102,6 +102,23 @@ def test_an_output_that_is_not_finite_keeps_the_weights_before_it(data, tmp_path
     assert newest.name == "step-00000005" and finite(newest)
 
 
+def test_the_blame_is_found_micro_batch_by_micro_batch_on_the_model_before_compilation(data, tmp_path, monkeypatch):
+    rows = []
+
+    def spoil(loop):
+        def hook(module, inputs, output):
+            rows.append(len(output))
+            return output * float("inf")
+
+        loop.model.blocks[1].register_forward_hook(hook)
+        loop.model.hidden = loop.model.hidden  # where the compiled one stands, which hooks may not enter
+
+    before_step(monkeypatch, 5, spoil)
+    with pytest.raises(UserError, match=r"step 6: the output of module blocks\.1 is not finite"):
+        train(recipe(data, batch=4, micro_batch=2), tmp_path / "run")
+    assert set(rows) == {2}
+
+
 def test_too_high_a_learning_rate_is_told_from_data(data, tmp_path):
     """The whole way: weights that run off to infinity by themselves."""
     wild = dataclasses.replace(
@@ -119,12 +136,12 @@ def test_blame_falls_on_the_gradient_where_all_outputs_are_finite(data, tmp_path
     model = setup.build(config, 0)
     windows = torch.randint(11, (2, 9))
     causal(model, windows)[0].backward()
-    assert blame(model, windows, causal) == "the gradient norm is not finite"
+    assert blame(model, [windows], causal) == "the gradient norm is not finite"
     model.norm.weight.grad[0] = float("nan")
-    assert blame(model, windows, causal) == "the gradient of norm.weight is not finite"
+    assert blame(model, [windows], causal) == "the gradient of norm.weight is not finite"
     with torch.no_grad():
         model.embed.weight[3, 2] = float("inf")
-    assert blame(model, windows, causal) == "weight embed.weight is not finite"
+    assert blame(model, [windows], causal) == "weight embed.weight is not finite"
 
 
 def test_patience_ends_a_run_that_no_longer_gets_better(data, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
 
 from wenlu.base.errors import UserError
@@ -74,7 +75,7 @@ def peak_memory(device: torch.device) -> int:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """What bit-equal resume depends on: processor, its instruction set in use, torch, threads, device."""
+    """What bit-equal resume depends on: processor, instruction set in use, threads, torch, numpy, device."""
     processor = platform.processor() or platform.machine()
     try:
         models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
@@ -86,6 +87,7 @@ def machine(device: torch.device) -> dict[str, Any]:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
+        "numpy": numpy.__version__,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "world_size": 1,
     }

@@ -97,7 +97,7 @@ class Layer(nn.Module):
                 has_biases=True,
                 num_layers=1,
                 dropout=0.0,
-                train=self.training,
+                train=torch.is_grad_enabled(),  # whether a backward pass may follow; there is no dropout inside
                 bidirectional=False,
                 batch_first=False,
             )

@@ -43,16 +43,18 @@ class Progress:
 def save_checkpoint(folder: Path, progress: Progress, tensors: dict[str, dict[str, Tensor]], keep: int) -> Path:
     """Write `folder/step-N` whole, then remove all but the newest `keep` up to it.
 
-    Newer ones can only be damaged ones that a resume has passed over: they go too, lest they count as kept.
+    Newer ones can only be damaged ones that a resume has passed over: they go too, lest they count as kept. A whole one
+    of the same step holds the same already and stays, so that only a damaged one is ever replaced.
 
     `tensors` holds named groups (weights, optimizer), each saved as one safetensors file.
     """
     path = folder / f"step-{progress.step:08d}"
-    with whole_folder(path, replace=True) as temporary:
-        for group, members in tensors.items():
-            tensors_now = {name: t.detach().cpu().contiguous() for name, t in members.items()}
-            write_tensors(tensors_now, temporary / f"{group}.safetensors")
-        (temporary / "progress.json").write_text(json.dumps(asdict(progress), indent=1))
+    if not path.exists() or verify_folder(path):
+        with whole_folder(path, replace=True) as temporary:
+            for group, members in tensors.items():
+                tensors_now = {name: t.detach().cpu().contiguous() for name, t in members.items()}
+                write_tensors(tensors_now, temporary / f"{group}.safetensors")
+            (temporary / "progress.json").write_text(json.dumps(asdict(progress), indent=1))
     found = list_checkpoints(folder)
     newest = found.index(path) + 1
     for unwanted in found[: max(0, newest - keep)] + found[newest:]:

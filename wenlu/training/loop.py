@@ -6,6 +6,7 @@ import hashlib
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ from wenlu.training.recipe import Recipe
 from wenlu.training.report import write_report
 from wenlu.training.run_folder import RunFolder
 from wenlu.training.schedules import factor
-from wenlu.training.setup import Setup, announce, compile_hidden, deterministic, set_up
+from wenlu.training.setup import Setup, announce, compile_hidden, deterministic, eager, set_up
 from wenlu.training.watch import Watch
 
 CHECKPOINT_SECONDS = 60.0
@@ -107,9 +108,10 @@ class Loop:
 
     def restore(self, inexact: bool) -> None:
         """Take up the newest whole checkpoint (none: step 0), refusing another machine or other data."""
-        begun = next((row for row in read_rows(self.folder.events_file) if row["event"] == "start"), None)
+        events = read_rows(self.folder.events_file)
+        begun = next((row for row in events if row["event"] == "start"), None)
         if begun:
-            self._same_ground(begun, inexact)
+            self._same_ground(begun, [row["machine"] for row in events if "machine" in row][-1], inexact)
         path, damaged = newest_whole(self.folder.checkpoints)
         for problem in damaged:
             console.print(f"[yellow]{problem}; looking for an older one[/yellow]")
@@ -127,7 +129,8 @@ class Loop:
         if not self.progress.finished:
             console.print(f"resuming {self.folder.root} at step {step:,}")
 
-    def _same_ground(self, begun: dict, inexact: bool) -> None:
+    def _same_ground(self, begun: dict, machine_before: dict, inexact: bool) -> None:
+        """Refuse other data, and another machine than the last; with `inexact` the machine is noted as the new one."""
         if begun["data"] != self.setup.data.fingerprint:
             raise UserError(
                 "the data differ from those the run was begun with (their fingerprint changed): "
@@ -135,12 +138,15 @@ class Loop:
             )
         self.setup.compile = begun["compile"]
         now = machine(self.setup.device)
-        for name, before in begun["machine"].items():
-            if now.get(name) != before and not inexact:
-                raise UserError(
-                    f"the run was begun with {name} = {before!r}, here it is {now.get(name)!r}, so the bits would "
-                    "differ: add --inexact to go on all the same"
-                )
+        changed = [name for name, before in machine_before.items() if now.get(name) != before]
+        if changed and not inexact:
+            name = changed[0]
+            raise UserError(
+                f"the run was begun with {name} = {machine_before[name]!r}, here it is {now.get(name)!r}, so the bits "
+                "would differ: add --inexact to go on all the same"
+            )
+        if changed:
+            self.events.write(event="inexact", changed=changed, machine=now)
 
     def run(self) -> Outcome:
         """Step until the recipe's steps are done, patience ends, or the user interrupts."""
@@ -196,19 +202,21 @@ class Loop:
 
     def _gradients(self, starts: np.ndarray) -> tuple[float, int]:
         """Gradients of the summed loss over the batch, micro-batch by micro-batch; the sum in nats and its count."""
-        training = self.recipe.training
-        size = training.micro_batch or training.batch
         total, count = 0.0, 0
-        for first in range(0, len(starts), size):
-            windows = self._windows(self.setup.data.train, starts[first : first + size])
+        for number, windows in enumerate(self._micro_batches(starts)):
             if self.model.config.dropout:
-                torch.manual_seed(_key(training.seed, self.progress.step, first))
+                torch.manual_seed(_key(self.recipe.training.seed, self.progress.step, number))
             with self._precision():
                 loss, targets = causal(self.model, windows)
             loss.backward()
             total += float(loss.detach())
             count += targets
         return total, count
+
+    def _micro_batches(self, starts: np.ndarray) -> Iterator[torch.Tensor]:
+        size = self.recipe.training.micro_batch or self.recipe.training.batch
+        for first in range(0, len(starts), size):
+            yield self._windows(self.setup.data.train, starts[first : first + size])
 
     def _windows(self, store: TokenStore, starts: np.ndarray) -> torch.Tensor:
         windows = torch.from_numpy(store.windows(starts, self.model.config.context + 1))
@@ -279,7 +287,8 @@ class Loop:
         finite = all(bool(torch.isfinite(weight).all()) for weight in self._weights)
         if finite:
             self._checkpoint()
-        where = blame(self.model, self._windows(self.setup.data.train, starts), causal)
+        with eager(self.model), self._precision():
+            where = blame(self.model, self._micro_batches(starts), causal)
         self.events.write(event="nonfinite", step=self.progress.step, loss=repr(loss), norm=repr(norm), where=where)
         kept = f"the weights before it are kept in {self.folder.root}" if finite else "these weights were not saved"
         raise UserError(

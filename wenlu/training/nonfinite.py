@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 
 
-def blame(model: nn.Module, batch: Tensor, objective: Callable) -> str:
-    """Name the first place, in the order of computation, that is not finite: a weight, an output, else a gradient."""
+def blame(model: nn.Module, batches: Iterable[Tensor], objective: Callable) -> str:
+    """Name the first place, in the order of computation, that is not finite: a weight, an output, else a gradient.
+
+    `batches` are the micro-batches of the step, in the precision of which this is called.
+    """
     for name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
             return f"weight {name} is not finite"
@@ -26,13 +29,13 @@ def blame(model: nn.Module, batch: Tensor, objective: Callable) -> str:
     hooks = [module.register_forward_hook(look(name)) for name, module in model.named_modules() if name]
     try:
         with torch.no_grad():
-            loss, _ = objective(model, batch)
+            losses = [objective(model, batch)[0] for batch in batches]
     finally:
         for hook in hooks:
             hook.remove()
     if found:
         return f"the output of module {found[0]} is not finite"
-    if not torch.isfinite(loss):
+    if not all(torch.isfinite(loss) for loss in losses):
         return "the output of the head, or the loss itself, is not finite"
     bad = [name for name, p in model.named_parameters() if p.grad is not None and not torch.isfinite(p.grad).all()]
     return f"the gradient of {bad[-1]} is not finite" if bad else "the gradient norm is not finite"

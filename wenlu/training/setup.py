@@ -156,6 +156,17 @@ def compile_hidden(model: nn.Module) -> None:
     model.hidden = torch.compile(model.hidden, dynamic=False)
 
 
+@contextmanager
+def eager(model: nn.Module):
+    """The model as it was before `compile_hidden`, for a while."""
+    compiled = model.__dict__.pop("hidden", None)
+    try:
+        yield
+    finally:
+        if compiled is not None:
+            model.hidden = compiled
+
+
 def announce(setup: Setup, parameters: int) -> None:
     """One line about what is going to be trained, on what, where."""
     config, training = setup.model.config, setup.recipe.training

@@ -16,7 +16,7 @@ from wenlu.inference.generator import Generator, Settings
 from wenlu.tokenization.tokenizer import Tokenizer
 from wenlu.training.checkpoint import Progress
 from wenlu.training.run_folder import RunFolder
-from wenlu.training.setup import Setup
+from wenlu.training.setup import Setup, eager
 
 
 class Watch:
@@ -75,16 +75,14 @@ class Watch:
         tokens = self._setup.recipe.training.sample_tokens
         if not tokens:
             return ""
-        hidden = model.__dict__.pop("hidden", None)
         training = model.training
         torch.set_deterministic_debug_mode("default")
         try:
             model.eval()
-            return Generator(model, tokenizer).generate("", Settings(max_tokens=tokens, temperature=0.8))[0].text
+            with eager(model):
+                return Generator(model, tokenizer).generate("", Settings(max_tokens=tokens, temperature=0.8))[0].text
         except UserError:
             return ""
         finally:
             torch.set_deterministic_debug_mode("error")
             model.train(training)
-            if hidden is not None:
-                model.hidden = hidden
