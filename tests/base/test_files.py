@@ -9,7 +9,7 @@ import pytest
 
 from wenlu.base import files
 from wenlu.base.errors import UserError
-from wenlu.base.files import atomic_write, verify_folder, whole_folder
+from wenlu.base.files import atomic_write, sweep, verify_folder, whole_folder
 
 
 def test_atomic_write_replaces_and_leaves_nothing_beside(tmp_path):
@@ -96,3 +96,17 @@ def test_a_read_only_place_is_refused_with_a_way_out(tmp_path, monkeypatch):
     monkeypatch.setattr(files.Path, "mkdir", refused)
     with pytest.raises(UserError, match="the file system is read-only: write elsewhere with --out"):
         atomic_write(tmp_path / "a" / "b", "x")
+
+
+def test_only_what_the_same_writer_left_is_swept(tmp_path):
+    """Not what another is writing beside it, whose name may begin alike."""
+    left, beside = tmp_path / ".data.deadbeef.tmp", tmp_path / ".data.zh.deadbeef.tmp"
+    for folder in (left, beside):
+        folder.mkdir()
+    with whole_folder(tmp_path / "data") as folder:
+        (folder / "x").write_text("x")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".data.zh.deadbeef.tmp", "data"]
+    (tmp_path / ".model.safetensors.00000000.tmp").write_text("half")
+    (tmp_path / ".hidden.tmp").write_text("somebody's own")
+    sweep(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".hidden.tmp", "data"]

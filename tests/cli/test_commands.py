@@ -188,3 +188,31 @@ def test_a_reader_that_stops_reading_is_no_mistake(place):
     line = f"{sys.executable} -W error -m wenlu.cli.main info {place}/run --vocabulary 0:320 | head -n 1"
     done = subprocess.run(["sh", "-c", line], capture_output=True, text=True)
     assert done.stderr == "" and done.stdout.count("\n") == 1
+
+
+def test_a_run_is_evaluated_on_what_it_held_out(place, run_json):
+    alone = run_json("eval", place / "run")
+    assert alone["documents"] >= 1 and alone["bits_per_byte"]["value"] > 0 and alone["source"] is None
+
+
+def test_paths_are_said_as_they_are(place, run, tmp_path):
+    """Not read as markup, not folded: the line is to be copied."""
+    out = tmp_path / ("m[red]x" + "y" * 90)
+    run("train", place / "data", "--out", out, *TINY)
+    assert f"{out} is finished" in run("train", "--resume", "--out", out)[1]
+
+
+def test_stops_add_up(place, run_json):
+    facts = run_json("generate", place / "run", "--prompt", "The", "--stop", "e", "--stop", "t", "--max-tokens", "30")
+    assert facts["settings"]["stop"] == ["e", "t"]
+
+
+def test_the_demo_again(tmp_path, run, monkeypatch):
+    """A second time it goes on where it was, or shows its figures anew."""
+    from wenlu.data import default_corpus
+
+    texts = [f"text {n}: " + prose(9) for n in range(60)]
+    monkeypatch.setattr(default_corpus, "documents", lambda: iter(texts))
+    first, _ = run("demo", "--out", tmp_path / "demo", "--steps", "1")
+    again, said = run("demo", "--out", tmp_path / "demo", "--steps", "1")
+    assert first == again and "is finished" in said and "this model" in first

@@ -62,6 +62,7 @@ def here(tmp_path, monkeypatch):
         "utf16.txt": ("hello there\n" * 50).encode("utf-16"),
         "gbk.txt": ("天气真好\n" * 50).encode("gb18030"),
         "pictures/a.png": "x",
+        "folder.toml/a.png": "x",
         "cut.txt.gz": gzip.compress(os.urandom(5000).hex().encode())[:-500],
         "bad.jsonl": '{"text": "fine"}\n{"text": broken\n' * 30,
         "field.jsonl": '{"content": "x"}\n' * 30,
@@ -189,7 +190,8 @@ COMMANDS = {
     "prepare text.txt --out new --tokenizer pictures": ("no tokenizer at pictures", "tokenizer.json"),
     "prepare text.txt --out new --validation 1": ("validation must lie in [0, 1), not 1.0",),
     "prepare text.txt --out new --max-bad 7": ("max-bad must lie in [0, 1], not 7",),
-    "eval run": ("which texts?", "- for stdin"),
+    "eval run": ("which texts?", "run is no run with held-out text of its own", "name files or folders"),
+    "train folder.toml --out run": ("folder.toml is a folder, not a recipe", "TOML file"),
     "eval run text.txt --batch 0": ("batch must be at least 1, not 0",),
     "eval run text.txt --max-bad 7": ("max-bad must lie in [0, 1], not 7",),
     "eval run text.txt --device tpu": ("device must be auto, cpu, cuda or cuda:N, not 'tpu'",),
@@ -225,6 +227,10 @@ SETTINGS = {
     "--training.threads 100000": ("training.threads must be at most 1024, not 100000",),
     "--device cuda:99": ("device cuda:99 is not here", "--device cpu, or auto"),
     "--model.context 100000": ("training tokens are too few", "give more text", "--model.context"),
+    "--training.patience 2 --validation 0": ("watches the held-out loss, and nothing is held out", "patience at 0"),
+    "--model.vocab 99": ("model.vocab is the tokenizer's, 257, not 99", "leave it out"),
+    "--model.bos-id 7": ("model.bos_id is the tokenizer's", "not 7", "leave it out"),
+    "--data.context 7": ("data.context is model.context", "leave data.context out"),
     "--model.dim 100000": ("training would take about", "GiB are free", "use a smaller model or context"),
 }
 
@@ -284,9 +290,40 @@ def test_wrong_ways_to_resume(here, finished, capsys):
     refuse(capsys, "train --resume --out run --steps 99", "begun with training.steps = 3, not 99", "leave that out")
     refuse(capsys, "train --resume --out run --model lstm", "model.family = 'qwen3', not 'lstm'", "another --out")
     refuse(capsys, "train text.txt --resume --out run", "data.paths", "text.txt", "leave that out")
-    refuse(capsys, "demo --out run", "run holds a run already", "give another --out")
+    refuse(capsys, "demo --out run", "run holds another run", "wenlu info", "give another --out")
     Path("run/wenlu/recipe.json").write_text("{")
     refuse(capsys, "train --resume --out run", "recipe.json is damaged", "another --out")
+
+
+def test_a_run_without_held_out_text_is_not_evaluated_on_its_own(here, capsys):
+    assert main(["train", "text.txt", "--out", "run", *TINY, "--validation", "0"]) == 0
+    refuse(capsys, "eval run", "which texts? run has held nothing out", "name files or folders")
+
+
+def test_files_of_a_run_that_are_no_text(here, finished, capsys):
+    shutil.copytree(finished / "run", "run")
+    Path("run/config.json").write_bytes(b"\xff{}")
+    refuse(capsys, "generate run", "config.json is damaged")
+    events = Path("run/wenlu/events.jsonl")
+    events.write_bytes(b"{torn\n" + events.read_bytes())
+    refuse(capsys, "train --resume --out run", "events.jsonl is damaged", "begin a new run")
+    Path("run/wenlu/recipe.json").write_bytes(b"\xff{}")
+    refuse(capsys, "train --resume --out run", "recipe.json is damaged", "another --out")
+
+
+def test_settings_of_data_that_are_prepared_already(here, finished, capsys):
+    data = finished / "data"
+    for flag, name in (("--tokenizer char", "tokenizer"), ("--validation 0.5", "validation"), ("--field x", "field")):
+        words = (f"data.{name} has no effect on data that are prepared already", "leave it out")
+        refuse(capsys, f"train {data} --out new {flag}", *words)
+    refuse(capsys, f"train {data} text.txt --out new", "is a prepared folder: give it alone, or all of the texts")
+
+
+def test_data_that_were_damaged_before_they_were_read(here, finished, capsys):
+    shutil.copytree(finished / "data", "data")
+    shard = Path("data/train/00000.bin")
+    shard.write_bytes(shard.read_bytes()[:-1] + b"\x07")
+    refuse(capsys, "train data --out new --steps 1", "is damaged (train/00000.bin was changed", "prepare it again")
 
 
 def test_changed_data_are_refused_on_resume(here, capsys):

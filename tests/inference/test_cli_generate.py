@@ -66,7 +66,7 @@ def test_stop_texts(folder, capsys):
     flags = [folder, "--prompt", "a", "--max-tokens", "60", "--temperature", "2"]
     text = _json(capsys, *flags)["samples"][0]["text"]
     stop = next(character for character in text[10:] if character.isprintable() and character != "\ufffd")
-    found = _json(capsys, *flags, "--stop", stop, "never")["samples"][0]
+    found = _json(capsys, *flags, "--stop", stop, "--stop", "never")["samples"][0]
     assert found["finish"] == "stop" and found["text"] == text[: text.index(stop)]
 
 

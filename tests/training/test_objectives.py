@@ -60,12 +60,22 @@ def test_chunked_is_whole(family, tied, rows, monkeypatch):
         assert torch.allclose(gradient, expected[name], rtol=1e-5, atol=1e-5 * float(expected[name].abs().max())), name
 
 
-def test_a_chunked_loss_may_be_scaled_and_needs_no_gradients(monkeypatch):
+def test_a_chunked_loss_may_be_scaled(monkeypatch):
     model, windows = model_and_windows("qwen3", False)
     expected = gradients(model, causal(model, windows)[0] / 60)
     monkeypatch.setattr(objectives, "WHOLE_LOGITS", 8 * 37)
     for name, gradient in gradients(model, causal(model, windows)[0] / 60).items():
         assert torch.allclose(gradient, expected[name], rtol=1e-5, atol=1e-7), name
+
+
+def test_a_chunked_loss_computes_no_gradients_in_evaluation(monkeypatch):
+    model, windows = model_and_windows("qwen3", False)
+    monkeypatch.setattr(objectives, "WHOLE_LOGITS", 8 * 37)
+
+    def never(*_, **__):
+        raise AssertionError("a gradient was computed")
+
+    monkeypatch.setattr(torch.autograd, "grad", never)
     with torch.no_grad():
         assert not causal(model, windows)[0].requires_grad
 

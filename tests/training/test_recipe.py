@@ -97,3 +97,16 @@ def test_impossible_values_are_refused(make, message):
 def test_recipes_are_free_of_torch():
     code = "import sys, wenlu.training.recipe; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_learning_rate_of_zero_is_the_rules():
+    assert [OptimizerConfig(name).rate for name in ("muon", "adamw", "adam", "sgd")] == [0.01, 0.003, 0.003, 1.0]
+    assert OptimizerConfig("sgd", lr=0.5).rate == 0.5
+
+
+def test_a_tokenizer_in_a_recipe_is_sought_beside_it(tmp_path):
+    (tmp_path / "tok").mkdir()
+    (tmp_path / "recipe.toml").write_text('[data]\ntokenizer = "tok"\n')
+    assert read_recipe(tmp_path / "recipe.toml").data.tokenizer == str(tmp_path / "tok")
+    (tmp_path / "recipe.toml").write_text('[data]\ntokenizer = "bpe:300"\n')
+    assert read_recipe(tmp_path / "recipe.toml").data.tokenizer == "bpe:300"

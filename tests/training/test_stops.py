@@ -1,6 +1,7 @@
 """Runs that end early: not finite, no longer better, impossible from the start."""
 
 import dataclasses
+import math
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,50 @@ def test_the_blame_is_found_micro_batch_by_micro_batch_on_the_model_before_compi
     assert set(rows) == {2}
 
 
+def test_a_held_out_loss_that_is_not_finite_is_never_the_best(data, tmp_path):
+    wild = dataclasses.replace(
+        recipe(data, "gpt2", steps=1, eval_every=1),
+        optimizer=OptimizerConfig("sgd", lr=1e30, clip=0),
+        schedule=ScheduleConfig("constant"),
+    )
+    with pytest.raises(UserError, match=r"the held-out loss after step 1 is (nan|inf); these weights were not saved"):
+        train(wild, tmp_path / "run")
+    assert not list(tmp_path.glob("run/model.safetensors")) and not list(tmp_path.glob("run/wenlu/checkpoints/*"))
+
+
+def test_a_gpu_out_of_memory_says_what_needs_less(data, tmp_path, monkeypatch):
+    def full(loop):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB.\nMore lines")
+
+    before_step(monkeypatch, 2, full)
+    words = r"run out of memory \(CUDA out of memory\. Tried to allocate 20 GiB\.\): --training\.micro-batch 2 gives"
+    with pytest.raises(UserError, match=words):
+        train(recipe(data, batch=4), tmp_path / "run")
+    with pytest.raises(UserError, match="use a smaller model or context"):
+        train(recipe(data, batch=1), tmp_path / "other")
+
+
+def test_compilation_without_pythons_headers(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(setup.sysconfig, "get_paths", lambda: {"include": str(tmp_path)})
+    with pytest.raises(UserError, match=r"needs Python's headers, and .*Python\.h is not here \(Debian: python3-dev\)"):
+        train(recipe(data, compile="on"), tmp_path / "run")
+    monkeypatch.setattr(setup, "COMPILE_EARNS_BACK", 0)
+    train(recipe(data, steps=1, compile="auto"), tmp_path / "eager")
+    assert read_rows(tmp_path / "eager/wenlu/events.jsonl")[0]["compile"] is False
+
+
+def test_bits_per_byte_are_of_the_very_text_that_was_scored(tmp_path):
+    """The first held-out tokens are Chinese, three bytes each; the rest, which is not read, is not."""
+    lines = [f"{n} 炉火 {n * n % 89}: the stove\n" for n in range(400)]
+    (tmp_path / "text.txt").write_text("".join(lines), encoding="utf-8")
+    (tmp_path / "held.txt").write_text("炉火" * 100 + "the stove " * 100, encoding="utf-8")
+    config = PrepareConfig((str(tmp_path / "text.txt"),), (str(tmp_path / "held.txt"),), tokenizer="char", context=16)
+    prepare(config, tmp_path / "data")
+    train(recipe(tmp_path / "data", steps=1, eval_every=1, eval_tokens=150), tmp_path / "run")
+    row = next(row for row in read_rows(tmp_path / "run/wenlu/metrics.jsonl") if "held_out" in row)
+    assert row["bits_per_byte"] == pytest.approx(row["held_out"] / 3 / math.log(2))
+
+
 def test_too_high_a_learning_rate_is_told_from_data(data, tmp_path):
     """The whole way: weights that run off to infinity by themselves."""
     wild = dataclasses.replace(
@@ -146,7 +191,7 @@ def test_blame_falls_on_the_gradient_where_all_outputs_are_finite(data, tmp_path
 
 def test_patience_ends_a_run_that_no_longer_gets_better(data, tmp_path, monkeypatch):
     losses = iter([3.0, 2.0, 2.5, 2.25, 1.0])
-    monkeypatch.setattr(Loop, "held_out_loss", lambda self: next(losses))
+    monkeypatch.setattr(Loop, "held_out_loss", lambda self: (next(losses), 1.0))
     outcome = train(recipe(data, steps=100, eval_every=2, patience=2), tmp_path / "run")
     assert (outcome.finished, outcome.step, outcome.held_out) == ("patience", 8, 2.0)
     progress, _ = load_checkpoint(newest_whole(tmp_path / "run/wenlu/checkpoints")[0])
@@ -162,7 +207,7 @@ def test_the_root_holds_the_best_weights(data, tmp_path, monkeypatch):
 
     def held_out(self):
         kept[self.progress.step] = self.model.embed.weight.detach().clone()
-        return next(losses)
+        return next(losses), 1.0
 
     monkeypatch.setattr(Loop, "held_out_loss", held_out)
     train(recipe(data, eval_every=2), tmp_path / "run")

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,9 @@ import numpy
 import torch
 
 from wenlu.base.errors import UserError
+
+CONTROL_GROUPS, MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+"""Where Linux tells which limits a process is under."""
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -47,22 +51,41 @@ def available_memory(device: torch.device) -> int:
     """Bytes that this process may still take: of the GPU, or of the machine within its control group."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    room = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    pages = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in os.sysconf_names else "SC_PHYS_PAGES"
+    room = os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE")
     try:
         meminfo = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
         room = int(meminfo["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         pass
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
+    return min([room, *map(_room_in, _control_groups())])
+
+
+def _control_groups() -> list[Path]:
+    """The folders of this process's control group and of all above it, in versions 1 and 2 of the interface."""
+    try:
+        lines = [line.split(":", 2) for line in MEMBERSHIP.read_text().splitlines()]
+    except OSError:
+        return []
+    groups = []
+    for _, controllers, name in lines:
+        if controllers in ("", "memory"):
+            root = CONTROL_GROUPS / controllers
+            own = root / name.lstrip("/")
+            groups += [own, *(parent for parent in own.parents if parent.is_relative_to(root))]
+    return groups
+
+
+def _room_in(group: Path) -> int | float:
+    """Bytes left in a control group; what is held for files and can be dropped (inactive) counts as left."""
+    for limit, used in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
         try:
-            base = Path("/sys/fs/cgroup")
-            room = min(room, int((base / limit).read_text()) - int((base / used).read_text()))
+            stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+            droppable = int(stat.get("total_inactive_file", stat.get("inactive_file", 0)))
+            return int((group / limit).read_text()) - int((group / used).read_text()) + droppable
         except (OSError, ValueError):
             continue
-    return room
+    return float("inf")
 
 
 def peak_memory(device: torch.device) -> int:
@@ -71,7 +94,8 @@ def peak_memory(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     import resource
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def machine(device: torch.device) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -77,8 +78,7 @@ def whole_folder(path: Path | str, *, replace: bool = False) -> Iterator[Path]:
         raise UserError(f"{path} exists already: choose another --out, or remove it first")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        for left_over in path.parent.glob(f".{path.name}.*.tmp"):
-            shutil.rmtree(left_over, ignore_errors=True)
+        sweep(path.parent, re.escape(path.name))
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
         temporary.mkdir()
         try:
@@ -91,6 +91,16 @@ def whole_folder(path: Path | str, *, replace: bool = False) -> Iterator[Path]:
         finally:
             if temporary.exists():
                 shutil.rmtree(temporary, ignore_errors=True)
+
+
+def sweep(folder: Path, name: str = ".+") -> None:
+    """Remove the temporary files and folders that killed writers of `folder/name` (an expression) left behind."""
+    left_over = re.compile(rf"\.{name}\.[0-9a-f]{{8}}\.tmp")
+    for path in [p for p in folder.glob(".*.tmp") if left_over.fullmatch(p.name)]:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def sha256_file(path: Path | str) -> str:

@@ -8,9 +8,15 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from wenlu.base.errors import UserError
 from wenlu.base.files import writing
 
 console = Console(stderr=True, highlight=False)
+
+
+def say(text: str, style: str = "") -> None:
+    """A line on stderr as it stands: paths in it are not folded, nor read as markup."""
+    console.print(text, style=style, markup=False, emoji=False, soft_wrap=True)
 
 
 def progress(label: str, *, unit_counts: bool = True) -> Progress:
@@ -46,7 +52,7 @@ class JsonLines:
     def write(self, **row: Any) -> None:
         """Append one row."""
         with writing(self.path):
-            self._file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+            self._file.write(json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n")
             self._file.flush()
 
     def keep_while(self, wanted) -> None:
@@ -73,4 +79,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     lines = path.read_bytes().split(b"\n")[:-1]
-    return [json.loads(line) for line in lines if line]
+    try:
+        return [json.loads(line) for line in lines if line]
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): remove its bad line, or begin a new run") from None

@@ -12,6 +12,7 @@ from wenlu.cli.flags import parse
 from wenlu.data.prepare import PrepareConfig
 from wenlu.models.config import ModelConfig
 from wenlu.training.recipe import OptimizerConfig, Recipe, ScheduleConfig, TrainingConfig
+from wenlu.training.run_folder import RunFolder
 
 DESCRIPTION = """All of it in about three minutes of two processor cores, without network: a model is trained on
 Python's own documentation and docstrings, scored on held-out text beside xz, and asked to write.
@@ -24,7 +25,7 @@ PROMPTS = ("The", "Return the", "If the argument is")
 @dataclass(frozen=True)
 class Command:
     out: str = "demo-run"
-    """The run's folder."""
+    """The run's folder; where the demo has been before, it goes on, or shows its figures again."""
     steps: int = 1000
     """Updates of the weights; fewer for a quick look."""
     json: bool = False
@@ -44,11 +45,12 @@ def recipe(corpus: Path, steps: int) -> Recipe:
 
 def main(arguments: list[str]) -> int:
     command = parse(Command, "demo", arguments, DESCRIPTION)
-    out = Path(command.out)
-    if (out / "wenlu" / "recipe.json").exists():
-        raise UserError(f"{out} holds a run already: look at it by wenlu info {out}, or give another --out")
+    out = Path(command.out).absolute()
     corpus = out.with_name(f".{out.name}.jsonl")
     wanted = recipe(corpus, command.steps)
+    begun = RunFolder(out).exists()
+    if begun and RunFolder(out).recipe() != wanted:
+        raise UserError(f"{command.out} holds another run: look at it by wenlu info, or give another --out")
     from wenlu.data.default_corpus import documents, sha256
 
     texts = list(documents())
@@ -60,7 +62,7 @@ def main(arguments: list[str]) -> int:
     try:
         from wenlu.training.loop import train
 
-        outcome = train(wanted, out)
+        outcome = train(wanted, out, resume=begun)
     finally:
         corpus.unlink(missing_ok=True)
     if outcome.finished == "interrupted":
@@ -76,8 +78,8 @@ def main(arguments: list[str]) -> int:
     print(f"  xz          {facts['xz_bits_per_byte']:.3f}   preset 9e, knowing the training text")
     for text in write(out):
         print(f"\n{'-' * min(width, 60)}\n{text}")
-    print(f"\nreport: {out / 'wenlu' / 'report.html'}")
-    print(f'go on:  wenlu generate {out} --prompt "The function "')
+    print(f"\nreport: {Path(command.out) / 'wenlu' / 'report.html'}")
+    print(f'go on:  wenlu generate {command.out} --prompt "The function "')
     return 0
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json as json_format
 import sys
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from wenlu.base.errors import UserError
-from wenlu.base.log import console, progress
+from wenlu.base.log import console, progress, say
 from wenlu.cli.flags import parse
 
 if TYPE_CHECKING:
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 DESCRIPTION = """Nats per token, perplexity and bits per byte of texts that the model was not trained on, each with
 a 95 % interval. Bits per byte can be compared between models with different tokenizers, the others cannot.
 
-example: wenlu eval runs/novel another-novel.txt"""
+Without texts: the part of its own text that the run held out.
+
+example: wenlu eval runs/novel
+         wenlu eval runs/novel another-novel.txt"""
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Command:
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """A run's folder, any Transformers folder of a known family, or a hub id."""
     paths: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="TEXTS")] = ()
-    """Texts: files (txt, jsonl, also .gz and .xz), folders, or - for stdin."""
+    """Texts: files (txt, jsonl, also .gz and .xz), folders, or - for stdin; none = the run's own held-out text."""
     context: int = 0
     """Tokens in a window; 0 = the longest sequence that the model was trained on."""
     overlap: int = 0
@@ -51,15 +55,13 @@ def main(arguments: list[str]) -> int:
 
 def run(command: Command) -> int:
     """Carry out the command; what is wrong with its flags is said before the model is read."""
-    if not command.paths:
-        raise UserError("which texts? name files or folders after the run, or - for stdin")
     from wenlu.base.device import pick_device
     from wenlu.evaluation.perplexity import Settings, evaluate
     from wenlu.hub.folder import load
 
     settings = Settings(command.context, command.overlap, command.batch)
     device = pick_device(command.device)
-    texts, counts = _read(command)
+    texts, counts = _read(command) if command.paths else (_held_out(command.run), None)
     model, tokenizer = load(command.run, device)
     with progress("evaluating", unit_counts=False) as bar:
         task = bar.add_task("", total=sum(len(text.encode("utf-8", "surrogatepass")) for text in texts), note="")
@@ -69,11 +71,25 @@ def run(command: Command) -> int:
             f"note: the model was trained on {model.config.context:,} tokens at a time, fewer than the context"
         )
     if command.json:
-        facts = {"run": command.run, "paths": command.paths, **asdict(result), "source": asdict(counts)}
+        facts = {"run": command.run, "paths": command.paths, **asdict(result), "source": counts and asdict(counts)}
         print(json_format.dumps(facts, ensure_ascii=False))
     else:
         _print_table(result)
     return 0
+
+
+def _held_out(run: str) -> list[str]:
+    """The documents that a run has held out of its own text."""
+    from wenlu.data.shards import open_data
+    from wenlu.training.run_folder import RunFolder
+
+    folder = RunFolder(run)
+    if not folder.exists():
+        raise UserError(f"which texts? {run} is no run with held-out text of its own: name files or folders after it")
+    data = open_data(folder.data if folder.data.exists() else Path(folder.recipe().data.paths[0]))
+    if data.validation is None:
+        raise UserError(f"which texts? {run} has held nothing out: name files or folders after it")
+    return data.validation.documents(data.tokenizer)
 
 
 def _read(command: Command) -> tuple[list[str], SourceCounts]:
@@ -95,6 +111,8 @@ def _read(command: Command) -> tuple[list[str], SourceCounts]:
     ):
         if number:
             console.print(f"{number:,} {what}")
+    for example in counts.examples[:5]:
+        say(f"  {example}")
     return ["".join(pieces) for pieces in texts], counts
 
 

@@ -43,8 +43,8 @@ class Command:
     samples: int = 1
     """How many continuations; sample k of a seed is the same however many there are."""
     seed: int = 0
-    stop: tuple[str, ...] = ()
-    """Texts that end the continuation and are not part of it."""
+    stop: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A text that ends the continuation and is not part of it; may be given several times."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     json: bool = False

@@ -16,14 +16,12 @@ from torch import nn
 from wenlu.base.errors import UserError
 from wenlu.inference.generator import begin_id, check_together
 from wenlu.metrics.intervals import Interval, blocks, ratio_interval
+from wenlu.models.size import WHOLE_LOGITS
 from wenlu.tokenization.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
     from torch import Tensor
-
-WHOLE_LOGITS = 1 << 23
-"""At most so many logits are made at once (32 MiB in f32)."""
 
 _POOL = 64
 """Batches' worth of windows that are sorted by length together, so that little is computed on padding."""

@@ -164,5 +164,5 @@ def read_config(folder: Path) -> ModelConfig:
         return from_json(json.loads(path.read_text(encoding="utf-8")), str(path))
     except FileNotFoundError:
         raise UserError(f"{folder} holds no config.json: it is not a model's folder") from None
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise UserError(f"{path} is damaged: {error}") from None

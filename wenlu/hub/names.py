@@ -1,4 +1,4 @@
-"""Parameter names and configuration keys: ours ↔ Transformers', tables read both ways.
+"""Parameter names: ours ↔ Transformers', tables read both ways.
 
 Three things differ besides the names: we keep query, key and value in one matrix, and gate and up; GPT-2's
 projections are stored transposed (its `Conv1D`).

@@ -3,7 +3,7 @@
 from wenlu.models.config import ModelConfig
 
 WHOLE_LOGITS = 1 << 23
-"""As in training.objectives: more logits than that never exist at once."""
+"""More logits than that never exist at once (32 MiB in f32): a loss is computed in chunks, a text in parts."""
 WORKSPACE = 8 << 20
 """What libraries set aside for themselves, in bytes."""
 

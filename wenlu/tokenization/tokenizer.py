@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import tokenizers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 
@@ -180,6 +181,13 @@ class Tokenizer:
             return self._bytes[id]
         except KeyError:
             raise self._unknown(id) from None
+
+    @cached_property
+    def byte_counts(self) -> np.ndarray:
+        """How many bytes of text each id brings, int64 [vocab]; special tokens and ids without a token bring none."""
+        counts = np.zeros(self.vocab, dtype=np.int64)
+        counts[list(self._shown)] = [len(piece) for piece in self._shown.values()]
+        return counts
 
     def _unknown(self, id: int) -> UserError:
         return UserError(f"no token has the id {id}: this tokenizer's ids lie in 0 to {self.vocab - 1}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import signal
 import threading
 import time
@@ -16,7 +17,7 @@ import torch
 
 from wenlu.base.device import machine, peak_memory
 from wenlu.base.errors import UserError
-from wenlu.base.log import JsonLines, console, read_rows
+from wenlu.base.log import JsonLines, read_rows, say
 from wenlu.data.shards import TokenStore
 from wenlu.hub import folder as hub_folder
 from wenlu.models.size import parameters
@@ -28,10 +29,11 @@ from wenlu.training.recipe import Recipe
 from wenlu.training.report import write_report
 from wenlu.training.run_folder import RunFolder
 from wenlu.training.schedules import factor
-from wenlu.training.setup import Setup, announce, compile_hidden, deterministic, eager, set_up
+from wenlu.training.setup import Setup, announce, compile_hidden, deterministic, eager, out_of_memory, set_up
 from wenlu.training.watch import Watch
 
 CHECKPOINT_SECONDS = 60.0
+CALMER = "Begin anew with a lower --optimizer.lr and --optimizer.muon-lr, or a longer --schedule.warmup"
 
 
 @dataclass(frozen=True)
@@ -64,14 +66,17 @@ def train(recipe: Recipe | None, out: Path | str, *, resume: bool = False, inexa
     with ExitStack() as stack:
         folder.lock()
         stack.callback(folder.unlock)
+        if folder.recipe() != recipe:
+            raise UserError(f"another process has just begun a run in {folder.root}: choose another --out")
         stack.enter_context(deterministic())
+        stack.enter_context(out_of_memory(recipe))
         loop = Loop(set_up(recipe, folder, verify=resume), folder)
         stack.callback(loop.close)
         if resume:
             loop.restore(inexact)
             if loop.progress.finished:
                 loop.conclude()
-                console.print(f"{folder.root} is finished: {loop.progress.step:,} steps; nothing to resume")
+                say(f"{folder.root} is finished: {loop.progress.step:,} steps; nothing to resume")
                 return loop.outcome()
         return loop.run()
 
@@ -108,13 +113,14 @@ class Loop:
 
     def restore(self, inexact: bool) -> None:
         """Take up the newest whole checkpoint (none: step 0), refusing another machine or other data."""
+        self.folder.sweep()
         events = read_rows(self.folder.events_file)
         begun = next((row for row in events if row["event"] == "start"), None)
         if begun:
             self._same_ground(begun, [row["machine"] for row in events if "machine" in row][-1], inexact)
         path, damaged = newest_whole(self.folder.checkpoints)
         for problem in damaged:
-            console.print(f"[yellow]{problem}; looking for an older one[/yellow]")
+            say(f"{problem}; looking for an older one", "yellow")
         if damaged and path is None:
             raise UserError(
                 f"no checkpoint in {self.folder.checkpoints} is whole: remove that folder to begin again at step 0"
@@ -127,7 +133,7 @@ class Loop:
         self.metrics.keep_while(lambda row: row["step"] <= step)
         self.events.write(event="resume", step=step, damaged=damaged)
         if not self.progress.finished:
-            console.print(f"resuming {self.folder.root} at step {step:,}")
+            say(f"resuming {self.folder.root} at step {step:,}")
 
     def _same_ground(self, begun: dict, machine_before: dict, inexact: bool) -> None:
         """Refuse other data, and another machine than the last; with `inexact` the machine is noted as the new one."""
@@ -136,7 +142,7 @@ class Loop:
                 "the data differ from those the run was begun with (their fingerprint changed): "
                 "restore them, or begin a new run with another --out"
             )
-        self.setup.compile = begun["compile"]
+        self.setup.compile, self.setup.bf16 = begun["compile"], begun["bf16"]
         now = machine(self.setup.device)
         changed = [name for name, before in machine_before.items() if now.get(name) != before]
         if changed and not inexact:
@@ -242,7 +248,13 @@ class Loop:
 
     def _evaluate(self, watch: Watch) -> None:
         progress = self.progress
-        progress.held_out = self.held_out_loss()
+        progress.held_out, bits_per_byte = self.held_out_loss()
+        if not math.isfinite(progress.held_out):
+            self.events.write(event="nonfinite", step=progress.step, where="held-out loss")
+            raise UserError(
+                f"the held-out loss after step {progress.step} is {progress.held_out}; these weights were not saved. "
+                f"{CALMER}"
+            )
         if progress.best_loss is None or progress.held_out < progress.best_loss:
             progress.best_loss, progress.best_step = progress.held_out, progress.step
             progress.evaluations_since_best = 0
@@ -250,24 +262,26 @@ class Loop:
         else:
             progress.evaluations_since_best += 1
         sample = watch.sample(self.model, self.setup.data.tokenizer)
-        self.metrics.write(**watch.held_out_row(sample))
+        self.metrics.write(**watch.held_out_row(bits_per_byte, sample))
 
     @torch.no_grad()
-    def held_out_loss(self) -> float:
-        """Nats per token over whole, non-overlapping windows of the validation part."""
+    def held_out_loss(self) -> tuple[float, float]:
+        """Nats per token, and bits per byte of the same text, over whole windows of the validation part."""
         store, training = self.setup.data.validation, self.recipe.training
         seq = self.model.config.context
         limit = min(len(store), training.eval_tokens or len(store))
         starts = np.arange(0, max(1, limit - seq), seq, dtype=np.int64)
         size = training.micro_batch or training.batch
-        total, count = 0.0, 0
+        total, count, text = 0.0, 0, 0
         self.model.eval()
         for first in range(0, len(starts), size):
+            windows = self._windows(store, starts[first : first + size])
             with self._precision():
-                loss, targets = causal(self.model, self._windows(store, starts[first : first + size]))
+                loss, targets = causal(self.model, windows)
             total, count = total + float(loss), count + targets
+            text += int(self.setup.data.tokenizer.byte_counts[windows[:, 1:].cpu().numpy()].sum())
         self.model.train()
-        return total / count
+        return total / count, total / max(1, text) / math.log(2)
 
     def _save_root(self) -> None:
         hub_folder.save(self.model, self.setup.data.tokenizer, self.folder.root)
@@ -293,13 +307,13 @@ class Loop:
         kept = f"the weights before it are kept in {self.folder.root}" if finite else "these weights were not saved"
         raise UserError(
             f"step {self.progress.step + 1}: {where} (loss {loss}, gradient norm {norm}); the update was not made, "
-            f"{kept}. Begin anew with a lower --optimizer.lr and --optimizer.muon-lr, or a longer --schedule.warmup"
+            f"{kept}. {CALMER}"
         )
 
     def _interrupted(self) -> Outcome:
         self.events.write(event="interrupted", step=self.progress.step)
         write_report(self.folder)
-        console.print(
+        say(
             f"stopped after step {self.progress.step:,}, everything saved. Go on with:\n"
             f"  wenlu train --resume --out {self.folder.root}"
         )
@@ -340,7 +354,7 @@ def interruption():
         if stopped.is_set():
             raise KeyboardInterrupt
         stopped.set()
-        console.print("ending this step, then saving (once more to end at once, without saving)")
+        say("ending this step, then saving (once more to end at once, without saving)")
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -8,11 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wenlu.models.size import WHOLE_LOGITS
+
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
-
-WHOLE_LOGITS = 1 << 23
-"""Up to so many logits are made at once (32 MiB in f32); beyond, the head and its loss are computed in chunks."""
 
 
 def causal(model: nn.Module, windows: Int[Tensor, "batch seq_plus_1"]) -> tuple[Float[Tensor, ""], int]:
@@ -24,20 +23,20 @@ def causal(model: nn.Module, windows: Int[Tensor, "batch seq_plus_1"]) -> tuple[
 def head_loss(
     model: nn.Module, hidden: Float[Tensor, "batch seq dim"], targets: Int[Tensor, "batch seq"]
 ) -> Float[Tensor, ""]:
-    """Summed cross-entropy of `model.head(hidden)`; with a large vocabulary the logits never exist all at once."""
+    """Summed cross-entropy of `model.head(hidden)`; no more than `WHOLE_LOGITS` logits exist at once."""
     hidden, targets = hidden.flatten(0, 1), targets.flatten()
     rows = max(1, WHOLE_LOGITS // model.config.vocab)
     if hidden.shape[0] <= rows:
         return F.cross_entropy(model.head(hidden).float(), targets, reduction="sum")
-    return _ChunkedLoss.apply(model.head, rows, targets, hidden, *model.parameters())
+    return _ChunkedLoss.apply(model.head, rows, torch.is_grad_enabled(), targets, hidden, *model.parameters())
 
 
 class _ChunkedLoss(torch.autograd.Function):
     """Forward computes the gradients too, chunk by chunk, so that no logits are kept and none are computed twice."""
 
     @staticmethod
-    def forward(context, head, rows, targets, hidden, *parameters):
-        wanted = any(context.needs_input_grad)
+    def forward(context, head, rows, wanted, targets, hidden, *parameters):
+        """`wanted`: whether gradients are; in here torch has them switched off, and in evaluation none are."""
         total = hidden.new_zeros((), dtype=torch.float32)
         sums = None
         hidden_gradient = torch.empty_like(hidden)
@@ -57,4 +56,4 @@ class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
     def backward(context, scale):
         hidden_gradient, sums = context.gradients
-        return None, None, None, hidden_gradient * scale, *(s if s is None else s * scale for s in sums)
+        return None, None, None, None, hidden_gradient * scale, *(s if s is None else s * scale for s in sums)

@@ -32,7 +32,7 @@ class Optimizer:
     def step(self, factor: float) -> None:
         """One update with every learning rate at `factor` times its peak; the gradients are left as they are."""
         for rule in self._rules:
-            rule.step(factor * self._config.lr)
+            rule.step(factor * self._config.rate)
         if self._muon:
             self._muon.step(factor * self._config.muon_lr)
 

@@ -24,12 +24,13 @@ class OptimizerConfig:
 
     name: Literal["muon", "adamw", "adam", "sgd"] = "muon"
     """muon (hidden matrices; AdamW for embeddings, head and vectors), adamw, adam, or sgd: w - lr * gradient."""
-    lr: float = 0.01
-    """Peak learning rate of adamw, adam or sgd; with muon, that of its AdamW part."""
+    lr: float = 0.0
+    """Peak learning rate of adamw, adam or sgd; with muon, that of its AdamW part. 0 = by the rule: 0.01 beside muon,
+    0.003 for adamw and adam, 1 for sgd."""
     muon_lr: float = 0.02
     """Peak learning rate of Muon's matrices."""
     weight_decay: float = 0.0
-    """Decoupled, for matrices only."""
+    """For matrices only; decoupled from the gradient, but for adam."""
     beta1: float = 0.9
     beta2: float = 0.95
     momentum: float = 0.95
@@ -42,6 +43,11 @@ class OptimizerConfig:
         for name in ("beta1", "beta2", "momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"optimizer.{name} must lie in [0, 1), not {getattr(self, name)}")
+
+    @property
+    def rate(self) -> float:
+        """`lr`, or what the rule says."""
+        return self.lr or {"muon": 0.01, "adamw": 0.003, "adam": 0.003, "sgd": 1.0}[self.name]
 
 
 @dataclass(frozen=True)
@@ -121,13 +127,16 @@ class Recipe:
 
 
 def read_recipe(path: Path | str) -> Recipe:
-    """The recipe in a TOML file; data paths in it are relative to the file."""
+    """The recipe in a TOML file; paths in it, of texts or of a tokenizer, are relative to the file."""
     mapping: dict[str, Any] = read_toml(path)
     data = mapping.get("data")
     if isinstance(data, dict):
         for key in ("paths", "validation_paths"):
             if isinstance(data.get(key), list):
                 data[key] = [_beside(path, name) for name in data[key]]
+        tokenizer = data.get("tokenizer")
+        if isinstance(tokenizer, str) and (Path(path).parent / tokenizer).exists():
+            data["tokenizer"] = _beside(path, tokenizer)
     return from_dict(Recipe, mapping)
 
 

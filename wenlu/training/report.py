@@ -27,7 +27,7 @@ def write_report(folder: RunFolder) -> None:
     samples = [row for row in held_out if row.get("sample")]
     if samples:
         page.heading("What it wrote on the way")
-        for row in [*samples[:: max(1, len(samples) // 4)][:4], samples[-1]]:
+        for row in samples[:-1][:: max(1, len(samples) // 4)][:4] + samples[-1:]:
             page.text(f"After step {row['step']:,}, held-out loss {row['held_out']:.3f} nats/token:").preformatted(
                 row["sample"]
             )
@@ -78,7 +78,7 @@ def _small_plots(steps: list[dict]):
     from matplotlib.figure import Figure
 
     drawing = Figure(figsize=(8, 2.6), layout="constrained")
-    wanted = [("lr", "learning rate / peak"), ("grad_norm", "gradient norm"), ("tokens_per_second", "tokens/s")]
+    wanted = [("lr_factor", "learning rate / peak"), ("grad_norm", "gradient norm"), ("tokens_per_second", "tokens/s")]
     for axes, (key, label) in zip(drawing.subplots(1, 3), wanted, strict=True):
         axes.plot([r["step"] for r in steps], [r[key] for r in steps], lw=1)
         axes.set(xlabel="step", title=label)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from wenlu.base.config import from_dict, to_dict
 from wenlu.base.errors import UserError
-from wenlu.base.files import atomic_write, writing
+from wenlu.base.files import atomic_write, sweep, writing
 from wenlu.training.recipe import Recipe
 
 
@@ -64,8 +64,13 @@ class RunFolder:
             raise UserError(f"{self.root} holds no run to resume: leave out --resume to begin one there")
         try:
             return from_dict(Recipe, json.loads(self.recipe_file.read_text(encoding="utf-8")))
-        except json.JSONDecodeError as error:
+        except ValueError as error:
             raise UserError(f"{self.recipe_file} is damaged ({error}): begin the run anew with another --out") from None
+
+    def sweep(self) -> None:
+        """Remove what killed writers left half-made; for whoever holds the lock."""
+        for folder in (self.root, self.own, self.checkpoints):
+            sweep(folder)
 
     def lock(self) -> None:
         """Hold the folder for this process until it ends."""

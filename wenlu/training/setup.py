@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+import sysconfig
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,9 @@ from torch import nn
 
 from wenlu.base.device import available_memory, has_bf16, pick_device
 from wenlu.base.errors import UserError
-from wenlu.base.log import console
+from wenlu.base.log import say
 from wenlu.data.order import Order
-from wenlu.data.prepare import prepare
+from wenlu.data.prepare import PrepareConfig, prepare
 from wenlu.data.shards import Data, open_data
 from wenlu.models.build import build
 from wenlu.models.config import ModelConfig
@@ -59,8 +60,10 @@ def _set_up(recipe: Recipe, folder: RunFolder, verify: bool) -> Setup:
     device = pick_device(recipe.training.device)
     bf16 = _bf16(recipe.training.dtype, device)
     data = _data(recipe, folder, verify)
-    config = dataclasses.replace(recipe.model, vocab=data.tokenizer.vocab, **_special_ids(data))
     training = recipe.training
+    if training.patience and data.validation is None:
+        raise UserError("training.patience watches the held-out loss, and nothing is held out: leave patience at 0")
+    config = _sized(recipe.model, data)
     order = Order(len(data.train), config.context, training.batch, training.seed, data.fingerprint)
     check_memory(config, recipe, device, bf16)
     if training.threads:
@@ -75,9 +78,15 @@ def _data(recipe: Recipe, folder: RunFolder, verify: bool) -> Data:
     paths = recipe.data.paths
     if not paths:
         raise UserError("nothing to train on: name text files or folders, or a folder made by `wenlu prepare`")
-    if len(paths) == 1 and (Path(paths[0]) / "data.json").is_file():
-        data = open_data(Path(paths[0]), verify=verify)
+    prepared = [path for path in paths if (Path(path) / "data.json").is_file()]
+    if prepared and len(paths) > 1:
+        raise UserError(f"{prepared[0]} is a prepared folder: give it alone, or all of the texts")
+    if prepared:
+        _refuse_unused(recipe.data)
+        data = open_data(Path(paths[0]), verify=True)
     else:
+        if recipe.data.context not in (PrepareConfig.context, recipe.model.context):
+            raise UserError("data.context is model.context when a model is trained: leave data.context out")
         if not folder.data.exists():
             prepare(dataclasses.replace(recipe.data, context=recipe.model.context), folder.data)
         data = open_data(folder.data, verify=verify)
@@ -86,9 +95,24 @@ def _data(recipe: Recipe, folder: RunFolder, verify: bool) -> Data:
     return data
 
 
-def _special_ids(data: Data) -> dict[str, int | None]:
+def _refuse_unused(config: PrepareConfig) -> None:
+    """How text is prepared is settled where it has been."""
+    for field in dataclasses.fields(config):
+        if field.name != "paths" and getattr(config, field.name) != field.default:
+            raise UserError(
+                f"data.{field.name.replace('_', '-')} has no effect on data that are prepared already: leave it out, "
+                "or give the texts themselves"
+            )
+
+
+def _sized(config: ModelConfig, data: Data) -> ModelConfig:
+    """The model with the tokenizer's vocabulary and special ids; other ones in the recipe are refused."""
     tokenizer = data.tokenizer
-    return {"bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id, "pad_id": tokenizer.pad_id}
+    ids = {name: getattr(tokenizer, name) for name in ("bos_id", "eos_id", "pad_id")}
+    for name, known in {"vocab": tokenizer.vocab, **ids}.items():
+        if getattr(config, name) not in (None, known) and not (name == "vocab" and config.vocab == 0):
+            raise UserError(f"model.{name} is the tokenizer's, {known}, not {getattr(config, name)}: leave it out")
+    return dataclasses.replace(config, vocab=tokenizer.vocab, **ids)
 
 
 def _bf16(dtype: str, device: torch.device) -> bool:
@@ -99,11 +123,9 @@ def _bf16(dtype: str, device: torch.device) -> bool:
 
 def _compile(choice: str, config: ModelConfig, work: float, device: torch.device) -> bool:
     """Whether to compile; the loop writes the answer to events.jsonl before it acts on it."""
-    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
-    if choice == "on" and device.type == "cpu" and not compiler:
-        raise UserError(
-            "torch.compile on a processor needs a C++ compiler, and none is here: use --training.compile off"
-        )
+    lacking = _lacking_to_compile() if device.type == "cpu" else ""
+    if choice == "on" and lacking:
+        raise UserError(f"torch.compile on a processor needs {lacking}: use --training.compile off")
     if choice == "on" and config.family == "lstm":
         raise UserError(
             "the LSTM runs in one fused operator already, which torch.compile cannot enter: leave compile at auto"
@@ -112,7 +134,15 @@ def _compile(choice: str, config: ModelConfig, work: float, device: torch.device
         return choice == "on"
     if device.type == "cuda":
         return work > 100 * COMPILE_EARNS_BACK
-    return work > COMPILE_EARNS_BACK and bool(compiler)
+    return work > COMPILE_EARNS_BACK and not lacking
+
+
+def _lacking_to_compile() -> str:
+    """What torch.compile on a processor wants and does not find here; empty where it finds all."""
+    if not (os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")):
+        return "a C++ compiler, and none is here"
+    headers = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    return "" if headers.is_file() else f"Python's headers, and {headers} is not here (Debian: python3-dev)"
 
 
 def check_memory(config: ModelConfig, recipe: Recipe, device: torch.device, bf16: bool) -> None:
@@ -133,6 +163,18 @@ def check_memory(config: ModelConfig, recipe: Recipe, device: torch.device, bf16
     raise UserError(
         f"training would take about {needed / 2**30:.1f} GiB, and {room / 2**30:.1f} GiB are free: {remedy}"
     )
+
+
+@contextmanager
+def out_of_memory(recipe: Recipe):
+    """A GPU that has run out of memory, as a refusal that says what needs less."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        micro = recipe.training.micro_batch or recipe.training.batch
+        half = f"--training.micro-batch {micro // 2} gives the same result in less"
+        less = half if micro > 1 else "use a smaller model or context"
+        raise UserError(f"the GPU has run out of memory ({str(error).splitlines()[0]}): {less}") from None
 
 
 @contextmanager
@@ -171,7 +213,7 @@ def announce(setup: Setup, parameters: int) -> None:
     """One line about what is going to be trained, on what, where."""
     config, training = setup.model.config, setup.recipe.training
     tokens = training.steps * training.batch * config.context
-    console.print(
+    say(
         f"{config.family} · {parameters:,} parameters · vocabulary {config.vocab:,} · "
         f"{len(setup.data.train):,} training tokens · {training.steps:,} steps of "
         f"{training.batch} × {config.context} ({tokens / len(setup.data.train):.1f} epochs) · {setup.device.type} · "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import deque
 from typing import Any
@@ -56,7 +55,7 @@ class Watch:
         return {
             "step": state.step,
             "loss": state.loss_sum / state.loss_count,
-            "lr": scale,
+            "lr_factor": scale,
             "grad_norm": norm,
             "tokens": state.tokens,
             "tokens_per_second": round((state.tokens - tokens) / max(1e-9, state.seconds - seconds)),
@@ -64,11 +63,10 @@ class Watch:
             "order": state.order,
         }
 
-    def held_out_row(self, sample: str) -> dict[str, Any]:
+    def held_out_row(self, bits_per_byte: float, sample: str) -> dict[str, Any]:
         """A row of metrics: what an evaluation found."""
-        state, store = self._state, self._setup.data.validation
-        bits = state.held_out * len(store) / store.bytes / math.log(2)
-        return {"step": state.step, "held_out": state.held_out, "bits_per_byte": bits, "sample": sample}
+        held_out = self._state.held_out
+        return {"step": self._state.step, "held_out": held_out, "bits_per_byte": bits_per_byte, "sample": sample}
 
     def sample(self, model: nn.Module, tokenizer: Tokenizer) -> str:
         """What the model writes from the beginning of a document, the same random draws at every evaluation."""

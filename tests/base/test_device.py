@@ -1,0 +1,54 @@
+"""What a process may take of its machine."""
+
+import os
+
+import pytest
+import torch
+
+from wenlu.base import device
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def groups(tmp_path, monkeypatch):
+    """A tree of control groups, and who we are in it."""
+    monkeypatch.setattr(device, "CONTROL_GROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(device, "MEMBERSHIP", tmp_path / "membership")
+
+    def make(membership: str, **files: dict[str, object]) -> None:
+        (tmp_path / "membership").write_text(membership)
+        for group, contents in files.items():
+            folder = tmp_path / "cgroup" / group.replace("__", "/")
+            folder.mkdir(parents=True)
+            for name, value in contents.items():
+                (folder / name.replace("__", ".")).write_text(str(value))
+
+    return make
+
+
+def test_the_limit_of_a_group_above_counts(groups):
+    stat = "anon 5\ninactive_file 300000"
+    groups(
+        "0::/job/step\n",
+        job={"memory__max": 2_000_000, "memory__current": 1_500_000, "memory__stat": stat},
+        job__step={"memory__max": "max", "memory__current": 1_400_000, "memory__stat": stat},
+    )
+    assert device.available_memory(CPU) == 800_000
+
+
+def test_the_older_interface(groups):
+    limits = {
+        "memory__limit_in_bytes": 900_000,
+        "memory__usage_in_bytes": 500_000,
+        "memory__stat": "total_inactive_file 7",
+    }
+    groups("5:cpu:/x\n4:memory:/x/y\n", memory__x__y=limits)
+    assert device.available_memory(CPU) == 400_007
+
+
+def test_a_system_without_groups_or_free_pages(groups, monkeypatch):
+    """macOS has neither, and tells only how much memory there is."""
+    known = {name: number for name, number in os.sysconf_names.items() if name != "SC_AVPHYS_PAGES"}
+    monkeypatch.setattr(device.os, "sysconf_names", known)
+    assert device.available_memory(CPU) > 1 << 20
