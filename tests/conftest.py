@@ -1,9 +1,44 @@
-"""Fixtures every test may use."""
+"""Fixtures every test may use; shapes checked in all of them."""
 
+import importlib
 import os
+import typing
 from pathlib import Path
 
+import beartype
 import pytest
+import safetensors.torch
+import tokenizers
+import torch
+from jaxtyping import install_import_hook
+
+PACKAGE = Path(__file__).parents[1] / "wenlu"
+
+
+def shaped() -> list[str]:
+    """The modules whose signatures carry the shapes of tensors."""
+    files = [file for file in PACKAGE.rglob("*.py") if "from jaxtyping import" in file.read_text(encoding="utf-8")]
+    return sorted(".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts) for file in files)
+
+
+def check_shapes() -> None:
+    """Import these modules so that every call compares its tensors with the shapes in its signature.
+
+    Only in tests: running code imports no jaxtyping (its imports stand under TYPE_CHECKING) and compiles nothing that
+    is decorated. Other packages must be in already, for them TYPE_CHECKING is to stay false.
+    """
+    assert torch and tokenizers and safetensors.torch
+    beartype.with_whole_numbers = beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))
+    typing.TYPE_CHECKING = True
+    try:
+        with install_import_hook(shaped(), "beartype.with_whole_numbers"):
+            for name in shaped():
+                importlib.import_module(name)
+    finally:
+        typing.TYPE_CHECKING = False
+
+
+check_shapes()
 
 
 @pytest.fixture(scope="session")
