@@ -15,7 +15,20 @@ from wenlu.cli.main import COMMANDS, main
 ENGLISH = "The kettle on stove {0} sang in house {1}, and nobody but the cat heard it.\n"
 CHINESE = "第{0}炉文火慢炖，{1}人围炉读书；窗外下着雪。\n\n"
 TINY = (
-    *("--model.dim", "16", "--model.layers", "1", "--model.heads", "2", "--model.context", "16", "--steps", "3"),
+    *(
+        "--skip",
+        "all",
+        "--model.dim",
+        "16",
+        "--model.layers",
+        "1",
+        "--model.heads",
+        "2",
+        "--model.context",
+        "16",
+        "--steps",
+        "3",
+    ),
     *(
         "--training.batch",
         "2",
@@ -64,18 +77,22 @@ def place(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("place")
     (root / "text.txt").write_text(prose(120), encoding="utf-8")
     (root / "new.txt").write_text(prose(200)[-4000:], encoding="utf-8")
-    assert main(["prepare", f"{root}/text.txt", "--out", f"{root}/data", "--tokenizer", "bpe:320"]) == 0
+    assert (
+        main(["prepare", f"{root}/text.txt", "--out", f"{root}/data", "--tokenizer", "bpe:320", "--skip", "all"]) == 0
+    )
     assert main(["train", f"{root}/data", "--out", f"{root}/run", *TINY]) == 0
     return root
 
 
 def test_prepare(place, run, run_json, tmp_path):
-    facts = run_json("prepare", place / "text.txt", "--out", tmp_path / "data", "--tokenizer", "bpe:320")
+    facts = run_json(
+        "prepare", place / "text.txt", "--out", tmp_path / "data", "--tokenizer", "bpe:320", "--skip", "all"
+    )
     assert facts["vocab"] == 320 and facts["tokenizer"]["kind"] == "bpe"
     sides = facts["train"]["bytes"] + facts["validation"]["bytes"] + facts["gap_bytes"]
     assert sides == (place / "text.txt").stat().st_size
     assert facts["fingerprint"] == json.loads((place / "data" / "data.json").read_text())["fingerprint"]
-    out, err = run("prepare", place / "text.txt", "--out", tmp_path / "bytes", "--tokenizer", "byte")
+    out, err = run("prepare", place / "text.txt", "--out", tmp_path / "bytes", "--tokenizer", "byte", "--skip", "all")
     assert out == "" and "train" in err and "held-out" in err
 
 
@@ -97,11 +114,22 @@ def test_text_data_and_recipe_give_the_same_weights(place, run, tmp_path):
     """However the same run is asked for."""
     data = ("--data.tokenizer", "bpe:320", "--data.context", "16")
     run("train", place / "text.txt", "--out", tmp_path / "by-path", *TINY, *data)
-    run("prepare", place / "text.txt", "--out", tmp_path / "data", "--tokenizer", "bpe:320", "--context", "16")
+    run(
+        "prepare",
+        place / "text.txt",
+        "--out",
+        tmp_path / "data",
+        "--tokenizer",
+        "bpe:320",
+        "--context",
+        "16",
+        "--skip",
+        "all",
+    )
     run("train", tmp_path / "data", "--out", tmp_path / "by-data", *TINY)
     shutil.copy(place / "text.txt", tmp_path / "text.txt")
     (tmp_path / "recipe.toml").write_text(
-        '[data]\npaths = ["text.txt"]\ntokenizer = "bpe:320"\ncontext = 16\n'
+        '[data]\npaths = ["text.txt"]\ntokenizer = "bpe:320"\ncontext = 16\nskip = ["all"]\n'
         "[model]\ndim = 16\nlayers = 1\nheads = 2\ncontext = 16\n"
         "[training]\nsteps = 9\nbatch = 2\nthreads = 1\neval_every = 2\nsample_tokens = 4\n"
     )
@@ -162,10 +190,12 @@ def test_stdin_as_text(place, run, run_json, monkeypatch, tmp_path):
 
     raw = (place / "text.txt").read_bytes()
     give(raw)
-    facts = run_json("prepare", "-", "--out", tmp_path / "data", "--tokenizer", "bpe:320")
+    facts = run_json("prepare", "-", "--out", tmp_path / "data", "--tokenizer", "bpe:320", "--skip", "all")
     assert facts["fingerprint"] == json.loads((place / "data" / "data.json").read_text())["fingerprint"]
     give("".join(json.dumps({"text": f"{n} " * 9}) + "\n" for n in range(40)).encode())
-    rows = run_json("prepare", "-", "--out", tmp_path / "rows", "--tokenizer", "byte", "--validation", "0.2")
+    rows = run_json(
+        "prepare", "-", "--out", tmp_path / "rows", "--tokenizer", "byte", "--validation", "0.2", "--skip", "all"
+    )
     assert rows["train"]["documents"] + rows["validation"]["documents"] == 40
     give(raw)
     run("train", "-", "--out", tmp_path / "run", *TINY)
