@@ -71,7 +71,7 @@ def test_parts_and_batches_give_the_same_signatures(monkeypatch):
                 made.add(part)
             made.end(number, keep=number != 3)
         made.groups()
-        return bytes(made._rows), list(made._documents.values())
+        return bytes(made._rows), list(made._documents)
 
     whole = rows(lambda own: [own])
     assert whole[1] == [0, 1, 2, 4, 5, 6] and len(whole[0]) == 7 * 504

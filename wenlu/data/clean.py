@@ -69,7 +69,8 @@ def markup(text: str) -> str:
 
 def _without_markup(text: str) -> str:
     if "<" in text:
-        text = _SCRIPT.sub("", text)
+        if _SCRIPT_END.search(text):
+            text = _SCRIPT.sub("", text)
         text = _PAIR.sub(lambda match: match[0] if _quoted(match) else match[2], text)
         text = _TAG.sub(_line_end, text)
     for _ in range(2):  # twice: a page saved from a page has &amp;nbsp;
@@ -119,7 +120,8 @@ _TAG = re.compile(
     re.IGNORECASE,
 )
 _PAIR = re.compile(r"<([biqsu])>([^<>\n]*)</\1>", re.IGNORECASE)
-_SCRIPT = re.compile(r"<(script|style)\b[^<>]*>.*?</\1\s*>", re.IGNORECASE | re.DOTALL)
+_SCRIPT = re.compile(r"<(script|style)\b[^<>]*>.{0,20000}?</\1\s*>", re.IGNORECASE | re.DOTALL)
+_SCRIPT_END = re.compile(r"</(?:script|style)", re.IGNORECASE)
 _SOURCE = re.compile(r"\s*<(?:!doctype|html|\?xml|svg)\b", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:[A-Za-z][A-Za-z0-9]{1,30}|#[0-9]{2,7}|#[xX][0-9a-fA-F]{2,6});")
 _TORN_SPACE = re.compile(r"(?<![A-Za-z0-9&])n?bsp;")
@@ -166,27 +168,32 @@ def _joining(match: re.Match) -> str:
 
 def adverts(text: str) -> str:
     """What sites put into texts: adverts with an address, navigation bars, lines like "next page" or "share this"."""
-    lines = {}
+    windows: dict[int, int] = {}
     for sign in _ADVERT_SIGNS:
         place = text.find(sign)
         while place >= 0:
-            start = text.rfind("\n", 0, place) + 1
-            end = text.find("\n", place)
+            start, end = text.rfind("\n", 0, place) + 1, text.find("\n", place)
             end = end if end >= 0 else len(text)
-            lines[start] = end
+            if end - start > 2 * _NEAR:  # of a long line its neighbourhood
+                start, end = max(start, place - _NEAR), min(end, place + _NEAR)
+            windows[start] = max(end, windows.get(start, 0))
             place = text.find(sign, end)
-    if not lines:
+    if not windows:
         return text
     parts, position = [], 0
-    for start, end in sorted(lines.items()):
+    for start, end in sorted(windows.items()):
+        start = max(start, position)
         line = text[start:end]
         after = _ADVERT.sub("", line) if any(sign in line for sign in "说读章告载网") else line
-        gone = _ADVERT_LINE.fullmatch(after) is not None
+        whole = text[start - 1 : start] in ("", "\n") and text[end : end + 1] in ("", "\n")
+        gone = whole and _ADVERT_LINE.fullmatch(after) is not None
         parts += [text[position:start], "" if gone else after]
-        position = end + (gone and end < len(text))
+        position = max(position, end + (gone and end < len(text)))
     return "".join([*parts, text[position:]])
 
 
+_NEAR = 160
+"""Characters around an advert's sign that are looked at."""
 _ADVERT_SIGNS = (
     *("www.", "http", "尽在", "小说整理"),
     *("一页", "后页", "首页", "目录", "书页", "一章", "书签", "推荐票", "推荐本书", "本站"),

@@ -6,6 +6,7 @@ Repeated lines are counted in what is left, in the spool, and taken out. Later p
 
 import hashlib
 import itertools
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -115,7 +116,7 @@ def clean(parts: list[Iterable[Piece]], rules: frozenset[str], spool: Spool) -> 
     for numbers in kept:
         documents = Documents(
             [judge.digests[d] for d in numbers],
-            [judge.characters[d] for d in numbers],
+            array("q", [judge.characters[d] for d in numbers]),
             sum(map(spool.size, numbers)),
             [decisive.get(d, judge.digests[d]) for d in numbers],
         )
@@ -193,11 +194,11 @@ class _Judge:
     def __init__(self, rules: frozenset[str], spool: Spool, made: Cleaning):
         self.made, self.spool = made, spool
         self.near = Signatures()
-        self.digests: dict[int, bytes] = {}
-        self.characters: dict[int, int] = {}
+        self.digests: list[bytes] = []
+        self.characters = array("q")
         self._wanted = [(name, rule) for name, rule in DOCUMENT_RULES.items() if name in rules]
         self._exact = "duplicates" in rules
-        self._seen: set[tuple[int, bytes]] = set()
+        self._seen: dict[int, set[bytes]] = {}
         self._begin()
 
     def _begin(self) -> None:
@@ -215,12 +216,14 @@ class _Judge:
 
     def keeps(self, document: int, part: int, *, compare: bool = True) -> bool:
         """Whether the document that ends is kept."""
-        self.digests[document], self.characters[document] = self._digest.digest()[:16], self._length
+        digest = self._digest.digest()[:16]
+        self.digests[document : document + 1] = [digest]
+        self.characters[document : document + 1] = array("q", [self._length])
         rule = next((name for name, drops in self._wanted if drops(self._measures)), "")
-        key = part, self.digests[document]
-        if not rule and self._exact and key in self._seen:
+        seen = self._seen.setdefault(part, set())
+        if not rule and self._exact and digest in seen:
             rule = "duplicates"
-        self._seen.add(key)
+        seen.add(digest)
         if rule:
             self.drop(rule, document, self._head, self._head if rule == "duplicates" else "")
         if compare:

@@ -5,6 +5,7 @@ Datasets, chapter 3. A pair of Jaccard similarity 0.8 shares a band of 6 of 126 
 1 - (1 - 0.8^6)^21 = 0.998, and is then compared by all 126.
 """
 
+from array import array
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,7 +21,7 @@ LIKE = 0.72
 LEAST = 30
 """Units below which a document is too short to be called nearly the same as another."""
 SEED = 20261125
-AT_ONCE = 1 << 20
+AT_ONCE = 1 << 17
 """N-grams hashed together: a call by itself costs a third of a millisecond."""
 
 
@@ -32,7 +33,7 @@ class Signatures:
         self._owners: list[int] = []
         self._waiting = self._count = self._units = 0
         self._rows = bytearray()
-        self._documents: dict[int, int] = {}
+        self._wanted, self._documents = array("q"), array("q")
 
     def add(self, numbers: np.ndarray) -> None:
         """A part of the document at hand: the numbers of its units (`units.unit_numbers`)."""
@@ -46,15 +47,15 @@ class Signatures:
     def end(self, document: int, *, keep: bool = True) -> None:
         """The document at hand ends; its number is `document`. Without `keep` it is forgotten."""
         if keep and self._units >= LEAST:
-            self._documents[self._count] = document
+            self._wanted.append(self._count)
+            self._documents.append(document)
         self._count, self._units = self._count + 1, 0
 
     def groups(self) -> list[list[int]]:
         """The documents that are nearly the same, as lists of two or more, in order."""
         self._flush()
-        rows = np.frombuffer(self._rows, dtype=np.uint32).reshape(-1, VALUES)[list(self._documents)]
-        documents = list(self._documents.values())
-        first = connected(rows)
+        rows = np.frombuffer(self._rows, dtype=np.uint32).reshape(-1, VALUES)
+        documents, first = self._documents, connected(rows, np.array(self._wanted, dtype=np.int64))
         members: dict[int, list[int]] = {}
         for row in np.flatnonzero(first != np.arange(len(first))).tolist():
             members.setdefault(int(first[row]), [documents[int(first[row])]]).append(documents[row])
@@ -83,23 +84,23 @@ def signatures(texts: Sequence[np.ndarray]) -> np.ndarray:
     return np.array(matrix.to_rows(), dtype=np.uint32).reshape(-1, VALUES)
 
 
-def connected(rows: np.ndarray) -> np.ndarray:
-    """For every signature the first of its group; groups are joined by pairs of `LIKE` or more.
+def connected(rows: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """For every one of the wanted rows the first of its group; groups are joined by pairs of `LIKE` or more.
 
     One band at a time, so that beside the signatures only some numbers a document are held.
     """
-    parent = np.arange(len(rows))
-    for band in range(BANDS if len(rows) > 1 else 0):
-        keys = _band_keys(rows[:, band * ROWS : (band + 1) * ROWS])
+    parent = np.arange(len(wanted))
+    for band in range(BANDS if len(wanted) > 1 else 0):
+        keys = _band_keys(rows[:, band * ROWS : (band + 1) * ROWS])[wanted]
         order = np.argsort(keys, kind="stable")
         same = keys[order[1:]] == keys[order[:-1]]
         starts = np.flatnonzero(np.concatenate(([True], ~same)))
         heads = order[np.repeat(starts, np.diff(np.append(starts, len(order))))]
         for left in (order[:-1], heads[1:]):  # each with the one before it, and with the first of its run
             pairs = np.stack([left[same], order[1:][same]], axis=1)
-            for a, b in _alike(rows, pairs):
+            for a, b in _alike(rows, wanted, pairs):
                 _join(parent, a, b)
-    return np.array([_root(parent, row) for row in range(len(rows))], dtype=np.int64)
+    return np.array([_root(parent, row) for row in range(len(wanted))], dtype=np.int64)
 
 
 def _band_keys(rows: np.ndarray) -> np.ndarray:
@@ -111,11 +112,11 @@ def _band_keys(rows: np.ndarray) -> np.ndarray:
     return mixed
 
 
-def _alike(rows: np.ndarray, pairs: np.ndarray, at_once: int = 1 << 14) -> list[Sequence[int]]:
+def _alike(rows: np.ndarray, wanted: np.ndarray, pairs: np.ndarray, at_once: int = 1 << 12) -> list[Sequence[int]]:
     found = []
     for start in range(0, len(pairs), at_once):
         part = pairs[start : start + at_once]
-        like = (rows[part[:, 0]] == rows[part[:, 1]]).mean(axis=1) >= LIKE
+        like = (rows[wanted[part[:, 0]]] == rows[wanted[part[:, 1]]]).mean(axis=1) >= LIKE
         found += part[like].tolist()
     return found
 

@@ -46,7 +46,7 @@ class Measures:
         self.visible += sum(count for character, count in counts.items() if not character.isspace())
         if len(text) >= LONG_ENOUGH:
             self._repetition(text, numbers)
-        if len(text) < 2 * PLACEHOLDER_LENGTH and _PLACEHOLDER.search(text):
+        if len(text) < 2 * PLACEHOLDER_LENGTH and _is_placeholder(text):
             self.placeholders += 1
 
     def _repetition(self, text: str, numbers: np.ndarray) -> None:
@@ -64,7 +64,7 @@ class Measures:
 
 def character_counts(text: str) -> dict[str, int]:
     """How often each character occurs; by way of numpy where that is faster."""
-    if len(text) < 4096:
+    if len(text) < (256 if text.isascii() else 4096):
         return Counter(text)
     if text.isascii():
         found = np.bincount(np.frombuffer(text.encode(), dtype=np.uint8), minlength=128)
@@ -86,14 +86,22 @@ def _is_letter(character: str) -> bool:
 
 
 _MARK = re.compile("[\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0900-\u109f\u1780-\u17d3]")
+_PLACEHOLDER_SIGNS = (
+    *("lorem ipsum", "javascript", "cookies", "not found", "placeholder page", "for sale"),
+    *("页面不存在", "域名"),
+)
 _PLACEHOLDER = re.compile(
     r"lorem ipsum dolor|(?:enable|activate|turn on|requires?) (?:javascript|cookies)"
     r"|javascript (?:is|must be|seems to be) (?:disabled|required|enabled|turned off)"
     r"|(?:404|page) (?:page )?not found|this is a placeholder page|this domain (?:name )?(?:is|may be) for sale"
     r"|(?:请|需要)(?:启用|开启|打开)\s*javascript|(?:您|你)所?(?:访问|请求|查找)的页面不存在"
     r"|[该此本]域名(?:已|正在)?(?:出售|转让|过期)",
-    re.IGNORECASE,
 )
+
+
+def _is_placeholder(text: str) -> bool:
+    text = text.lower()
+    return any(sign in text for sign in _PLACEHOLDER_SIGNS) and _PLACEHOLDER.search(text) is not None
 
 
 def short(found: Measures) -> bool:

@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, MutableSequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -20,7 +20,7 @@ class Documents:
     """What a first reading learns: a digest and a length for every document."""
 
     digests: list[bytes] = field(default_factory=list)
-    characters: list[int] = field(default_factory=list)
+    characters: MutableSequence[int] = field(default_factory=list)
     bytes: int = 0
     groups: list[bytes] = field(default_factory=list)
     """What near-duplicates have in common: the smallest digest among them; empty: nothing but digests is known."""

@@ -53,10 +53,13 @@ def _numbers(text: str) -> np.ndarray:
     if not len(starts):
         return np.empty(0, dtype=np.uint64)
     powers, inverses = _powers()
-    wanted = np.where(kinds > 0, codes, 0).astype(np.uint64)
-    sums = np.concatenate([[np.uint64(0)], np.cumsum(wanted * powers[: len(codes)], dtype=np.uint64)])
-    ends = np.append(starts[1:], len(codes))  # between a unit's end and the next one's start all codes are 0
-    numbers = (sums[ends] - sums[starts]) * inverses[starts]
+    wanted = codes.astype(np.uint64) * (kinds > 0)
+    sums = np.zeros(len(codes) + 1, dtype=np.uint64)
+    np.cumsum(wanted * powers[: len(codes)], out=sums[1:])
+    numbers = sums[starts]
+    numbers[:-1] = numbers[1:] - numbers[:-1]  # between a unit's end and the next one's start all codes are 0
+    numbers[-1:] = sums[-1:] - numbers[-1:]
+    numbers *= inverses[starts]
     return numbers ^ (numbers >> np.uint64(31))
 
 
