@@ -1,5 +1,6 @@
 """The whole path by the command: text → data → models → figures → text."""
 
+import dataclasses
 import io
 import json
 import shutil
@@ -14,19 +15,9 @@ from wenlu.cli.main import COMMANDS, main
 
 ENGLISH = "The kettle on stove {0} sang in house {1}, and nobody but the cat heard it.\n"
 CHINESE = "第{0}炉文火慢炖，{1}人围炉读书；窗外下着雪。\n\n"
-TINY = (
-    *("--model.dim", "16", "--model.layers", "1", "--model.heads", "2", "--model.context", "16", "--steps", "3"),
-    *(
-        "--training.batch",
-        "2",
-        "--training.threads",
-        "1",
-        "--training.eval-every",
-        "2",
-        "--training.sample-tokens",
-        "4",
-    ),
-)
+SHAPE = "--model.dim 16 --model.layers 1 --model.heads 2 --model.context 16 --steps 3 --training.batch 2".split()
+ON_DATA = (*SHAPE, *"--training.threads 1 --training.eval-every 2 --training.sample-tokens 4".split())
+TINY = (*ON_DATA, "--skip", "all")
 
 
 def prose(lines: int) -> str:
@@ -64,24 +55,28 @@ def place(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("place")
     (root / "text.txt").write_text(prose(120), encoding="utf-8")
     (root / "new.txt").write_text(prose(200)[-4000:], encoding="utf-8")
-    assert main(["prepare", f"{root}/text.txt", "--out", f"{root}/data", "--tokenizer", "bpe:320"]) == 0
-    assert main(["train", f"{root}/data", "--out", f"{root}/run", *TINY]) == 0
+    assert (
+        main(["prepare", f"{root}/text.txt", "--out", f"{root}/data", "--tokenizer", "bpe:320", "--skip", "all"]) == 0
+    )
+    assert main(["train", f"{root}/data", "--out", f"{root}/run", *ON_DATA]) == 0
     return root
 
 
 def test_prepare(place, run, run_json, tmp_path):
-    facts = run_json("prepare", place / "text.txt", "--out", tmp_path / "data", "--tokenizer", "bpe:320")
+    facts = run_json(
+        "prepare", place / "text.txt", "--out", tmp_path / "data", "--tokenizer", "bpe:320", "--skip", "all"
+    )
     assert facts["vocab"] == 320 and facts["tokenizer"]["kind"] == "bpe"
     sides = facts["train"]["bytes"] + facts["validation"]["bytes"] + facts["gap_bytes"]
     assert sides == (place / "text.txt").stat().st_size
     assert facts["fingerprint"] == json.loads((place / "data" / "data.json").read_text())["fingerprint"]
-    out, err = run("prepare", place / "text.txt", "--out", tmp_path / "bytes", "--tokenizer", "byte")
+    out, err = run("prepare", place / "text.txt", "--out", tmp_path / "bytes", "--tokenizer", "byte", "--skip", "all")
     assert out == "" and "train" in err and "held-out" in err
 
 
 @pytest.mark.parametrize("family", ["lstm", "gpt2", "llama", "qwen3"])
 def test_train_every_family(family, place, run_json, tmp_path):
-    outcome = run_json("train", place / "data", "--out", tmp_path / "run", "--model", family, *TINY)
+    outcome = run_json("train", place / "data", "--out", tmp_path / "run", "--model", family, *ON_DATA)
     assert outcome["finished"] == "steps" and outcome["step"] == 3 and 0 < outcome["held_out"] < 10
     assert outcome["run"] == str(tmp_path / "run")
     again = run_json("train", "--resume", "--out", tmp_path / "run")
@@ -97,11 +92,22 @@ def test_text_data_and_recipe_give_the_same_weights(place, run, tmp_path):
     """However the same run is asked for."""
     data = ("--data.tokenizer", "bpe:320", "--data.context", "16")
     run("train", place / "text.txt", "--out", tmp_path / "by-path", *TINY, *data)
-    run("prepare", place / "text.txt", "--out", tmp_path / "data", "--tokenizer", "bpe:320", "--context", "16")
-    run("train", tmp_path / "data", "--out", tmp_path / "by-data", *TINY)
+    run(
+        "prepare",
+        place / "text.txt",
+        "--out",
+        tmp_path / "data",
+        "--tokenizer",
+        "bpe:320",
+        "--context",
+        "16",
+        "--skip",
+        "all",
+    )
+    run("train", tmp_path / "data", "--out", tmp_path / "by-data", *ON_DATA)
     shutil.copy(place / "text.txt", tmp_path / "text.txt")
     (tmp_path / "recipe.toml").write_text(
-        '[data]\npaths = ["text.txt"]\ntokenizer = "bpe:320"\ncontext = 16\n'
+        '[data]\npaths = ["text.txt"]\ntokenizer = "bpe:320"\ncontext = 16\nskip = ["all"]\n'
         "[model]\ndim = 16\nlayers = 1\nheads = 2\ncontext = 16\n"
         "[training]\nsteps = 9\nbatch = 2\nthreads = 1\neval_every = 2\nsample_tokens = 4\n"
     )
@@ -111,7 +117,7 @@ def test_text_data_and_recipe_give_the_same_weights(place, run, tmp_path):
 
 
 def test_results_and_progress_go_their_own_ways(place, run, tmp_path):
-    out, err = run("train", place / "data", "--out", tmp_path / "run", *TINY)
+    out, err = run("train", place / "data", "--out", tmp_path / "run", *ON_DATA)
     assert "3 steps" in out and "report.html" in out and "wenlu generate" in out
     assert "parameters" in err and "loss" in err and "parameters" not in out
     out, err = run("train", "--resume", "--out", tmp_path / "run")
@@ -162,10 +168,12 @@ def test_stdin_as_text(place, run, run_json, monkeypatch, tmp_path):
 
     raw = (place / "text.txt").read_bytes()
     give(raw)
-    facts = run_json("prepare", "-", "--out", tmp_path / "data", "--tokenizer", "bpe:320")
+    facts = run_json("prepare", "-", "--out", tmp_path / "data", "--tokenizer", "bpe:320", "--skip", "all")
     assert facts["fingerprint"] == json.loads((place / "data" / "data.json").read_text())["fingerprint"]
     give("".join(json.dumps({"text": f"{n} " * 9}) + "\n" for n in range(40)).encode())
-    rows = run_json("prepare", "-", "--out", tmp_path / "rows", "--tokenizer", "byte", "--validation", "0.2")
+    rows = run_json(
+        "prepare", "-", "--out", tmp_path / "rows", "--tokenizer", "byte", "--validation", "0.2", "--skip", "all"
+    )
     assert rows["train"]["documents"] + rows["validation"]["documents"] == 40
     give(raw)
     run("train", "-", "--out", tmp_path / "run", *TINY)
@@ -198,7 +206,7 @@ def test_a_run_is_evaluated_on_what_it_held_out(place, run_json):
 def test_paths_are_said_as_they_are(place, run, tmp_path):
     """Not read as markup, not folded: the line is to be copied."""
     out = tmp_path / ("m[red]x" + "y" * 90)
-    run("train", place / "data", "--out", out, *TINY)
+    run("train", place / "data", "--out", out, *ON_DATA)
     assert f"{out} is finished" in run("train", "--resume", "--out", out)[1]
 
 
@@ -209,9 +217,16 @@ def test_stops_add_up(place, run_json):
 
 def test_the_demo_again(tmp_path, run, monkeypatch):
     """A second time it goes on where it was, or shows its figures anew."""
+    from wenlu.cli import demo
     from wenlu.data import default_corpus
 
-    texts = [f"text {n}: " + prose(9) for n in range(60)]
+    recipe_of = demo.recipe
+
+    def raw(recipe):
+        return dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, skip=("all",)))
+
+    texts = ["".join(ENGLISH.format(n * k * k % 9973, k * 31 % (n + 7)) for k in range(9, 30)) for n in range(60)]
+    monkeypatch.setattr(demo, "recipe", lambda *about: raw(recipe_of(*about)))
     monkeypatch.setattr(default_corpus, "documents", lambda: iter(texts))
     first, _ = run("demo", "--out", tmp_path / "demo", "--steps", "1")
     again, said = run("demo", "--out", tmp_path / "demo", "--steps", "1")

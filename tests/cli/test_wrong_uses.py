@@ -21,10 +21,9 @@ from wenlu.models.config import ModelConfig
 from wenlu.tokenization.learn import learn
 
 TEXT = "It was the best of times, 天气真好 and so on.\n\n"
-TINY = (
-    *("--model.dim", "16", "--model.layers", "1", "--model.heads", "2", "--model.context", "16", "--steps", "3"),
-    *("--training.batch", "2", "--training.threads", "1", "--tokenizer", "byte", "--training.compile", "off"),
-)
+SHAPE = "--model.dim 16 --model.layers 1 --model.heads 2 --model.context 16 --steps 3 --training.batch 2".split()
+ON_DATA = (*SHAPE, *"--training.threads 1 --training.compile off".split())
+TINY = (*ON_DATA, *"--tokenizer byte --skip all".split())
 
 
 def tree(folder: Path) -> dict[str, bytes | None]:
@@ -93,8 +92,24 @@ def finished(tmp_path_factory):
     """A folder with prepared data and a finished run on it."""
     root = tmp_path_factory.mktemp("finished")
     (root / "text.txt").write_text(TEXT * 60)
-    assert main(["prepare", f"{root}/text.txt", "--out", f"{root}/data", "--tokenizer", "byte", "--context", "16"]) == 0
-    assert main(["train", f"{root}/data", "--out", f"{root}/run", *TINY[:-4], "--training.compile", "off"]) == 0
+    assert (
+        main(
+            [
+                "prepare",
+                f"{root}/text.txt",
+                "--out",
+                f"{root}/data",
+                "--tokenizer",
+                "byte",
+                "--context",
+                "16",
+                "--skip",
+                "all",
+            ]
+        )
+        == 0
+    )
+    assert main(["train", f"{root}/data", "--out", f"{root}/run", *ON_DATA]) == 0
     return root
 
 
@@ -115,7 +130,7 @@ SOURCES = {
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_bad_sources(source, here, capsys):
-    refuse(capsys, f"prepare {source} --out new", *SOURCES[source])
+    refuse(capsys, f"prepare {source} --out new --skip all", *SOURCES[source])
     refuse(capsys, ["train", source, "--out", "runs/new", *TINY], *SOURCES[source])
 
 
@@ -134,7 +149,10 @@ def test_info_on_texts_that_cannot_be_read(here, models, capsys):
 
 
 def test_what_the_remedy_names_is_accepted(here, capsys):
-    for line in ("prepare bad.jsonl --max-bad 0.51 --validation 0 --out a", "prepare one.txt --validation 0 --out b"):
+    for line in (
+        "prepare bad.jsonl --max-bad 0.51 --validation 0 --skip all --out a",
+        "prepare one.txt --validation 0 --out b",
+    ):
         assert main(line.split()) == 0
     assert main(["train", "field.jsonl", "--field", "content", "--validation", "0", "--out", "c", *TINY]) == 0
     assert "30 bad lines left out" in capsys.readouterr().err.replace("\n", " ")
@@ -328,11 +346,15 @@ def test_data_that_were_damaged_before_they_were_read(here, finished, capsys):
 
 def test_changed_data_are_refused_on_resume(here, capsys):
     Path("other.txt").write_text(TEXT * 70)
-    assert main(["prepare", "text.txt", "--out", "data", "--tokenizer", "byte", "--context", "16"]) == 0
-    assert main(["train", "data", "--out", "run", *TINY[:-4], "--training.compile", "off"]) == 0
+    assert (
+        main(["prepare", "text.txt", "--out", "data", "--tokenizer", "byte", "--context", "16", "--skip", "all"]) == 0
+    )
+    assert main(["train", "data", "--out", "run", *ON_DATA]) == 0
     shutil.rmtree("data")
     refuse(capsys, "train --resume --out run", "data")
-    assert main(["prepare", "other.txt", "--out", "data", "--tokenizer", "byte", "--context", "16"]) == 0
+    assert (
+        main(["prepare", "other.txt", "--out", "data", "--tokenizer", "byte", "--context", "16", "--skip", "all"]) == 0
+    )
     refuse(capsys, "train --resume --out run", "the data differ", "restore them", "another --out")
     shard = Path("data/train/00000.bin")
     shard.write_bytes(shard.read_bytes()[:-1])
@@ -414,7 +436,7 @@ def test_a_disk_that_refuses(command, method, number, here, capsys, monkeypatch)
         return ordinary(self, *arguments, **settings)
 
     monkeypatch.setattr(Path, method, refused)
-    rest = ["--tokenizer", "byte"] if command == "prepare" else TINY
+    rest = ["--tokenizer", "byte", "--skip", "all"] if command == "prepare" else TINY
     refuse(capsys, [command, "text.txt", "--out", "new", *rest], "cannot write", "new", REFUSALS[number])
 
 
@@ -431,7 +453,7 @@ def on_a_small_disk(script: str, size: str, folder: Path) -> subprocess.Complete
 
 def test_a_full_disk_while_preparing(here):
     Path("large.txt").write_text(TEXT * 5000)
-    script = "wenlu prepare large.txt --out small/new --tokenizer byte; echo $?; find small"
+    script = "wenlu prepare large.txt --out small/new --tokenizer byte --skip all; echo $?; find small"
     done = on_a_small_disk(script, "128k", here)
     assert done.stdout.split() == ["2", "small"], done.stderr
     assert "wenlu: cannot write small/new: the disk is full: free some space" in done.stderr

@@ -56,7 +56,7 @@ def test_held_out_text_over_many_pieces_and_documents_is_whole(tmp_path, monkeyp
     for number in range(5):
         (tmp_path / f"{number}.txt").write_text(f"Book {number}\n" + PARAGRAPHS, encoding="utf-8")
     paths = tuple(str(tmp_path / f"{number}.txt") for number in range(5))
-    made = prepare(PrepareConfig(paths, tokenizer="byte", validation=0.5), tmp_path / "data")
+    made = prepare(PrepareConfig(paths, tokenizer="byte", validation=0.5, skip=("all",)), tmp_path / "data")
     train, held_out = texts_of(tmp_path / "data")
     assert [t[:6] for t in train] == ["Book 0", "Book 1", "Book 2"] and [len(h) for h in held_out[1:]] == [
         len(PARAGRAPHS) + 7
@@ -67,7 +67,8 @@ def test_held_out_text_over_many_pieces_and_documents_is_whole(tmp_path, monkeyp
 def test_documents_are_split_by_hash(tmp_path):
     texts = [f"document {i} of many" for i in range(200)]
     (tmp_path / "a.jsonl").write_text(rows(texts + texts[:7]))
-    made = prepare(PrepareConfig((str(tmp_path / "a.jsonl"),), tokenizer="char", validation=0.2), tmp_path / "data")
+    config = PrepareConfig((str(tmp_path / "a.jsonl"),), tokenizer="char", validation=0.2, skip=("all",))
+    made = prepare(config, tmp_path / "data")
     train, held_out = texts_of(tmp_path / "data")
     assert sorted(train + held_out) == sorted(texts + texts[:7]) and not set(train) & set(held_out)
     assert (made["split"], made["duplicates"], made["overlap"]) == ("by document hash", 7, 0)
@@ -75,7 +76,7 @@ def test_documents_are_split_by_hash(tmp_path):
 
 def test_held_out_text_of_its_own(text, tmp_path, capsys):
     (tmp_path / "held.jsonl").write_text(rows(["one", "two", PARAGRAPHS] + ["x"] * 98) + "bad\n")
-    config = PrepareConfig((text,), (str(tmp_path / "held.jsonl"),), tokenizer="byte")
+    config = PrepareConfig((text,), (str(tmp_path / "held.jsonl"),), tokenizer="byte", skip=("all",))
     made = prepare(config, tmp_path / "data")
     train, held_out = texts_of(tmp_path / "data")
     assert train == [PARAGRAPHS] and held_out == ["one", "two", PARAGRAPHS] + ["x"] * 98
@@ -97,7 +98,7 @@ def test_everything_left_out_is_said(tmp_path, capsys):
     folder.mkdir()
     (folder / "a.jsonl").write_text(rows([f"row {i}\r\n" for i in range(500)] + ["row 0\n", ""]) + "bad\n")
     (folder / "b.png").write_bytes(b"png")
-    prepare(PrepareConfig((str(folder),), tokenizer="byte", validation=0.1), tmp_path / "data")
+    prepare(PrepareConfig((str(folder),), tokenizer="byte", validation=0.1, skip=("all",)), tmp_path / "data")
     said = capsys.readouterr().err
     for note in (
         "1 bad lines left out",
@@ -112,7 +113,8 @@ def test_everything_left_out_is_said(tmp_path, capsys):
 
 def test_the_tokenizer_learns_from_the_training_part_alone(tmp_path):
     (tmp_path / "a.txt").write_text("abc\n\n" * 500 + "held out XYZ\n" * 10)
-    prepare(PrepareConfig((str(tmp_path / "a.txt"),), tokenizer="char", context=10), tmp_path / "data")
+    config = PrepareConfig((str(tmp_path / "a.txt"),), tokenizer="char", context=10, skip=("all",))
+    prepare(config, tmp_path / "data")
     tokenizer = open_data(tmp_path / "data").tokenizer
     assert len(tokenizer.encode("abc")) == 3 and tokenizer.encode("X") == [1 + ord("X")], "a byte, for it was not seen"
 
@@ -206,7 +208,7 @@ def test_text_that_changes_meanwhile_is_refused(text, tmp_path, monkeypatch):
 
     monkeypatch.setattr(module, "learn", learn_slowly)
     with pytest.raises(UserError, match="the text changed while it was read: wait until nothing writes to it"):
-        prepare(PrepareConfig((text,), tokenizer="byte"), tmp_path / "data")
+        prepare(PrepareConfig((text,), tokenizer="byte", skip=("all",)), tmp_path / "data")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["text.txt"]
 
 
@@ -265,7 +267,7 @@ def test_the_benchmark_split_of_tinyshakespeare_is_exact(data_dir, tmp_path):
     (tmp_path / "train.txt").write_text(text[:place])
     (tmp_path / "held.txt").write_text(text[place:])
     paths = str(tmp_path / "train.txt"), str(tmp_path / "held.txt")
-    made = prepare(PrepareConfig(paths[:1], paths[1:], tokenizer="char"), tmp_path / "data")
+    made = prepare(PrepareConfig(paths[:1], paths[1:], tokenizer="char", skip=("all",)), tmp_path / "data")
     assert (made["train"]["bytes"], made["validation"]["bytes"]) == (1003854, 111540)
     assert texts_of(tmp_path / "data") == ([text[:place]], [text[place:]])
 
@@ -273,7 +275,7 @@ def test_the_benchmark_split_of_tinyshakespeare_is_exact(data_dir, tmp_path):
 @pytest.mark.data
 def test_novels_are_held_out_whole(data_dir, tmp_path):
     novels = tuple(str(data_dir / "english" / f"{name}.txt.xz") for name in ("Austen_Emma", "Eliot_Adam"))
-    made = prepare(PrepareConfig(novels, tokenizer="byte", validation=0.7), tmp_path / "data")
+    made = prepare(PrepareConfig(novels, tokenizer="byte", validation=0.7, skip=("all",)), tmp_path / "data")
     text = "".join(lzma.decompress(Path(novel).read_bytes()).decode("utf-8-sig") for novel in novels)
     text = text.replace("\r\n", "\n")
     data = open_data(tmp_path / "data")

@@ -23,6 +23,18 @@ example: wenlu info runs/novel
          wenlu info runs/novel --text notes.txt --vocabulary 500:40"""
 
 
+EXAMPLES = (
+    "examples",
+    "samples",
+    "longest_lines",
+    "without_commas_examples",
+    "example",
+    "edges",
+    "documents_by_length",
+)
+"""Of data.json: what is looked at in audit.html or by --json, not in a table."""
+
+
 @dataclass(frozen=True)
 class Command:
     path: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PATH")]
@@ -210,7 +222,7 @@ def _flat(facts: dict[str, Any], before: str = "") -> Iterable[tuple[str, str]]:
     for name, value in facts.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{before}{name}.")
-        elif value is not None and value != []:
+        elif value is not None and value != [] and not (before and name in EXAMPLES):
             yield before + name, str(value) if name.endswith("_id") else _shown(value)
 
 

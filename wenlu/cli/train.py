@@ -16,15 +16,15 @@ from wenlu.training.run_folder import RunFolder
 
 DESCRIPTION = """A model from text files, from a folder made by `wenlu prepare`, or from a recipe (a TOML file of the
 sections below). Defaults < recipe < flags. --model is short for --model.family; --steps, --seed and --device for
---training.steps and so on; --tokenizer, --validation, --field and --max-bad for --data.tokenizer and so on. A run
-stopped at any instant goes on, bit for bit, by: wenlu train --resume --out RUN
+--training.steps and so on; --tokenizer, --validation, --field, --max-bad, --skip and --allow for --data.tokenizer and
+so on. A run stopped at any instant goes on, bit for bit, by: wenlu train --resume --out RUN
 
 example: wenlu train novel.txt --out runs/novel --model qwen3 --steps 500 --model.dim 192"""
 
 SHORT = {
     "--model": "--model.family",
     **{f"--{name}": f"--training.{name}" for name in ("steps", "seed", "device")},
-    **{f"--{name}": f"--data.{name}" for name in ("tokenizer", "validation", "field", "max-bad")},
+    **{f"--{name}": f"--data.{name}" for name in ("tokenizer", "validation", "field", "max-bad", "skip", "allow")},
 }
 INTERRUPTED = 130
 

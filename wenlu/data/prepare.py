@@ -1,24 +1,37 @@
-"""Text files → a folder of token ids: split, tokenizer, shards, manifest."""
+"""Text files → a folder of token ids: cleaning, duplicates, split, tokenizer, shards, audit, manifest."""
+
+from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wenlu.base.config import to_dict
 from wenlu.base.errors import UserError
 from wenlu.base.files import whole_folder
 from wenlu.base.log import console, progress
+from wenlu.data.audit import say, say_rules
+from wenlu.data.limits import check, check_names
+from wenlu.data.rules import active_rules
 from wenlu.data.shards import DESCRIPTION, VERSION, ShardWriter, fingerprint
 from wenlu.data.sources import Piece, SourceCounts, list_files, read_documents, spooled
 from wenlu.data.split import Documents, Side, Split
 from wenlu.tokenization.learn import Spec, learn, parse_spec
 from wenlu.tokenization.tokenizer import Tokenizer
 
+if TYPE_CHECKING:  # what only cleaning needs is imported where it begins: training on raw text starts sooner
+    from wenlu.data.contamination import Contamination, EvaluationSet
+    from wenlu.data.corpus import Cleaning, Kept
+    from wenlu.data.profile import Profile
+    from wenlu.data.spool import Spool
+
 AT_ONCE = 8 << 20
 """Characters encoded together, so that every core has some to work on."""
+PAGE = "audit.html"
 TOKEN_CHARACTERS = 4
 """Of a token of byte BPE, about: how wide the gap of one context is."""
 
@@ -41,6 +54,12 @@ class PrepareConfig:
     """Part of a file's lines that may be bad before it is refused."""
     context: int = 1024
     """Tokens left out before the held-out end of a text, so that no window reaches over."""
+    skip: tuple[str, ...] = ()
+    """Rules of cleaning switched off (unicode, html, …; docs/cleaning.md lists them); all = raw text."""
+    against: tuple[str, ...] = ()
+    """Evaluation sets (jsonl, json, txt) whose texts are looked for in the training text."""
+    allow: tuple[str, ...] = ()
+    """Limits that may be passed: dropped, duplicates, contamination, overlap."""
 
     def __post_init__(self):
         if not 0 <= self.validation < 1:
@@ -49,27 +68,67 @@ class PrepareConfig:
             raise UserError(f"max-bad must lie in [0, 1], not {self.max_bad}")
         if self.context < 0:
             raise UserError(f"context must not be negative, not {self.context}")
+        active_rules(self.skip)
+        check_names(self.allow)
 
 
-def prepare(config: PrepareConfig, out: Path | str) -> dict[str, Any]:
-    """Make the folder `out`, whole or not at all; returns the contents of its data.json."""
+def prepare(config: PrepareConfig, out: Path | str, *, page: bool = True) -> dict[str, Any]:
+    """Make the folder `out`, whole or not at all; returns the contents of its data.json.
+
+    With `page` the audit is also written as OUT/audit.html.
+    """
     if not config.paths:
         raise UserError("no text: name files or folders, or - for stdin")
     spec = parse_spec(config.tokenizer)
     given = _load(spec) if spec.kind == "folder" else None
+    evaluation = _evaluation_set(config.against)
     for parent in Path(out).parents:
         if parent.exists() and not parent.is_dir():
             raise UserError(f"cannot write {out}: {parent} is a file, not a folder; write elsewhere with --out")
     with whole_folder(out) as folder, spooled((*config.paths, *config.validation_paths)) as paths:
         list_files(paths, SourceCounts())
-        texts = _Texts(config, paths[: len(config.paths)], paths[len(config.paths) :], given)
-        tokenizer = given or _learn(spec, texts, config.tokenizer)
-        description = _write(folder, texts, tokenizer)
+        with contextlib.ExitStack() as stack:
+            spool = _spool(folder, stack) if active_rules(config.skip) else None
+            texts = _Texts(config, paths[: len(config.paths)], paths[len(config.paths) :], given, spool)
+            contamination = _judge(texts, evaluation)
+            tokenizer = given or _learn(spec, texts, config.tokenizer)
+            profile = _profile(texts) if page or texts.cleaning else None
+            description = _write(folder, texts, tokenizer, profile)
+        if contamination:
+            description["contamination"] = asdict(contamination)
+        if profile:
+            description["profile"] = profile.as_dict()
         tokenizer.save(folder)
         description["fingerprint"] = fingerprint(folder, tokenizer)
         (folder / DESCRIPTION).write_text(json.dumps(description, indent=1, ensure_ascii=False), encoding="utf-8")
-    _say(description, out)
+        if page:
+            from wenlu.data.audit_page import write_page
+
+            write_page(description, folder / PAGE)
+    say(description, out)
+    if page:
+        console.print(f"audit: {Path(out) / PAGE}", markup=False, soft_wrap=True)
     return description
+
+
+def _evaluation_set(paths: tuple[str, ...]) -> EvaluationSet | None:
+    if not paths:
+        return None
+    from wenlu.data.contamination import EvaluationSet
+
+    return EvaluationSet(paths)
+
+
+def _spool(folder: Path, stack: contextlib.ExitStack) -> Spool:
+    from wenlu.data.spool import Spool
+
+    return stack.enter_context(Spool(folder / "cleaned"))
+
+
+def _profile(texts: _Texts) -> Profile:
+    from wenlu.data.profile import Profile
+
+    return Profile(texts.documents)
 
 
 def _load(spec: Spec) -> Tokenizer:
@@ -79,39 +138,74 @@ def _load(spec: Spec) -> Tokenizer:
     return tokenizer
 
 
-def _learn(spec: Spec, texts: "_Texts", name: str) -> Tokenizer:
+def _learn(spec: Spec, texts: _Texts, name: str) -> Tokenizer:
     """Learned from the training part alone."""
     console.print(f"learning the tokenizer ({name}) …", markup=False, soft_wrap=True)
     return learn(spec.kind, (piece.text for side, piece in texts.parts() if side == "train"), spec.vocab)
 
 
+class _Raw:
+    """Text as the sources give it, read anew by every pass."""
+
+    def __init__(self, read: Callable[[], Iterator[Piece]], first: Iterable[Piece]):
+        self._read = read
+        self.documents = Documents.of(first)
+
+    def pieces(self) -> Iterator[Piece]:
+        return self._read()
+
+
 class _Texts:
-    """The sources, read once to learn how long they are, then as often as wanted."""
+    """The text in its parts: read (and cleaned, into the spool that is given) once, then as often as wanted."""
 
     def __init__(
-        self, config: PrepareConfig, paths: tuple[str, ...], held_out: tuple[str, ...], tokenizer: Tokenizer | None
+        self,
+        config: PrepareConfig,
+        paths: tuple[str, ...],
+        held_out: tuple[str, ...],
+        tokenizer: Tokenizer | None,
+        spool: Spool | None,
     ):
         self.config, self._paths, self._held_out = config, paths, held_out
         self.counts, self.held_out_counts = SourceCounts(), SourceCounts()
-        self.documents = Documents.of(self._read(paths, self.counts))
-        self.given = Documents.of(self._read(held_out, self.held_out_counts)) if held_out else None
+        self.cleaning: Cleaning | None = None
+        read = [(paths, self.counts), *([(held_out, self.held_out_counts)] if held_out else [])]
+        parts: list[_Raw] | list[Kept]
+        if spool is not None:
+            from wenlu.data.corpus import clean
+
+            console.print("cleaning …")
+            parts, self.cleaning = clean([self._read(*part) for part in read], active_rules(config.skip), spool)
+            _judge_cleaning(self.cleaning, config.allow)
+        else:
+            parts = [_Raw(partial(self._read, names), self._read(names, counts)) for names, counts in read]
+        self.training, self.given = parts[0], parts[1] if held_out else None
         kind = tokenizer.kind if tokenizer else config.tokenizer.partition(":")[0]
         characters = config.context * (1 if kind in ("char", "byte") else TOKEN_CHARACTERS)
-        self.split = Split(self.documents, 0.0 if self.given else config.validation, characters)
-        trained = set(self.documents.digests) if self.given else set()
-        self.overlap = sum(d in trained for d in self.given.digests) if self.given else self.split.overlap
+        self.split = Split(self.training.documents, 0.0 if self.given else config.validation, characters)
+        trained = set(self.training.documents.keys) if self.given else set()
+        self.overlap = sum(k in trained for k in self.given.documents.keys) if self.given else self.split.overlap
         for counts in (self.counts, self.held_out_counts):
             counts.examples = [self._as_given(example) for example in counts.examples]
 
     def parts(self) -> Iterator[tuple[Side, Piece]]:
-        yield from self.split.parts(self._read(self._paths))
+        yield from self.split.parts(self.training.pieces())
         if self.given:
-            yield from (("validation", piece) for piece in self._read(self._held_out))
+            yield from (("validation", piece) for piece in self.given.pieces())
 
     @property
     def bytes(self) -> int:
         """Of all text, in UTF-8, by the first reading."""
-        return self.documents.bytes + (self.given.bytes if self.given else 0)
+        return self.training.documents.bytes + (self.given.documents.bytes if self.given else 0)
+
+    @property
+    def documents(self) -> int:
+        return len(self.training.documents.digests) + (len(self.given.documents.digests) if self.given else 0)
+
+    @property
+    def held_out(self) -> int:
+        """Documents that lie at least partly on the held-out side."""
+        return len(self.given.documents.digests) if self.given else self.split.held_out
 
     def _read(self, paths: tuple[str, ...], counts: SourceCounts | None = None) -> Iterator[Piece]:
         return read_documents(paths, counts, field=self.config.field, max_bad=self.config.max_bad)
@@ -125,7 +219,28 @@ class _Texts:
         return example
 
 
-def _write(folder: Path, texts: _Texts, tokenizer: Tokenizer) -> dict[str, Any]:
+def _judge_cleaning(cleaning: Cleaning, allowed: tuple[str, ...]) -> None:
+    """Stop where the rules took too much, showing what each took."""
+    try:
+        check("dropped", cleaning.bytes_dropped, cleaning.bytes, allowed, cleaning.most("bytes"))
+        check("duplicates", cleaning.duplicates_dropped, cleaning.documents, allowed)
+    except UserError:
+        say_rules(cleaning.as_dict())
+        raise
+
+
+def _judge(texts: _Texts, evaluation: EvaluationSet | None) -> Contamination | None:
+    """Stop where a limit is passed, before anything expensive; what was found of an evaluation set."""
+    allowed = texts.config.allow
+    check("overlap", texts.overlap, texts.held_out, allowed)
+    if evaluation is None:
+        return None
+    found = evaluation.search(piece for side, piece in texts.parts() if side == "train")
+    check("contamination", found.found, found.examples, allowed, f", such as: {found.shown[0]}" if found.shown else "")
+    return found
+
+
+def _write(folder: Path, texts: _Texts, tokenizer: Tokenizer, profile: Profile | None) -> dict[str, Any]:
     """Encode every part and write it to its split's shards."""
     writers: dict[str, ShardWriter] = {"train": ShardWriter(folder / "train", tokenizer.vocab)}
     gap = 0
@@ -143,6 +258,8 @@ def _write(folder: Path, texts: _Texts, tokenizer: Tokenizer) -> dict[str, Any]:
                     continue
                 if side not in writers:
                     writers[side] = ShardWriter(folder / side, tokenizer.vocab)
+                if profile:
+                    profile.add(side, piece)
                 writers[side].add([*ids, tokenizer.eos_id] if piece.last else ids, size, last=piece.last)
         splits = {side: writer.close() for side, writer in writers.items()}
     if gap + sum(part["bytes"] for part in splits.values()) != texts.bytes:
@@ -155,10 +272,11 @@ def _write(folder: Path, texts: _Texts, tokenizer: Tokenizer) -> dict[str, Any]:
         **splits,
         "split": "given" if texts.given else "none" if "validation" not in splits else _split_name(texts.split),
         "gap_bytes": gap,
-        "duplicates": texts.documents.duplicates,
+        "duplicates": texts.training.documents.duplicates,
         "overlap": texts.overlap,
         "sources": texts.counts.as_dict(),
         **({"validation_sources": texts.held_out_counts.as_dict()} if texts.given else {}),
+        **({"cleaning": texts.cleaning.as_dict()} if texts.cleaning else {}),
         "config": to_dict(texts.config),
     }
 
@@ -178,32 +296,3 @@ def _batches(parts: Iterable[tuple[Side, Piece]]) -> Iterator[list[tuple[Side, P
             batch, size = [], 0
     if batch:
         yield batch
-
-
-def _say(description: dict[str, Any], out: Path | str) -> None:
-    """What was made, and everything that was left out."""
-    for side in ("train", "validation"):
-        if side in description:
-            part = description[side]
-            console.print(
-                f"{side:<10} {part['documents']:,} documents, {part['bytes']:,} bytes, {part['tokens']:,} tokens "
-                f"({part['bytes'] / max(1, part['tokens']):.2f} bytes a token)"
-            )
-    console.print(
-        f"split: {description['split']}; vocabulary {description['vocab']:,}; in {out}", markup=False, soft_wrap=True
-    )
-    read = [description[name] for name in ("sources", "validation_sources") if name in description]
-    notes = {
-        "bad lines left out": sum(counts["bad_lines"] for counts in read),
-        "rows with an empty text": sum(counts["empty"] for counts in read),
-        "parts of texts with CRLF or CR line ends read as LF": sum(counts["line_ends"] for counts in read),
-        "files that are neither txt nor jsonl": sum(counts["skipped_files"] for counts in read),
-        "documents that repeat another": description["duplicates"],
-        "held-out documents that are also in the training text": description["overlap"],
-        "bytes left out between training and held-out text": description["gap_bytes"],
-    }
-    for what, count in notes.items():
-        if count:
-            console.print(f"[yellow]{count:,} {what}[/yellow]")
-    for example in [example for counts in read for example in counts["examples"]][:5]:
-        console.print(f"  {example}", markup=False, soft_wrap=True)

@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, MutableSequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -20,8 +20,15 @@ class Documents:
     """What a first reading learns: a digest and a length for every document."""
 
     digests: list[bytes] = field(default_factory=list)
-    characters: list[int] = field(default_factory=list)
+    characters: MutableSequence[int] = field(default_factory=list)
     bytes: int = 0
+    groups: list[bytes] = field(default_factory=list)
+    """What near-duplicates have in common: the smallest digest among them; empty: nothing but digests is known."""
+
+    @property
+    def keys(self) -> list[bytes]:
+        """By what each document's side is chosen."""
+        return self.groups or self.digests
 
     @classmethod
     def of(cls, pieces: Iterable[Piece]) -> "Documents":
@@ -67,7 +74,7 @@ class Split:
             self._refuse_empty()
 
     def _refuse_empty(self) -> None:
-        places = sorted({_place(digest) for digest in self._documents.digests})
+        places = sorted({_place(key) for key in self._documents.keys})
         if len(places) < 2:
             raise UserError("all documents are the same: none can be held out; give more text, or --validation 0")
         if places[0] < self._fraction <= places[-1]:
@@ -81,31 +88,40 @@ class Split:
         )
 
     @property
+    def held_out(self) -> int:
+        """Documents that lie at least partly on the held-out side."""
+        return sum(self._held_out())
+
+    @property
     def overlap(self) -> int:
-        """Documents that lie at least partly in the held-out end, and in the same words before it."""
-        if not self._fraction or self.by_hash:
-            return 0
-        ends = list(itertools.accumulate(self._documents.characters))
-        held_out = [end > self._target for end in ends]
-        before = {digest for digest, held in zip(self._documents.digests, held_out) if not held}
-        return sum(held and digest in before for digest, held in zip(self._documents.digests, held_out))
+        """Those of them that lie, the same or nearly, also on the training side."""
+        keys, held_out = self._documents.keys, self._held_out()
+        before = {key for key, held in zip(keys, held_out) if not held}
+        return sum(held and key in before for key, held in zip(keys, held_out))
+
+    def _held_out(self) -> list[bool]:
+        if not self._fraction:
+            return []
+        if self.by_hash:
+            return [self._side(key) == "validation" for key in self._documents.keys]
+        return [end > self._target for end in itertools.accumulate(self._documents.characters)]
 
     def parts(self, pieces: Iterable[Piece]) -> Iterator[tuple[Side, Piece]]:
         """The pieces, cut where the sides change. `last` marks the last piece of a document on its side."""
-        position = 0
+        position, keys = 0, self._documents.keys
         for piece in pieces:
             if not self._fraction:
                 yield "train", piece
             elif self.by_hash:
                 if piece.document >= len(self._documents.digests):
                     raise UserError("the text grew while it was read: wait until nothing writes to it, and try again")
-                yield self._side(self._documents.digests[piece.document]), piece
+                yield self._side(keys[piece.document]), piece
             else:
                 yield from self._cut_piece(piece, position)
                 position += len(piece.text)
 
-    def _side(self, digest: bytes) -> Side:
-        return "validation" if _place(digest) < self._fraction else "train"
+    def _side(self, key: bytes) -> Side:
+        return "validation" if _place(key) < self._fraction else "train"
 
     def _cut_piece(self, piece: Piece, start: int) -> Iterator[tuple[Side, Piece]]:
         end = start + len(piece.text)

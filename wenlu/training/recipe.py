@@ -131,7 +131,7 @@ def read_recipe(path: Path | str) -> Recipe:
     mapping: dict[str, Any] = read_toml(path)
     data = mapping.get("data")
     if isinstance(data, dict):
-        for key in ("paths", "validation_paths"):
+        for key in ("paths", "validation_paths", "against"):
             if isinstance(data.get(key), list):
                 data[key] = [_beside(path, name) for name in data[key]]
         tokenizer = data.get("tokenizer")

@@ -88,7 +88,8 @@ def _data(recipe: Recipe, folder: RunFolder, verify: bool) -> Data:
         if recipe.data.context not in (PrepareConfig.context, recipe.model.context):
             raise UserError("data.context is model.context when a model is trained: leave data.context out")
         if not folder.data.exists():
-            prepare(dataclasses.replace(recipe.data, context=recipe.model.context), folder.data)
+            config = dataclasses.replace(recipe.data, context=recipe.model.context)
+            prepare(config, folder.data, page="all" not in config.skip)
         data = open_data(folder.data, verify=verify)
     if data.validation is not None and len(data.validation) < 2:
         raise UserError("the held-out text has less than two tokens: hold more out, or none by --data.validation 0")

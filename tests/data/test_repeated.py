@@ -1,0 +1,71 @@
+"""Repeated lines: boilerplate and adverts are found; verse, plays, headings and program text stay."""
+
+import lzma
+
+import pytest
+
+from wenlu.data import repeated
+from wenlu.data.repeated import RepeatedLines, without
+
+ADVERT = "Visit our wonderful library for more free books!"
+
+
+def cleaned(documents: list[str]) -> list[str]:
+    lines = RepeatedLines()
+    for number, text in enumerate(documents):
+        lines.add(text)
+        lines.end(number)
+    return [without(text, lines.in_document(number)) for number, text in enumerate(documents)]
+
+
+def test_a_line_of_many_documents_goes():
+    pages = [f"Page {n} tells its own story.\n本站所有文章均来自互联网投稿\nEnd {n}." for n in range(6)]
+    assert cleaned(pages) == [f"Page {n} tells its own story.\nEnd {n}." for n in range(6)]
+    assert cleaned(pages[:5]) == pages[:5], "of five it stays"
+
+
+def test_an_advert_all_over_a_novel_goes():
+    chapters = [f"Chapter {n}\n" + f"What happened in {n}, at length. " * 60 for n in range(9)]
+    novel = f"\n{ADVERT}\n".join(chapters)
+    assert cleaned([novel, "another"]) == ["\n".join(chapters), "another"]
+
+
+def test_the_refrain_of_a_song_stays():
+    song = "".join(f"Verse {n} of the long song that is sung here\n{ADVERT}\n" for n in range(20))
+    assert cleaned([song]) == [song]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "GLOUCESTER:",
+        "DUKE VINCENTIO AND ALL HIS MEN:",
+        "春眠不覺曉，處處聞啼",
+        ">>> c = ExtendedContext.copy()",
+        "    return self.value_of_the_thing;",
+    ],
+)
+def test_lines_of_many_documents_that_stay(line):
+    documents = [f"{n}\n{line}\n{n}" for n in range(20)]
+    assert cleaned(documents) == documents
+
+
+def test_memory_is_bounded_and_what_is_frequent_is_still_found(monkeypatch):
+    monkeypatch.setattr(repeated, "MOST", 100)
+    pages = [f"{ADVERT}\n" + "".join(f"Line {n} {k} is like no other one.\n" for k in range(150)) for n in range(10)]
+    lines = RepeatedLines()
+    for number, text in enumerate(pages):
+        lines.add(text)
+        lines.end(number)
+        assert len(lines._documents) <= 100 + 150
+    within = RepeatedLines()
+    within.add(("An own line of this text, number {}.\n" * 150).format(*range(150)))
+    assert len(within._here) <= 100
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["tinyshakespeare.txt", "Dickens_Bleak.txt.xz", "Fielding_Tom.txt.xz"])
+def test_novels_and_plays_stay_whole(data_dir, name):
+    raw = (data_dir / "english" / name).read_bytes()
+    text = (lzma.decompress(raw) if name.endswith(".xz") else raw).decode("utf-8-sig").replace("\r\n", "\n")
+    assert cleaned([text]) == [text]

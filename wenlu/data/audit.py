@@ -1,0 +1,83 @@
+"""The audit: what was made, what the rules did, and everything that was left out, on stderr."""
+
+from typing import Any
+
+from rich.table import Table
+
+from wenlu.base.log import console
+from wenlu.data.rules import RULES
+
+
+def notes(description: dict[str, Any]) -> list[str]:
+    """Everything that was left out or looks wrong, a line each."""
+    read = [description[name] for name in ("sources", "validation_sources") if name in description]
+    counted = {
+        "bad lines left out": sum(counts["bad_lines"] for counts in read),
+        "rows with an empty text": sum(counts["empty"] for counts in read),
+        "parts of texts with CRLF or CR line ends read as LF": sum(counts["line_ends"] for counts in read),
+        "files that are neither txt nor jsonl": sum(counts["skipped_files"] for counts in read),
+        "documents that repeat another": description["duplicates"],
+        "held-out documents that are also in the training text": description["overlap"],
+        "bytes left out between training and held-out text": description["gap_bytes"],
+    }
+    lines = [f"{count:,} {what}" for what, count in counted.items() if count]
+    profile = description.get("profile", {})
+    lines += [f"{found['times']:,} {name}" for name, found in profile.get("damage", {}).items()]
+    if count := profile.get("documents_without_commas"):
+        example = profile["without_commas_examples"][0]
+        lines.append(f"{count:,} documents almost without commas, which may be lost: {example['text'][:30].strip()} …")
+    if found := description.get("contamination"):
+        lines.append(
+            f"{found['found']:,} of {found['examples']:,} examples of the evaluation set stand in "
+            f"{found['documents']:,} training documents ({found['ngrams']:,} different {found['n']}-grams; "
+            f"{found['too_short']:,} examples are too short to look for)"
+        )
+    return lines
+
+
+def rule_rows(cleaning: dict[str, Any]) -> list[tuple[str, str, str, str, str]]:
+    """(rule, documents changed, documents dropped, bytes removed, their share) of every rule that did something."""
+    rows = []
+    for name in RULES:
+        if found := cleaning["rules"].get(name):
+            share = found["bytes"] / max(1, cleaning["bytes"])
+            figures = (f"{found[key]:,}" for key in ("documents", "dropped", "bytes"))
+            rows.append((name, *figures, f"{share:.2%}"))
+    return rows
+
+
+def say(description: dict[str, Any], out: Any) -> None:
+    """What was made, what the rules did, and all that was left out, on stderr."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("", "documents", "bytes", "tokens", "bytes/token"):
+        table.add_column(name, justify="right" if name else "left")
+    for side in ("train", "validation"):
+        if side in description:
+            part = description[side]
+            figures = (f"{part[key]:,}" for key in ("documents", "bytes", "tokens"))
+            table.add_row(side, *figures, f"{part['bytes'] / max(1, part['tokens']):.2f}")
+    console.print(table)
+    if "cleaning" in description:
+        say_rules(description["cleaning"])
+    console.print(
+        f"split: {description['split']}; vocabulary {description['vocab']:,}; in {out}", markup=False, soft_wrap=True
+    )
+    for line in notes(description):
+        console.print(line, style="yellow", markup=False, soft_wrap=True)
+    read = [description[name] for name in ("sources", "validation_sources") if name in description]
+    for example in [example for counts in read for example in counts["examples"]][:5]:
+        console.print(f"  {example}", markup=False, soft_wrap=True)
+
+
+def say_rules(cleaning: dict[str, Any]) -> None:
+    """What each rule did, as a table on stderr."""
+    rows = rule_rows(cleaning)
+    if not rows:
+        console.print("the rules found nothing to clean")
+        return
+    table = Table(box=None, pad_edge=False)
+    for name in ("rule", "documents changed", "dropped", "bytes removed", "of all"):
+        table.add_column(name, justify="left" if name == "rule" else "right")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)

@@ -1,0 +1,104 @@
+"""What the text that is kept is like: scripts, lengths, signs of damage, longest lines, samples."""
+
+import heapq
+import re
+from collections import Counter
+from typing import Any
+
+import numpy as np
+
+from wenlu.data.quality import character_counts
+from wenlu.data.sources import Piece
+from wenlu.tokenization.survey import SCRIPTS, script_of
+
+LINES, SAMPLES, SHOWN = 5, 6, 240
+ENOUGH_LETTERS = 2000
+"""Letters of a document from which missing commas are no matter of style."""
+FEW_COMMAS = {"Han": 10.0, "Latin": 1.0}
+"""Commas in a thousand letters below which they were lost; usual are 60 to 120 in Chinese, 10 to 20 in English."""
+DAMAGE = {
+    "U+FFFD, in place of lost characters": re.compile("\ufffd"),
+    "asterisks in place of words": re.compile(r"(?<=[\u4e00-\u9fff])\*{2,}|\*{2,}(?=[\u4e00-\u9fff])"),
+    "single Latin letters or signs between ideographs": re.compile(
+        r"(?<=[\u4e00-\u9fff])[A-Za-z^~{}|_?]{1,2}(?=[\u4e00-\u9fff])"
+    ),
+}
+"""Signs of damage that no rule can mend, and how they are found."""
+
+
+class Profile:
+    """Figures of the text that is kept, gathered as it is encoded."""
+
+    def __init__(self, documents: int):
+        self._scripts: Counter[str] = Counter()
+        self._sampled = set(np.linspace(0, max(0, documents - 1), SAMPLES, dtype=int).tolist())
+        self._samples: list[dict[str, Any]] = []
+        self._longest: list[tuple[int, int, str]] = []
+        self._damage = {name: [0, ""] for name in DAMAGE}
+        self._lengths: list[int] = []
+        self._here: Counter[str] = Counter()
+        self._few_commas: list[dict[str, Any]] = []
+        self._beginning = True
+
+    def add(self, side: str, piece: Piece) -> None:
+        """A piece of the text, and its side of the split."""
+        text, number = piece.text, len(self._lengths)
+        if self._beginning and number in self._sampled:
+            self._samples.append({"side": side, "text": text[:SHOWN]})
+        if self._beginning:
+            self._head = text[:60]
+        scripts, here = dict.fromkeys(SCRIPTS, 0), self._here
+        for character, count in character_counts(text).items():
+            scripts[script_of(character)] += count
+            if character in ",，、":
+                here["commas"] += count
+            elif character in ".!?。！？":
+                here["ends"] += count
+        for name, count in scripts.items():
+            self._scripts[name] += count
+        for name in FEW_COMMAS:
+            here[name] += scripts[name]
+        self._here["characters"] += len(text)
+        line = max(text.split("\n"), key=len)
+        self._longest = heapq.nlargest(LINES, [*self._longest, (len(line), number, line[:SHOWN])])
+        self._look_for_damage(text, scripts)
+        self._beginning = piece.last
+        if piece.last:
+            self._end()
+
+    def _look_for_damage(self, text: str, scripts: dict[str, int]) -> None:
+        for index, (name, pattern) in enumerate(DAMAGE.items()):
+            if not (scripts["Han"] if index else "\ufffd" in text):
+                continue
+            for match in pattern.finditer(text):
+                self._damage[name][0] += 1
+                self._damage[name][1] = self._damage[name][1] or text[max(0, match.start() - 20) : match.end() + 20]
+
+    def _end(self) -> None:
+        here = self._here
+        script = max(FEW_COMMAS, key=lambda name: here[name])
+        commas = 1000 * here["commas"] / max(1, here[script])
+        prose = here["ends"] > 2e-3 * here[script] > 2e-3 * ENOUGH_LETTERS
+        if prose and commas < FEW_COMMAS[script]:
+            self._few_commas.append({"document": len(self._lengths), "text": self._head, "commas": round(commas, 2)})
+        self._lengths.append(here["characters"])
+        self._here = Counter()
+
+    def as_dict(self) -> dict[str, Any]:
+        """For data.json."""
+        lengths = np.array(self._lengths or [0])
+        marks = {"shortest": 0, "5 %": 5, "median": 50, "95 %": 95, "longest": 100}
+        edges = np.geomspace(max(1, lengths.min()), max(2, lengths.max() + 1), 25)
+        return {
+            "characters": {name: self._scripts[name] for name in SCRIPTS if self._scripts[name]},
+            "document_characters": {name: int(np.percentile(lengths, q)) for name, q in marks.items()},
+            "length_histogram": {
+                "edges": [round(float(edge), 1) for edge in edges],
+                "documents_by_length": np.histogram(lengths, edges)[0].tolist(),
+            },
+            "damage": {name: {"times": n, "example": shown} for name, (n, shown) in self._damage.items() if n},
+            "documents_without_commas": len(self._few_commas),
+            "without_commas_examples": self._few_commas[:LINES],
+            "longest_lines": [{"characters": n, "document": d, "text": text} for n, d, text in self._longest],
+            "samples": self._samples,
+        }

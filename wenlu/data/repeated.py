@@ -1,0 +1,81 @@
+"""Lines that stand in many documents, or again and again in one: boilerplate and adverts, found in bounded memory."""
+
+import re
+
+LEAST_WIDTH = 24
+"""Columns below which a line is let alone (an ideograph is two wide): names in plays, headings, lines of verse."""
+DOCUMENTS = 6
+"""Documents from which a line is boilerplate."""
+TIMES = 8
+"""Occurrences in one document from which a line is an advert, where they lie far apart."""
+APART = 1500
+"""Characters between them on average, at least; refrains stand closer."""
+MOST = 1 << 18
+"""Lines remembered at a time."""
+
+
+_CODE = re.compile(r" = |\(\)|[{};]$|^(?:>>>|\.\.\.|//|/\*|\* |import |from |return )")
+
+
+class RepeatedLines:
+    """Counts lines over a first reading, then says which are to go.
+
+    Counting is lossy where more than `MOST` different lines come (after Manku and Motwani 2002): lines seen once are
+    then forgotten, so that a line must be frequent, not only present, to be found.
+    """
+
+    def __init__(self):
+        self._documents: dict[int, int] = {}
+        self._here: dict[int, list[int]] = {}
+        self._position = 0
+        self._within: dict[int, set[int]] = {}
+        self._across: set[int] | None = None
+
+    def add(self, text: str) -> None:
+        """A part of the document at hand, ending with a line."""
+        here, position = self._here, self._position
+        for line in text.split("\n"):
+            if len(line) >= LEAST_WIDTH // 2 and (key := _key(line)) is not None:
+                if key in here:
+                    here[key][0] += 1
+                    here[key][2] = position
+                else:
+                    here[key] = [1, position, position]
+            position += len(line) + 1
+        self._position = position
+        if len(here) > MOST:
+            self._here = {key: found for key, found in here.items() if found[0] > 1}
+
+    def end(self, document: int) -> None:
+        """The document at hand ends; its number is `document`."""
+        for key, (times, first, last) in self._here.items():
+            if times >= TIMES and last - first >= APART * (times - 1):
+                self._within.setdefault(document, set()).add(key)
+            self._documents[key] = self._documents.get(key, 0) + 1
+        if len(self._documents) > MOST:
+            self._documents = {key: count for key, count in self._documents.items() if count > 1}
+        self._here, self._position = {}, 0
+
+    def in_document(self, document: int) -> set[int]:
+        """Keys of the lines to be taken out of a document; none in most corpora."""
+        if self._across is None:
+            self._across = {key for key, count in self._documents.items() if count >= DOCUMENTS}
+            self._documents = {}
+        return self._across | self._within[document] if document in self._within else self._across
+
+
+def without(text: str, keys: set[int]) -> str:
+    """A text without the lines of these keys."""
+    lines = text.split("\n")
+    kept = [line for line in lines if len(line) < LEAST_WIDTH // 2 or _key(line) not in keys]
+    return "\n".join(kept) if len(kept) < len(lines) else text
+
+
+def _key(line: str) -> int | None:
+    """What a line is remembered by; None for narrow ones, program text, and such as end with a colon (speakers)."""
+    line = line.strip()
+    if line.endswith((":", "：")) or _CODE.search(line):
+        return None
+    if len(line) < LEAST_WIDTH and (line.isascii() or len(line) + sum(c >= "\u2e80" for c in line) < LEAST_WIDTH):
+        return None
+    return hash(line)
