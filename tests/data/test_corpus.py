@@ -62,7 +62,7 @@ DIRTY = [
     story(0),
     story(1).replace("kettle", "pan", 1),
     "Please enable JavaScript to view this page.",
-    "ok",
+    "1984",
     story(50) + "  \n<p>we don&apos;t</p>\x00",
 ]
 

@@ -24,6 +24,7 @@ def verdict(text: str) -> str | None:
 KEPT = {
     "a poem": "床前明月光，疑是地上霜。舉頭望明月，低頭思故鄉。",
     "a line": "白日依山盡",
+    "a pair": "Hi.\t嗨。",
     "refrains": "采采芣苢，薄言采之。采采芣苢，薄言有之。\n" * 3,
     "a song": "Row, row, row your boat\nGently down the stream\n" * 8,
     "prose": prose(600),
@@ -33,7 +34,7 @@ KEPT = {
     "on JavaScript": "To enable JavaScript in your browser, open its settings. " + prose(400),
 }
 DROPPED = {
-    "short": ["", " \n", "ok", "12 34", "天地", "???!!!"],
+    "short": ["", " \n", "x", "12 34", "天", "???!!!"],
     "symbols": ["=-=-=-=-= 1234 5678 90 +++ *** name $$$", "||||||||||||||||||| 天气真好 ||||||||"],
     "placeholder": [
         "Please enable JavaScript to view this page.",

@@ -15,13 +15,23 @@ def cleaned(documents: list[str]) -> list[str]:
     for number, text in enumerate(documents):
         lines.add(text)
         lines.end(number)
-    return [without(text, lines.in_document(number)) for number, text in enumerate(documents)]
+    return [without(text, lines.in_document(number), lines.at_ends()) for number, text in enumerate(documents)]
 
 
-def test_a_line_of_many_documents_goes():
-    pages = [f"Page {n} tells its own story.\n本站所有文章均来自互联网投稿\nEnd {n}." for n in range(6)]
+FOOTER = "本站所有文章均来自互联网投稿"
+
+
+def test_a_line_at_the_end_of_many_documents_goes():
+    pages = [f"Page {n} tells its own story.\nEnd {n}.\n{FOOTER}\n\n{ADVERT}" for n in range(6)]
     assert cleaned(pages) == [f"Page {n} tells its own story.\nEnd {n}." for n in range(6)]
     assert cleaned(pages[:5]) == pages[:5], "of five it stays"
+    assert cleaned([page + "\n" for page in pages])[0] == "Page 0 tells its own story.\nEnd 0.\n"
+
+
+def test_a_line_at_the_beginning_or_amid_many_documents_stays():
+    rows = [f"Edit the following sentence for grammar.\nHe go to park {n}.\n{FOOTER}\nHe went." for n in range(20)]
+    assert cleaned(rows) == rows
+    assert cleaned([FOOTER] * 9) == [FOOTER] * 9, "nor all that there is"
 
 
 def test_an_advert_all_over_a_novel_goes():
@@ -46,7 +56,7 @@ def test_the_refrain_of_a_song_stays():
     ],
 )
 def test_lines_of_many_documents_that_stay(line):
-    documents = [f"{n}\n{line}\n{n}" for n in range(20)]
+    documents = [f"{n}\n{line}" for n in range(20)]
     assert cleaned(documents) == documents
 
 

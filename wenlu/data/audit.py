@@ -24,8 +24,8 @@ def notes(description: dict[str, Any]) -> list[str]:
     profile = description.get("profile", {})
     lines += [f"{found['times']:,} {name}" for name, found in profile.get("damage", {}).items()]
     if count := profile.get("documents_without_commas"):
-        example = profile["without_commas_examples"][0]
-        lines.append(f"{count:,} documents almost without commas, which may be lost: {example['text'][:30].strip()} …")
+        example = " ".join(profile["without_commas_examples"][0]["text"].split())
+        lines.append(f"{count:,} documents almost without commas, which may be lost: {example[:30]} …")
     if found := description.get("contamination"):
         lines.append(
             f"{found['found']:,} of {found['examples']:,} examples of the evaluation set stand in "

@@ -197,7 +197,18 @@ _NEAR = 160
 _ADVERT_SIGNS = (
     *("www.", "http", "尽在", "小说整理"),
     *("一页", "后页", "首页", "目录", "书页", "一章", "书签", "推荐票", "推荐本书", "本站"),
-    *("hare this", "ead more", "ack to top", "eave a comment", "kip to", "ewsletter", "ights reserved", "lick here"),
+    *(
+        "se cookies",
+        "ses cookies",
+        "hare this",
+        "ead more",
+        "ack to top",
+        "eave a comment",
+        "kip to",
+        "ewsletter",
+        "ights reserved",
+        "lick here",
+    ),
 )
 _CLAUSE = "[^。！？；：“”\\n!?]"
 _ADVERT = re.compile(
@@ -212,6 +223,7 @@ _ADVERT_LINE = re.compile(
     r"|(?:(?:回|返回)?首|上一|下一|前一|后一)页|(?:返回?|回)(?:目录|书页|书目)|[上下]一章|加入书签|投推荐票|推荐本书"
     r"|本站[^\n]{0,40}(?:书友|管理员|收藏|域名|网址|访问|广告)[^\n]{0,40}"
     r"|(?i:share this:?|read more\W{0,3}|back to top|leave a comment|skip to (?:main )?content|click here"
+    r"|(?:we|(?:this|our) (?:web)?site) uses? cookies[^\n]{0,120}"
     r"|(?:sign up|subscribe)[^\n]{0,20}newsletter[^\n]{0,20}|(?:copyright[^\n]{0,40})?all rights reserved\.?)"
     r")[^\S\n]*"
 )

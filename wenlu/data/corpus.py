@@ -270,8 +270,8 @@ def _without_repeated(kept: list[list[int]], judge: _Judge) -> list[list[int]]:
     for part, numbers in enumerate(kept):
         left.append([])
         for document in numbers:
-            keys = lines.in_document(document)
-            if keys and _rewrite(document, keys, judge):
+            keys, at_end = lines.in_document(document), lines.at_ends()
+            if (keys or at_end) and _rewrite(document, keys, at_end, judge):
                 for text in spool.texts(document):
                     judge.add(text, compare=False)
                 if not judge.keeps(document, part, compare=False):
@@ -280,19 +280,20 @@ def _without_repeated(kept: list[list[int]], judge: _Judge) -> list[list[int]]:
     return left
 
 
-def _rewrite(document: int, keys: set[int], judge: _Judge) -> bool:
-    """Whether a document has lines of these keys; it is then written anew without them."""
+def _rewrite(document: int, keys: set[int], at_end: set[int], judge: _Judge) -> bool:
+    """Take lines of these keys out of a document, and others from its end; whether there were any."""
     spool, counts, changed = judge.spool, judge.made.of("repeated"), False
-    for index, text in enumerate(spool.texts(document)):
-        after = without(text, keys)
-        if after is not text:
-            counts.removed(text, after)
+    parts = itertools.pairwise(itertools.chain(spool.texts(document), [None]))
+    for index, (text, after) in enumerate(parts):
+        left = without(text, keys, at_end if after is None else None)
+        if left is not text:
+            counts.removed(text, left)
             if not changed:
                 changed = True
                 for earlier in itertools.islice(spool.texts(document), index):
                     spool.write(earlier)
         if changed:
-            spool.write(after)
+            spool.write(left)
     if changed:
         counts.documents += 1
         spool.replace(document)

@@ -10,8 +10,8 @@ import numpy as np
 
 from wenlu.data.units import ngrams
 
-LEAST_LETTERS = 4
-"""Letters or ideographs below which a text is no text; a line of a poem has five."""
+LEAST_LETTERS = 2
+"""Letters or ideographs below which a text is no text."""
 LEAST_SHARE = 0.3
 """Of letters among what is no white space: prose has 0.9, program text 0.6 and more."""
 LONG_ENOUGH = 1000
@@ -105,7 +105,7 @@ def _is_placeholder(text: str) -> bool:
 
 
 def short(found: Measures) -> bool:
-    """Fewer than 4 letters or ideographs."""
+    """Fewer than 2 letters or ideographs."""
     return found.letters < LEAST_LETTERS
 
 

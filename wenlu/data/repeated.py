@@ -1,4 +1,4 @@
-"""Lines that stand in many documents, or again and again in one: boilerplate and adverts, found in bounded memory."""
+"""Lines at the ends of many documents, or again and again in one: boilerplate and adverts, found in bounded memory."""
 
 import re
 
@@ -57,25 +57,43 @@ class RepeatedLines:
         self._here, self._position = {}, 0
 
     def in_document(self, document: int) -> set[int]:
-        """Keys of the lines to be taken out of a document; none in most corpora."""
+        """Keys of the adverts in a document, to be taken out wherever they stand."""
+        return self._within.get(document, set())
+
+    def at_ends(self) -> set[int]:
+        """Keys of the lines of many documents, to be taken out where nothing else follows them: at the beginning of a
+        document such a line may be a question or an instruction, and what follows its answer."""
         if self._across is None:
             self._across = {key for key, count in self._documents.items() if count >= DOCUMENTS}
             self._documents = {}
-        return self._across | self._within[document] if document in self._within else self._across
+        return self._across
 
 
-def without(text: str, keys: set[int]) -> str:
-    """A text without the lines of these keys."""
+def without(text: str, keys: set[int], at_end: set[int] | None = None) -> str:
+    """A text without the lines of `keys`, and, at its end, those of `at_end`."""
+    if not keys and not at_end:
+        return text
     lines = text.split("\n")
-    kept = [line for line in lines if len(line) < LEAST_WIDTH // 2 or _key(line) not in keys]
+    kept = [line for line in lines if not _goes(line, keys)] if keys else lines
+    tail = len(kept)
+    while at_end and tail and (not kept[tail - 1].strip() or _goes(kept[tail - 1], at_end)):
+        tail -= 1
+    if any(line.strip() for line in kept[tail:]) and tail:
+        kept = kept[:tail] + ([""] if text.endswith("\n") else [])
     return "\n".join(kept) if len(kept) < len(lines) else text
 
 
-def _key(line: str) -> int | None:
-    """What a line is remembered by; None for narrow ones, program text, and such as end with a colon (speakers)."""
+def _goes(line: str, keys: set[int]) -> bool:
+    """Whether a line is one of these, and boilerplate: no program text, no speaker's name with a colon."""
+    if len(line) < LEAST_WIDTH // 2 or _key(line) not in keys:
+        return False
     line = line.strip()
-    if line.endswith((":", "：")) or _CODE.search(line):
-        return None
+    return not line.endswith((":", "：")) and _CODE.search(line) is None
+
+
+def _key(line: str) -> int | None:
+    """What a line is remembered by; None for narrow ones."""
+    line = line.strip()
     if len(line) < LEAST_WIDTH and (line.isascii() or len(line) + sum(c >= "\u2e80" for c in line) < LEAST_WIDTH):
         return None
     return hash(line)
