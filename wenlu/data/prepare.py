@@ -11,8 +11,9 @@ from wenlu.base.config import to_dict
 from wenlu.base.errors import UserError
 from wenlu.base.files import whole_folder
 from wenlu.base.log import console, progress
+from wenlu.data.counts import SourceCounts, notes
 from wenlu.data.shards import DESCRIPTION, VERSION, ShardWriter, fingerprint
-from wenlu.data.sources import Piece, SourceCounts, list_files, read_documents, spooled
+from wenlu.data.sources import Piece, list_files, read_documents, spooled
 from wenlu.data.split import Documents, Side, Split
 from wenlu.tokenization.learn import Spec, learn, parse_spec
 from wenlu.tokenization.tokenizer import Tokenizer
@@ -28,7 +29,7 @@ class PrepareConfig:
     """Which text, how it is split and by which tokenizer it is read."""
 
     paths: tuple[str, ...] = ()
-    """Files, folders, or - for stdin; or one folder made by `wenlu prepare`."""
+    """Files, folders, 'patterns*', hub:OWNER/NAME, - for stdin; or one folder made by `wenlu prepare`."""
     validation_paths: tuple[str, ...] = ()
     """Held-out text of its own, instead of a part of `paths`."""
     tokenizer: str = "bpe"
@@ -36,7 +37,7 @@ class PrepareConfig:
     validation: float = 0.05
     """Part held out: documents by their hash; of fewer than 20, the end of the text. 0 = none."""
     field: str = "text"
-    """Where a row of jsonl keeps its text."""
+    """Where a row of jsonl, csv, tsv, parquet or a data set of the hub keeps its text."""
     max_bad: float = 0.01
     """Part of a file's lines that may be bad before it is refused."""
     context: int = 1024
@@ -193,17 +194,12 @@ def _say(description: dict[str, Any], out: Path | str) -> None:
         f"split: {description['split']}; vocabulary {description['vocab']:,}; in {out}", markup=False, soft_wrap=True
     )
     read = [description[name] for name in ("sources", "validation_sources") if name in description]
-    notes = {
-        "bad lines left out": sum(counts["bad_lines"] for counts in read),
-        "rows with an empty text": sum(counts["empty"] for counts in read),
-        "parts of texts with CRLF or CR line ends read as LF": sum(counts["line_ends"] for counts in read),
-        "files that are neither txt nor jsonl": sum(counts["skipped_files"] for counts in read),
+    left_out = {
         "documents that repeat another": description["duplicates"],
         "held-out documents that are also in the training text": description["overlap"],
         "bytes left out between training and held-out text": description["gap_bytes"],
     }
-    for what, count in notes.items():
-        if count:
-            console.print(f"[yellow]{count:,} {what}[/yellow]")
+    for note in [*notes(*read), *(f"{count:,} {what}" for what, count in left_out.items() if count)]:
+        console.print(f"[yellow]{note}[/yellow]")
     for example in [example for counts in read for example in counts["examples"]][:5]:
         console.print(f"  {example}", markup=False, soft_wrap=True)
