@@ -64,14 +64,17 @@ class Utf8(io.RawIOBase):
         self._stream, self._name, self._charset_of, self._declared = stream, name, charset_of, ""
         self._decoder: codecs.IncrementalDecoder | None = None
         self._begun = self._decided = False
-        self._ahead = b""
+        self._ahead = b""  # UTF-8 that did not fit into what was asked for
 
     def readable(self) -> bool:
         return True
 
     def block(self, size: int) -> bytes:
         """About `size` bytes, b"" at the end; a character may be torn by the end of a block."""
-        raw, self._ahead = self._ahead or self._stream.read(size), b""
+        if self._ahead:
+            ready, self._ahead = self._ahead, b""
+            return ready
+        raw = self._stream.read(size)
         if not self._decided and raw:
             raw = self._decide(raw)
         while self._decoder is not None:
@@ -84,7 +87,7 @@ class Utf8(io.RawIOBase):
     def readinto(self, buffer) -> int:
         if self._decided and self._decoder is None and not self._ahead:
             return self._stream.readinto(buffer)
-        raw = self.block(len(buffer))
+        raw = self.block(max(len(buffer), 16))  # enough to tell a mark by
         buffer[: len(raw)], self._ahead = raw[: len(buffer)], raw[len(buffer) :]
         return min(len(raw), len(buffer))
 
@@ -180,7 +183,7 @@ def _is_latin(sample: bytes) -> bool:
     in_runs = sum(map(len, _LONG_RUN.findall(sample)))
     amid = len(_SIGN_IN_WORD.findall(sample)) + len(_NO_LATIN.findall(sample))
     in_place = len(_IN_PLACE.findall(sample))
-    return beyond <= 0.2 * len(sample) and in_runs + amid <= 0.1 * beyond and in_place >= 0.5 * beyond
+    return beyond <= 0.3 * len(sample) and in_runs + amid <= 0.1 * beyond and in_place >= 0.5 * beyond
 
 
 def known(name: str) -> str:

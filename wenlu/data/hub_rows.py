@@ -11,7 +11,7 @@ from wenlu.base.log import console
 from wenlu.data.extras import extra
 
 PREFIX = "hub:"
-_ID = re.compile(r"hub:([\w.-]+/[\w.-]+)(?:/([\w.-]+))?(?::(\S+))?")
+_ID = re.compile(r"hub:(\w[\w.-]*/\w[\w.-]*)(?:/(\w[\w.-]*))?(?::(\S+))?")
 
 
 def is_hub_id(path: str) -> bool:

@@ -98,7 +98,7 @@ def text_of(page: str) -> str:
         elif tag in BLOCKS:
             parts.append(_EMPTY if tag in PARAGRAPHS else _BLOCK)
             kept += (1 if opens else -1) if tag == "pre" else 0
-        elif tag == "br":
+        elif tag == "br" and opens:
             parts.append(_LINE_END)
         elif tag in ("td", "th") and not opens:
             parts.append(_CELL)

@@ -35,10 +35,13 @@ def cut_after(text: str, size: int, start: int = 0) -> int:
     none does (Chinese ends lines with a full stop), any line will do, which parts them under GPT-2's. 0: nowhere yet.
     Past `LONGEST` characters without a line end: before white space, and where there is none, anywhere.
     """
-    match = _AFTER_WORD.search(text, start + size - 1)
-    if match is None and len(text) - start > 2 * size:
-        match = _AFTER_SIGN.search(text, start + size - 1)
-    if match is None and len(text) - start > LONGEST:
-        match = _BEFORE_SPACE.search(text, start + size - 1)
+    begin, length = start + size - 1, len(text) - start
+    match = None
+    if text.find("\n", begin) >= 0:
+        match = _AFTER_WORD.search(text, begin)
+        if match is None and length > 2 * size:
+            match = _AFTER_SIGN.search(text, begin)
+    if match is None and length > LONGEST:
+        match = _BEFORE_SPACE.search(text, begin)
         return match.end() if match else start + LONGEST
     return match.end() if match else 0

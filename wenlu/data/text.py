@@ -94,12 +94,13 @@ def _whole_lines(raw: bytes) -> tuple[bytes, bytes]:
 def _decode(raw: bytes, counts: SourceCounts, encoding: str) -> str:
     """Text with LF line ends; lines that cannot be decoded are counted and left out."""
     first_line = counts.line + 1
-    counts.lines += raw.count(b"\n") + raw.count(b"\r") - raw.count(b"\r\n") + (raw[-1:] not in b"\r\n")
+    returns = raw.count(b"\r")
+    counts.lines += raw.count(b"\n") + returns - (raw.count(b"\r\n") if returns else 0) + (raw[-1:] not in b"\r\n")
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:
         text = "".join(_good_lines(raw.splitlines(keepends=True), first_line, counts, encoding))
-    if "\r" in text:
+    if returns and "\r" in text:
         counts.line_ends += 1
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     return text
