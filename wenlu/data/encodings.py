@@ -10,8 +10,10 @@ from typing import IO
 
 from wenlu.base.errors import UserError
 
-SAMPLE = 1 << 20
-"""Bytes on which the decision is made, from the block on in which the first byte beyond ASCII stands."""
+SAMPLE = 1 << 18
+"""Bytes on which the decision is made, from the first that is beyond ASCII on."""
+BEFORE = 64
+"""Bytes before it that are looked at with them."""
 ENOUGH = 1
 """Well-formed sequences for each byte that is none, from which on a text is damaged UTF-8."""
 BOMS = (
@@ -31,6 +33,7 @@ FREQUENT = frozenset(
 )
 """Characters that any Chinese text is full of, simplified and traditional."""
 
+_BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
 _LONG_RUN = re.compile(rb"[\x80-\xff]{3,}")
 _SIGN_IN_WORD = re.compile(rb"(?<=[A-Za-z])[\x80-\x84\x86-\x90\x98-\x9f\xa1-\xac\xae-\xb6\xb8-\xbf\xd7\xf7](?=[a-z])")
 _IN_PLACE = re.compile(
@@ -106,8 +109,10 @@ class Utf8(io.RawIOBase):
             self._declared = known(self._charset_of(raw)) if self._charset_of else ""
         if raw.isascii():
             return raw
-        raw += self._stream.read(SAMPLE)
-        self._settle(encoding_of(raw, self._declared))
+        first = _BEYOND_ASCII.search(raw).start()
+        if len(raw) - first < SAMPLE:
+            raw += self._stream.read(SAMPLE)
+        self._settle(encoding_of(raw[max(0, first - BEFORE) : first + SAMPLE], self._declared))
         return raw
 
     def _settle(self, encoding: str) -> None:

@@ -63,10 +63,10 @@ PARAGRAPHS = frozenset("p h1 h2 h3 h4 h5 h6 blockquote pre table ul ol dl figure
 # While the text is put together, characters that no page shows stand for what may yet be merged or has to stay.
 _CELL, _TAB, _KEPT_SPACE, _LINE_END, _EMPTY, _BLOCK = "\x1a", "\x1b", "\x1c", "\x1d", "\x1e", "\x1f"
 _MARKS = re.compile("[\x1a-\x1f]")
-_SPACE = re.compile(r"[ \t\n\f\r]+")
-_BREAK = re.compile("[ \x1a]*[\x1d-\x1f][ \x1a\x1d-\x1f]*")
+_SPACES = re.compile(" {2,}")
+_BREAK = re.compile("[\x1d-\x1f][ \x1a\x1d-\x1f]*")
+_EMPTY_CELLS = re.compile(" ?\x1a[ \x1a]*(?=\n)")
 _KEPT = str.maketrans({"\n": _LINE_END, " ": _KEPT_SPACE, "\t": _TAB})
-_SHOWN = str.maketrans({_CELL: "\t", _TAB: "\t", _KEPT_SPACE: " "})
 _HIDDEN = '[hidden],[style*="display:none"],[style*="display: none"]'
 _CHARSET = re.compile(
     rb"<meta\b[^>]*\bcharset\s*=\s*[\"']?\s*([\w.:-]+)|<\?xml\b[^>]*\bencoding\s*=\s*[\"']([\w.:-]+)", re.IGNORECASE
@@ -94,7 +94,7 @@ def text_of(page: str) -> str:
     for node, tag, opens in _walk(tree.root, hidden):
         if tag == "-text":
             text = node.text_content or ""
-            parts.append(text.translate(_KEPT) if kept else _SPACE.sub(" ", text))
+            parts.append(text.translate(_KEPT) if kept else _on_one_line(text))
         elif tag in BLOCKS:
             parts.append(_EMPTY if tag in PARAGRAPHS else _BLOCK)
             kept += (1 if opens else -1) if tag == "pre" else 0
@@ -102,9 +102,18 @@ def text_of(page: str) -> str:
             parts.append(_LINE_END)
         elif tag in ("td", "th") and not opens:
             parts.append(_CELL)
-    text = re.sub(" {2,}", " ", "".join(parts))
+    text = _SPACES.sub(" ", "".join(parts))
     text = _BREAK.sub(lambda m: "\n\n" if _EMPTY in m[0] or m[0].count(_LINE_END) > 1 else "\n", text)
-    return text.strip(" \n" + _CELL).translate(_SHOWN)
+    text = _EMPTY_CELLS.sub("", text) if _CELL in text else text
+    text = text.replace(" \n", "\n").strip(" \n" + _CELL)
+    return text.replace(_CELL, "\t").replace(_TAB, "\t").replace(_KEPT_SPACE, " ")
+
+
+def _on_one_line(text: str) -> str:
+    """With spaces for all that HTML shows as such; they are merged later."""
+    for space in "\n\t\r\f":
+        text = text.replace(space, " ")
+    return text
 
 
 def _walk(root: LexborNode, hidden: set[int]) -> Iterator[tuple[LexborNode, str, bool]]:

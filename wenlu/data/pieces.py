@@ -8,8 +8,9 @@ CHUNK = 1 << 20
 LONGEST = 1 << 23
 """Characters after which a text without any fitting place is cut all the same."""
 
-_AFTER_WORD = re.compile(r"[^\W_](?=\n)")
-_AFTER_SIGN = re.compile(r"\S(?=\n)")
+# Line ends first, which are few, then what stands before them: to look at every character takes long.
+_AFTER_WORD = re.compile(r"\n(?<=[^\W_]\n)")
+_AFTER_SIGN = re.compile(r"\n(?<=\S\n)")
 _BEFORE_SPACE = re.compile(r"\S(?=\s)")
 
 
@@ -35,13 +36,13 @@ def cut_after(text: str, size: int, start: int = 0) -> int:
     none does (Chinese ends lines with a full stop), any line will do, which parts them under GPT-2's. 0: nowhere yet.
     Past `LONGEST` characters without a line end: before white space, and where there is none, anywhere.
     """
-    begin, length = start + size - 1, len(text) - start
-    match = None
-    if text.find("\n", begin) >= 0:
-        match = _AFTER_WORD.search(text, begin)
-        if match is None and length > 2 * size:
-            match = _AFTER_SIGN.search(text, begin)
-    if match is None and length > LONGEST:
-        match = _BEFORE_SPACE.search(text, begin)
-        return match.end() if match else start + LONGEST
-    return match.end() if match else 0
+    begin, length = start + size, len(text) - start
+    match = _AFTER_WORD.search(text, begin)
+    if match is None and length > 2 * size:
+        match = _AFTER_SIGN.search(text, begin)
+    if match is not None:
+        return match.start()
+    if length <= LONGEST:
+        return 0
+    match = _BEFORE_SPACE.search(text, begin - 1)
+    return match.end() if match else start + LONGEST

@@ -8,7 +8,8 @@ from wenlu.base.errors import UserError
 from wenlu.data import text as limits
 from wenlu.data.counts import SourceCounts
 from wenlu.data.extras import extra
-from wenlu.data.text import a_row, lines_of, no_character, text_stream
+from wenlu.data.pieces import in_pieces
+from wenlu.data.text import lines_of, no_character, row_of, text_stream
 
 BATCH = 1024
 """Rows of parquet that become Python's strings at a time."""
@@ -54,7 +55,7 @@ def _read(file: Path, counts: SourceCounts, field: str, delimiter: str) -> Itera
             elif no_character(text):
                 counts.bad(before + 1, f"no {stream.encoding.upper()}", counts.line - before)
             else:
-                yield from a_row(text, counts)
+                yield from in_pieces([row_of(text, counts)])
 
 
 def _column(file: Path, names: list[str], field: str) -> int:
@@ -104,4 +105,4 @@ def _parquet_row(raw: bytes | None, counts: SourceCounts) -> Iterator[tuple[str,
     except UnicodeDecodeError:
         counts.bad(counts.line, "no UTF-8")
     else:
-        yield from a_row(text, counts)
+        yield from in_pieces([row_of(text, counts)])

@@ -144,36 +144,39 @@ def read_jsonl(file: Path, counts: SourceCounts, field: str) -> Iterator[tuple[s
             if reason:
                 counts.bad(counts.line, reason)
             else:
-                yield from a_row(text, counts)
+                text = row_of(text, counts)
+                if len(text) > pieces.CHUNK:
+                    yield from in_pieces([text])
+                elif text:
+                    yield text, True
 
 
-def a_row(text: str, counts: SourceCounts) -> Iterator[tuple[str, bool]]:
-    """A row's text as a document, with LF line ends; an empty one is counted."""
-    if not text:
-        counts.empty += 1
-        return
+def row_of(text: str, counts: SourceCounts) -> str:
+    """A row's text with LF line ends; an empty one is counted."""
     if "\r" in text:
         counts.line_ends += 1
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
-    if len(text) <= pieces.CHUNK:
-        yield text, True
-    else:
-        yield from in_pieces([text])
+        return text.replace("\r\n", "\n").replace("\r", "\n")
+    counts.empty += not text
+    return text
 
 
 def _row_text(line: bytes, field: str, encoding: str) -> tuple[str, str]:
     """(text, "") of a row, or ("", what is wrong with it)."""
     try:
-        row = json.loads(line)
+        try:
+            row = json.loads(line.decode("utf-8"))
+        except UnicodeDecodeError:
+            row = json.loads(line)  # which lets lone surrogates in, to be named below
     except UnicodeDecodeError as error:
         return "", _no_text(encoding, line[error.start])
     except (ValueError, RecursionError) as error:
         return "", f"no JSON ({str(error)[:80]})"
     if not isinstance(row, dict):
         return "", "no JSON object"
-    if not isinstance(row.get(field), str):
+    text = row.get(field)
+    if not isinstance(text, str):
         return "", _no_field(row, field)
-    return row[field], no_character(row[field])
+    return text, no_character(text)
 
 
 def _no_field(row: dict[str, Any], field: str) -> str:
@@ -183,6 +186,8 @@ def _no_field(row: dict[str, Any], field: str) -> str:
 
 def no_character(text: str) -> str:
     """What is wrong with a text that holds a lone surrogate; else ""."""
+    if text.isascii():
+        return ""
     try:
         text.encode()
     except UnicodeEncodeError:
