@@ -63,7 +63,6 @@ PARAGRAPHS = frozenset("p h1 h2 h3 h4 h5 h6 blockquote pre table ul ol dl figure
 # While the text is put together, characters that no page shows stand for what may yet be merged or has to stay.
 _CELL, _TAB, _KEPT_SPACE, _LINE_END, _EMPTY, _BLOCK = "\x1a", "\x1b", "\x1c", "\x1d", "\x1e", "\x1f"
 _MARKS = re.compile("[\x1a-\x1f]")
-_SPACES = re.compile(" {2,}")
 _BREAK = re.compile("[\x1d-\x1f][ \x1a\x1d-\x1f]*")
 _EMPTY_CELLS = re.compile(" ?\x1a[ \x1a]*(?=\n)")
 _KEPT = str.maketrans({"\n": _LINE_END, " ": _KEPT_SPACE, "\t": _TAB})
@@ -102,7 +101,9 @@ def text_of(page: str) -> str:
             parts.append(_LINE_END)
         elif tag in ("td", "th") and not opens:
             parts.append(_CELL)
-    text = _SPACES.sub(" ", "".join(parts))
+    text = "".join(parts)
+    while "  " in text:
+        text = text.replace("  ", " ")
     text = _BREAK.sub(lambda m: "\n\n" if _EMPTY in m[0] or m[0].count(_LINE_END) > 1 else "\n", text)
     text = _EMPTY_CELLS.sub("", text) if _CELL in text else text
     text = text.replace(" \n", "\n").strip(" \n" + _CELL)
