@@ -69,7 +69,7 @@ def reading(folder: Path) -> dict[str, dict[str, float]]:
     """Our reader beside the plainest loops of Python over the same file."""
     english = paragraphs(novels("english"), SIZE)
     rows = "".join(json.dumps({"text": p}, ensure_ascii=False) + "\n" for p in english)
-    chinese = "\n\n".join(paragraphs(novels("chinese"), SIZE // 2))
+    chinese = "\n\n".join(paragraphs(novels("chinese"), SIZE * 3 // 2))
     files = {
         "txt": "\n\n".join(english).encode(),
         "jsonl": rows.encode(),
