@@ -50,6 +50,7 @@ FRONT = "---\ntitle: On stoves\ntags:\n  - 炉\n- fire\n# comment\n\ndate: 2024-
         ("---\nA line, and then a rule.\n---\ntext\n", "---\nA line, and then a rule.\n---\ntext\n", 0),
         ("---\ntitle: never closed\n\ntext\n", "---\ntitle: never closed\n\ntext\n", 0),
         ("*plain* `text`", "*plain* `text`", 0),
+        ("---\na: b\n" + "  \n" * 5000 + "text", "---\na: b\n" + "  \n" * 5000 + "text", 0),
     ],
 )
 def test_markdown_is_read_without_its_front_matter(tmp_path, given, expected, blocks):

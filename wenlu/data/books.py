@@ -73,7 +73,7 @@ class _Book:
     """The chapters of an EPUB: which entries of the archive they are."""
 
     def __init__(self, file: Path, archive: zipfile.ZipFile):
-        self._file, self._archive = file, archive
+        self.file, self._archive = file, archive
         self._names = set(archive.namelist())
         roots = [found["full-path"] for tag, found in self._elements("META-INF/container.xml") if tag == "rootfile"]
         if not roots:
@@ -98,7 +98,7 @@ class _Book:
         found: list[Element] = []
 
         def refuse(*_: Any) -> None:
-            raise UserError(f"{entry} in {self._file} declares XML entities, which may be a bomb: leave the file out")
+            raise UserError(f"{entry} in {self.file} declares XML entities, which may be a bomb: leave the file out")
 
         parser = expat.ParserCreate(namespace_separator=" ")
         parser.EntityDeclHandler = refuse
@@ -115,7 +115,7 @@ class _Book:
             links = (found for tag, found in self._elements("META-INF/encryption.xml") if tag == "CipherReference")
             locked |= {self._entry(found.get("URI", ""), "") for found in links}
         if locked & set(self.chapters):
-            raise UserError(f"{self._file} is locked (encrypted chapters): only an unlocked copy can be read")
+            raise UserError(f"{self.file} is locked (encrypted chapters): only an unlocked copy can be read")
 
 
 def _chapters(book: _Book, counts: SourceCounts) -> Iterator[str]:
@@ -123,7 +123,7 @@ def _chapters(book: _Book, counts: SourceCounts) -> Iterator[str]:
         counts.lines += 1
         try:
             raw = book.read(entry)
-            text = text_of(closed(Utf8(io.BytesIO(raw), entry, charset_of).read().decode("utf-8")))
+            text = text_of(closed(Utf8(io.BytesIO(raw), f"{entry} in {book.file}", charset_of).read().decode("utf-8")))
         except KeyError:
             counts.bad(number, f"a chapter that the archive lacks ({entry})")
         except UnicodeDecodeError:
