@@ -16,8 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wenlu.base.errors import UserError
+from wenlu.data import pieces as module
 from wenlu.data import sources
-from wenlu.data.sources import SourceCounts, cut_after, read_documents, spooled
+from wenlu.data.counts import SourceCounts
+from wenlu.data.pieces import cut_after
+from wenlu.data.sources import read_documents, spooled
 from wenlu.tokenization.tokenizer import Tokenizer
 
 
@@ -55,14 +58,14 @@ def test_txt_is_one_document_and_a_row_of_jsonl_is_one(tmp_path, suffix, opener)
 
 
 def test_folders_are_searched_in_order_and_other_files_counted(tmp_path):
-    for name in ("b.txt", "a/z.txt", "a/b/c.jsonl", ".hidden/x.txt", ".y.txt", "picture.png", "notes.md"):
+    for name in ("b.txt", "a/z.txt", "a/b/c.jsonl", ".hidden/x.txt", ".y.txt", "picture.png", "notes.doc"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(rows(name) if name.endswith("jsonl") else name)
     (tmp_path / "gone.txt").symlink_to(tmp_path / "nowhere")
     counts = SourceCounts()
     assert documents(tmp_path, counts=counts) == ["a/b/c.jsonl", "a/z.txt", "b.txt"]
     assert counts.skipped_files == 3
-    assert documents(tmp_path / "notes.md") == ["notes.md"]
+    assert documents(tmp_path / "notes.doc") == ["notes.doc"]
 
 
 def test_an_ending_decides_not_a_part_of_the_name(tmp_path):
@@ -108,11 +111,21 @@ def test_bad_rows_are_counted_or_refused(tmp_path, line):
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
 def test_bad_lines_of_txt_are_left_out(tmp_path, end):
     file = tmp_path / "a.txt"
-    file.write_bytes((b"good" + end) * 150 + "天气".encode("gb18030") + end + b"end")
+    file.write_bytes(("好" + end.decode()).encode() * 150 + "天气".encode("gb18030") + end + b"end")
     counts = SourceCounts()
-    assert documents(file, counts=counts) == ["good\n" * 150 + "end"]
-    assert (counts.lines, counts.bad_lines) == (152, 1)
-    assert f"{file}:151: no UTF-8 (byte 0xcc; another encoding? iconv -f GB18030 -t UTF-8" in refusal(file, max_bad=0.0)
+    assert documents(file, counts=counts) == ["好\n" * 150 + "end"]
+    assert (counts.lines, counts.bad_lines, counts.encodings) == (152, 1, {"utf-8": 1})
+    assert f"{file}:151: no UTF-8 (byte 0xcc; another encoding? iconv -f ENCODING -t UTF-8" in refusal(
+        file, max_bad=0.0
+    )
+
+
+def test_lines_are_numbered_in_their_own_file(tmp_path):
+    (tmp_path / "a.txt").write_text("好\n" * 30)
+    (tmp_path / "b.txt").write_bytes("好\n".encode() * 200 + b"\xff\n")
+    counts = SourceCounts()
+    documents(tmp_path, counts=counts)
+    assert counts.examples[0].startswith(f"{tmp_path / 'b.txt'}:201: no UTF-8")
 
 
 def test_the_limit_is_each_files_own_and_its_first_bad_line_is_named(tmp_path):
@@ -131,16 +144,14 @@ def test_what_is_no_text_is_refused(tmp_path):
     (tmp_path / "blank.jsonl").write_text("\n\n" + rows(""))
     (tmp_path / "nul.txt").write_bytes(bytes(range(256)) + bytes(500))
     (tmp_path / "noise").write_bytes(bytes(range(128, 256)) * 9)
-    (tmp_path / "wide.txt").write_text("wide", encoding="utf-16")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "a.png").write_text("x")
     assert refusal(tmp_path / "none.txt") == f"no file or folder {tmp_path / 'none.txt'}: check the path"
     assert "empty.txt is empty: it holds no text" in refusal(tmp_path / "empty.txt")
     assert "blank.jsonl is empty: it holds no text" in refusal(tmp_path / "blank.jsonl")
-    assert "nul.txt is a binary file, not text: name txt or jsonl files" in refusal(tmp_path / "nul.txt")
+    assert "nul.txt is a binary file, not text: name files of text" in refusal(tmp_path / "nul.txt")
     assert "1 of 1 lines are bad" in refusal(tmp_path / "noise")
-    assert "wide.txt is UTF-16: convert it first, for example by iconv" in refusal(tmp_path / "wide.txt")
-    assert "folder holds no text: it has no file ending in .txt, .jsonl" in refusal(tmp_path / "folder")
+    assert "folder holds no text: it has no file ending in .txt, .md, .jsonl" in refusal(tmp_path / "folder")
 
 
 @pytest.mark.parametrize("suffix, pack", [(".gz", gzip.compress), (".xz", lzma.compress)])
@@ -212,15 +223,15 @@ LINES = {
 
 @pytest.mark.parametrize("name", LINES)
 def test_a_long_text_comes_in_pieces(tmp_path, monkeypatch, name):
-    monkeypatch.setattr(sources, "CHUNK", 1 << 16)
-    monkeypatch.setattr(sources, "LONGEST", 1 << 19)
+    monkeypatch.setattr(module, "CHUNK", 1 << 16)
+    monkeypatch.setattr(module, "LONGEST", 1 << 19)
     text, ends_well = LINES[name]
     (tmp_path / "a.txt").write_bytes(text.encode())
     counts = SourceCounts()
     pieces = list(read_documents((str(tmp_path / "a.txt"),), counts))
     assert "".join(p.text for p in pieces) == text.replace("\r", "\n")
     assert [p.last for p in pieces] == [False] * (len(pieces) - 1) + [True] and len(pieces) > 1
-    assert all(ends_well(p.text) and len(p.text) <= sources.LONGEST for p in pieces[:-1])
+    assert all(ends_well(p.text) and len(p.text) <= module.LONGEST for p in pieces[:-1])
     assert counts.documents == 1 and counts.bytes == len(text.encode())
 
 

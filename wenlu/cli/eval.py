@@ -15,7 +15,7 @@ from wenlu.base.log import console, progress, say
 from wenlu.cli.flags import parse
 
 if TYPE_CHECKING:
-    from wenlu.data.sources import SourceCounts
+    from wenlu.data.counts import SourceCounts
     from wenlu.evaluation.perplexity import Estimate, Result
 
 DESCRIPTION = """Nats per token, perplexity and bits per byte of texts that the model was not trained on, each with
@@ -32,7 +32,7 @@ class Command:
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """A run's folder, any Transformers folder of a known family, or a hub id."""
     paths: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="TEXTS")] = ()
-    """Texts: files (txt, jsonl, also .gz and .xz), folders, or - for stdin; none = the run's own held-out text."""
+    """Texts: whatever `wenlu prepare` reads, - for stdin; none = the run's own held-out text."""
     context: int = 0
     """Tokens in a window; 0 = the longest sequence that the model was trained on."""
     overlap: int = 0
@@ -40,7 +40,7 @@ class Command:
     batch: int = 16
     """Windows computed at once; it changes the speed, not the figures."""
     field: str = "text"
-    """The field of a jsonl row that holds its text."""
+    """The field or column of a row (jsonl, csv, tsv, parquet, hub) that holds its text."""
     max_bad: float = 0.01
     """Part of a file's lines that may be bad (no UTF-8, no JSON, no text); they are left out and counted."""
     device: str = "auto"
@@ -94,7 +94,8 @@ def _held_out(run: str) -> list[str]:
 
 def _read(command: Command) -> tuple[list[str], SourceCounts]:
     """Whole documents, put together from their pieces, and what was left out or changed, which is said."""
-    from wenlu.data.sources import SourceCounts, read_documents, spooled
+    from wenlu.data.counts import SourceCounts, notes
+    from wenlu.data.sources import read_documents, spooled
 
     counts = SourceCounts()
     texts: list[list[str]] = []
@@ -103,14 +104,8 @@ def _read(command: Command) -> tuple[list[str], SourceCounts]:
             if piece.document == len(texts):
                 texts.append([])
             texts[-1].append(piece.text)
-    for number, what in (
-        (counts.bad_lines, "bad lines left out"),
-        (counts.empty, "rows without text left out"),
-        (counts.skipped_files, "files of other kinds passed over"),
-        (counts.line_ends, "parts of texts with CRLF line ends read as LF"),
-    ):
-        if number:
-            console.print(f"{number:,} {what}")
+    for note in notes(counts.as_dict()):
+        console.print(note)
     for example in counts.examples[:5]:
         say(f"  {example}")
     return ["".join(pieces) for pieces in texts], counts

@@ -40,7 +40,7 @@ class Command:
     path: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PATH")]
     """A run or any Transformers folder, a folder made by `wenlu prepare`, or a tokenizer (folder or file)."""
     text: tuple[str, ...] = ()
-    """Files or folders on which bytes per token are measured; without them, on one text in ten languages."""
+    """Texts, as for `wenlu prepare`, on which bytes per token are measured; else one text in ten languages."""
     vocabulary: str = ""
     """START:COUNT: show so many tokens from an id on, as text."""
     json: bool = False
@@ -184,11 +184,15 @@ def _survey_facts(rows: list[Any]) -> list[dict[str, Any]]:
 
 
 def _texts(paths: tuple[str, ...]) -> Iterable[str]:
+    from wenlu.data.counts import SourceCounts, notes
     from wenlu.data.sources import read_documents, spooled
 
+    counts = SourceCounts()
     with spooled(paths) as files:
-        for piece in read_documents(files):
+        for piece in read_documents(files, counts):
             yield piece.text
+    for note in notes(counts.as_dict()):
+        console.print(note)
 
 
 def _print(facts: dict[str, Any]) -> None:

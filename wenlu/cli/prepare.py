@@ -11,8 +11,9 @@ from wenlu.base.errors import UserError
 from wenlu.cli.flags import parse
 from wenlu.data.prepare import PrepareConfig, prepare
 
-DESCRIPTION = """Text files → a folder of token ids, with its tokenizer: txt and jsonl, also .gz and .xz; folders; - for
-stdin.
+DESCRIPTION = """Text → a folder of token ids, with its tokenizer. Read are txt, md, html, jsonl, csv and tsv (also .gz,
+.xz, .bz2, .zst; in UTF-8, UTF-16, GB18030 or latin-1), parquet, pdf and epub; folders; 'patterns*';
+hub:OWNER/NAME[:SPLIT]; - for stdin.
 
 example: wenlu prepare books/ notes.jsonl.gz --out data/books --tokenizer bpe:8192 --validation 0.05"""
 
@@ -24,7 +25,7 @@ class Command(PrepareConfig):
     json: bool = False
     """Print one JSON object."""
     paths: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    """Files, folders, or - for stdin."""
+    """Files, folders, 'patterns*', hub:OWNER/NAME[:SPLIT], or - for stdin."""
 
 
 def main(arguments: list[str]) -> int:

@@ -11,6 +11,7 @@ import tyro
 
 from wenlu.base.errors import UserError
 from wenlu.cli.flags import parse
+from wenlu.data.hub_rows import is_no_path
 from wenlu.training.recipe import Recipe, read_recipe
 from wenlu.training.run_folder import RunFolder
 
@@ -32,7 +33,7 @@ INTERRUPTED = 130
 @dataclass(frozen=True)
 class Command(Recipe):
     sources: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    """A recipe (.toml), a prepared folder, or text files and folders (- for stdin)."""
+    """A recipe (.toml), a prepared folder, or text: whatever `wenlu prepare` reads (- for stdin)."""
     out: str = ""
     """The run's folder: a Transformers checkpoint, with all that is wenlu's own under wenlu/."""
     resume: bool = False
@@ -86,5 +87,5 @@ def _recipe(command: Command) -> Recipe:
         raise UserError(f"one recipe at a time, not {len(recipes)}: {', '.join(recipes)}")
     if not sources:
         return recipe
-    sources = tuple(s if s == "-" else str(Path(s).absolute()) for s in sources)
+    sources = tuple(s if is_no_path(s) else str(Path(s).absolute()) for s in sources)
     return dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, paths=sources))

@@ -5,6 +5,7 @@ from typing import Any
 from rich.table import Table
 
 from wenlu.base.log import console
+from wenlu.data import counts
 from wenlu.data.rules import RULES
 
 
@@ -12,15 +13,11 @@ def notes(description: dict[str, Any]) -> list[str]:
     """Everything that was left out or looks wrong, a line each."""
     read = [description[name] for name in ("sources", "validation_sources") if name in description]
     counted = {
-        "bad lines left out": sum(counts["bad_lines"] for counts in read),
-        "rows with an empty text": sum(counts["empty"] for counts in read),
-        "parts of texts with CRLF or CR line ends read as LF": sum(counts["line_ends"] for counts in read),
-        "files that are neither txt nor jsonl": sum(counts["skipped_files"] for counts in read),
         "documents that repeat another": description["duplicates"],
         "held-out documents that are also in the training text": description["overlap"],
         "bytes left out between training and held-out text": description["gap_bytes"],
     }
-    lines = [f"{count:,} {what}" for what, count in counted.items() if count]
+    lines = [*counts.notes(*read), *(f"{count:,} {what}" for what, count in counted.items() if count)]
     profile = description.get("profile", {})
     lines += [f"{found['times']:,} {name}" for name, found in profile.get("damage", {}).items()]
     if count := profile.get("documents_without_commas"):
@@ -65,7 +62,7 @@ def say(description: dict[str, Any], out: Any) -> None:
     for line in notes(description):
         console.print(line, style="yellow", markup=False, soft_wrap=True)
     read = [description[name] for name in ("sources", "validation_sources") if name in description]
-    for example in [example for counts in read for example in counts["examples"]][:5]:
+    for example in [example for part in read for example in part["examples"]][:5]:
         console.print(f"  {example}", markup=False, soft_wrap=True)
 
 

@@ -15,10 +15,11 @@ from wenlu.base.errors import UserError
 from wenlu.base.files import whole_folder
 from wenlu.base.log import console, progress
 from wenlu.data.audit import say, say_rules
+from wenlu.data.counts import SourceCounts
 from wenlu.data.limits import check, check_names
 from wenlu.data.rules import active_rules
 from wenlu.data.shards import DESCRIPTION, VERSION, ShardWriter, fingerprint
-from wenlu.data.sources import Piece, SourceCounts, list_files, read_documents, spooled
+from wenlu.data.sources import Piece, list_files, read_documents, spooled
 from wenlu.data.split import Documents, Side, Split
 from wenlu.tokenization.learn import Spec, learn, parse_spec
 from wenlu.tokenization.tokenizer import Tokenizer
@@ -41,7 +42,7 @@ class PrepareConfig:
     """Which text, how it is split and by which tokenizer it is read."""
 
     paths: tuple[str, ...] = ()
-    """Files, folders, or - for stdin; or one folder made by `wenlu prepare`."""
+    """Files, folders, 'patterns*', hub:OWNER/NAME, - for stdin; or one folder made by `wenlu prepare`."""
     validation_paths: tuple[str, ...] = ()
     """Held-out text of its own, instead of a part of `paths`."""
     tokenizer: str = "bpe"
@@ -49,7 +50,7 @@ class PrepareConfig:
     validation: float = 0.05
     """Part held out: documents by their hash; of fewer than 20, the end of the text. 0 = none."""
     field: str = "text"
-    """Where a row of jsonl keeps its text."""
+    """Where a row of jsonl, csv, tsv, parquet or a data set of the hub keeps its text."""
     max_bad: float = 0.01
     """Part of a file's lines that may be bad before it is refused."""
     context: int = 1024

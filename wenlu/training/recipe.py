@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from wenlu.base.config import from_dict, read_toml
 from wenlu.base.errors import UserError
+from wenlu.data.hub_rows import is_no_path
 from wenlu.data.prepare import PrepareConfig
 from wenlu.models.config import ModelConfig
 
@@ -142,4 +143,4 @@ def read_recipe(path: Path | str) -> Recipe:
 
 def _beside(recipe: Path | str, name: Any) -> Any:
     """A data path of a recipe, made absolute; what is no text is left to be refused."""
-    return str((Path(recipe).parent / name).absolute()) if isinstance(name, str) and name != "-" else name
+    return name if not isinstance(name, str) or is_no_path(name) else str((Path(recipe).parent / name).absolute())

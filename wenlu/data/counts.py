@@ -1,0 +1,78 @@
+"""What was read from the sources, what was left out, and how that is said."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+EXAMPLES = 20
+
+
+@dataclass
+class SourceCounts:
+    """What was read, and what was not."""
+
+    files: int = 0
+    documents: int = 0
+    lines: int = 0
+    """Of text and tables; pages of PDF, chapters of EPUB."""
+    bytes: int = 0
+    """Of the documents' text, in UTF-8."""
+    bad_lines: int = 0
+    empty: int = 0
+    """Rows with an empty text."""
+    line_ends: int = 0
+    """Pieces and rows in which CRLF or CR became LF."""
+    front_matter: int = 0
+    """Blocks of YAML at the head of Markdown files, left out."""
+    skipped_files: int = 0
+    """Files in folders that are of no kind that is read, or no plain files."""
+    encodings: dict[str, int] = field(default_factory=dict)
+    """Files of text by the encoding that they were read as."""
+    examples: list[str] = field(default_factory=list)
+    """The first bad lines, as file:line: reason."""
+
+    def __post_init__(self):
+        self._file, self._before, self.first_bad = "", 0, ""  # of the file that is being read; no figures
+
+    def begin(self, file: Path) -> None:
+        """From here on, lines are those of another file."""
+        self.files += 1
+        self._file, self._before, self.first_bad = str(file), self.lines, ""
+
+    @property
+    def line(self) -> int:
+        """The number of the line read last in its file."""
+        return self.lines - self._before
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def bad(self, line: int, reason: str, lines: int = 1) -> None:
+        """Count bad lines of the file that is being read, the first of which is `line`."""
+        self.bad_lines += lines
+        self.first_bad = self.first_bad or f"{self._file}:{line}: {reason}"
+        if len(self.examples) < EXAMPLES:
+            self.examples.append(f"{self._file}:{line}: {reason}")
+
+
+def notes(*read: dict[str, Any]) -> list[str]:
+    """What a user should know of counts (`as_dict`): encodings other than UTF-8, everything left out or changed."""
+    encodings: dict[str, int] = {}
+    for counts in read:
+        for name, files in counts["encodings"].items():
+            encodings[name] = encodings.get(name, 0) + files
+    lines = []
+    if set(encodings) - {"utf-8"}:
+        lines.append(
+            "files by encoding: " + ", ".join(f"{files:,} {name.upper()}" for name, files in encodings.items())
+        )
+    for name, what in (
+        ("bad_lines", "bad lines left out"),
+        ("empty", "rows with an empty text left out"),
+        ("line_ends", "parts of texts with CRLF or CR line ends read as LF"),
+        ("front_matter", "blocks of front matter in Markdown left out"),
+        ("skipped_files", "files of kinds that are not read, passed over"),
+    ):
+        if number := sum(counts[name] for counts in read):
+            lines.append(f"{number:,} {what}")
+    return lines
