@@ -197,18 +197,8 @@ _NEAR = 160
 _ADVERT_SIGNS = (
     *("www.", "http", "尽在", "小说整理"),
     *("一页", "后页", "首页", "目录", "书页", "一章", "书签", "推荐票", "推荐本书", "本站"),
-    *(
-        "se cookies",
-        "ses cookies",
-        "hare this",
-        "ead more",
-        "ack to top",
-        "eave a comment",
-        "kip to",
-        "ewsletter",
-        "ights reserved",
-        "lick here",
-    ),
+    *("hare this", "ead more", "ack to top", "eave a comment", "kip to", "ewsletter", "ights reserved", "lick here"),
+    *("se cookies", "ses cookies"),
 )
 _CLAUSE = "[^。！？；：“”\\n!?]"
 _ADVERT = re.compile(

@@ -282,12 +282,12 @@ def _without_repeated(kept: list[list[int]], judge: _Judge) -> list[list[int]]:
 
 def _rewrite(document: int, keys: set[int], at_end: set[int], judge: _Judge) -> bool:
     """Take lines of these keys out of a document, and others from its end; whether there were any."""
-    spool, counts, changed = judge.spool, judge.made.of("repeated"), False
+    spool, changed = judge.spool, False
     parts = itertools.pairwise(itertools.chain(spool.texts(document), [None]))
     for index, (text, after) in enumerate(parts):
         left = without(text, keys, at_end if after is None else None)
         if left is not text:
-            counts.removed(text, left)
+            judge.made.of("repeated").removed(text, left)
             if not changed:
                 changed = True
                 for earlier in itertools.islice(spool.texts(document), index):
@@ -295,7 +295,7 @@ def _rewrite(document: int, keys: set[int], at_end: set[int], judge: _Judge) -> 
         if changed:
             spool.write(left)
     if changed:
-        counts.documents += 1
+        judge.made.of("repeated").documents += 1
         spool.replace(document)
     return changed
 

@@ -3,14 +3,28 @@
 import codecs
 import contextlib
 import os
+import re
 from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from wenlu.data.sources import Piece, cut_after
+from wenlu.data.sources import LONGEST, Piece, cut_after
 
 BLOCK = 1 << 20
 """Bytes read at a time, and about the characters of a piece."""
+
+
+_BEFORE_SPACE = re.compile(r"\S(?=\s)")
+
+
+def _cut(text: str) -> int:
+    """Where `sources.cut_after` cuts, without its search for line ends where there is none."""
+    if text.find("\n", BLOCK) >= 0:
+        return cut_after(text, BLOCK)
+    if len(text) <= LONGEST:
+        return 0
+    match = _BEFORE_SPACE.search(text, BLOCK - 1)
+    return match.end() if match else LONGEST
 
 
 class Spool:
@@ -70,7 +84,7 @@ class Spool:
             raw = os.pread(self._in.fileno(), min(BLOCK, left), start)
             start, left = start + len(raw), left - len(raw)
             waiting += decoder.decode(raw, final=not left)
-            while len(waiting) > BLOCK and (cut := cut_after(waiting, BLOCK)):
+            while len(waiting) > BLOCK and (cut := _cut(waiting)):
                 yield waiting[:cut]
                 waiting = waiting[cut:]
         if waiting:
