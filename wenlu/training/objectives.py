@@ -11,8 +11,11 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
-WHOLE_LOGITS = 1 << 23
-"""Up to so many logits are made at once (32 MiB in f32); beyond, the head and its loss are computed in chunks."""
+WHOLE_LOGITS = 1 << 21
+"""Up to so many logits are made at once (8 MiB in f32); beyond, the head and its loss are computed in chunks.
+
+Larger chunks are no faster, and arrays near 32 MiB tear holes into the heap of the C library that nothing else fills.
+"""
 
 
 def causal(model: nn.Module, windows: Int[Tensor, "batch seq_plus_1"]) -> tuple[Float[Tensor, ""], int]:
