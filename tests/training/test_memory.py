@@ -22,7 +22,7 @@ def recipe(**training) -> Recipe:
 
 
 def bytes_of(micro: int, config: ModelConfig = CONFIG) -> int:
-    return training_bytes(config, micro, config.context, "adamw", "f32")["total"]
+    return training_bytes(config, micro, config.context, "adamw", accumulating=True)["total"]
 
 
 def test_what_fits_is_let_through(monkeypatch):
@@ -53,13 +53,13 @@ def test_the_objective_and_the_prediction_chunk_alike():
 
     assert predicted == WHOLE_LOGITS
     vast = dataclasses.replace(CONFIG, vocab=1 << 20)
-    assert training_bytes(vast, 64, 256, "adamw")["logits"] == 16 * WHOLE_LOGITS
+    assert training_bytes(vast, 64, 256, "adamw")["logits"] == 12 * WHOLE_LOGITS + 2 * 4 * vast.vocab * vast.dim
 
 
 def test_prediction_grows_with_what_it_should():
     assert bytes_of(2) < bytes_of(4)
     assert bytes_of(2) < bytes_of(2, dataclasses.replace(CONFIG, layers=8))
     parts = training_bytes(CONFIG, 2, 256, "adamw")
-    assert parts["total"] == sum(v for k, v in parts.items() if k != "total")
+    assert parts["weights"] < parts["total"] <= sum(v for k, v in parts.items() if k != "total")
     assert parts["optimizer"] == 2 * parts["weights"] and training_bytes(CONFIG, 2, 256, "sgd")["optimizer"] == 0
     assert training_bytes(CONFIG, 2, 256, "adamw", "bf16")["activations"] < parts["activations"]

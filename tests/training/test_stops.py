@@ -218,7 +218,7 @@ def test_the_root_holds_the_best_weights(data, tmp_path, monkeypatch):
 
 def test_too_little_memory_names_the_micro_batch(data, tmp_path, monkeypatch):
     config = dataclasses.replace(recipe(data).model, vocab=257)
-    room = setup.training_bytes(config, 2, 16, "muon", "f32")["total"]
+    room = setup.training_bytes(config, 2, 16, "muon", accumulating=True)["total"]
     monkeypatch.setattr(setup, "available_memory", lambda device: room)
     with pytest.raises(UserError, match=r"would take about .* are free: --training\.micro-batch 2 gives the same"):
         train(recipe(data, batch=8), tmp_path / "run")

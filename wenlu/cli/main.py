@@ -14,6 +14,7 @@ COMMANDS = {
     "eval": "held-out nats per token, perplexity and bits per byte, each with an interval",
     "generate": "text that continues a prompt",
     "info": "what is in a run, a data folder or a tokenizer",
+    "plan": "what a recipe takes on GPUs, on paper: parameters, memory, days",
     "demo": "all of it in about three minutes, on a text that every Python carries",
 }
 

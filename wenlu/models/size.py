@@ -2,10 +2,17 @@
 
 from wenlu.models.config import ModelConfig
 
-WHOLE_LOGITS = 1 << 23
-"""More logits than that never exist at once (32 MiB in f32): a loss is computed in chunks, a text in parts."""
-WORKSPACE = 8 << 20
-"""What libraries set aside for themselves, in bytes."""
+WHOLE_LOGITS = 1 << 21
+"""More logits than that never exist at once (8 MiB in f32): a loss is computed in chunks, a text in parts.
+
+Larger chunks are no faster, and arrays near 32 MiB tear holes into the heap of the C library that nothing else fills.
+"""
+WORKSPACE = 42 << 20
+"""What libraries set aside for themselves and the C library's heap does not give back, in bytes (measured)."""
+HOLES = 0.22
+"""Of what a step allocates on a processor, the part that is lost between blocks of that heap (measured)."""
+HEAP = 32 << 20
+"""Larger arrays are no part of that heap: each is given back by itself."""
 
 
 def _block_weights(config: ModelConfig) -> tuple[int, int]:
@@ -54,35 +61,101 @@ def flops_per_token(config: ModelConfig, seq: int) -> float:
     return work
 
 
-def training_bytes(
-    config: ModelConfig, batch: int, seq: int, optimizer: str, dtype: str = "f32", device: str = "cpu"
-) -> dict[str, int]:
-    """Predicted peak of training on `batch` sequences of `seq` tokens at once, by kind, in bytes.
+def hidden_weights(config: ModelConfig) -> int:
+    """Weights of the matrices between embedding and head, those that Muon moves."""
+    return config.layers * _block_weights(config.resolved())[0]
 
-    Weights are exact, gradients too where the logits are not chunked; activations are what the forward pass keeps for
-    the backward one, with an allowance for what the widest operators need meanwhile. On a processor (`device` "cpu"),
-    attention with dropout keeps its seq × seq weights, about four times over: torch has no fused kernel for it there.
+
+def unit_weights(config: ModelConfig) -> tuple[int, int]:
+    """Weights of one block, and of all that is outside the blocks: embedding, positions, last norm, head."""
+    block = sum(_block_weights(config.resolved()))
+    return block, parameters(config) - config.layers * block
+
+
+def kept_by_block(config: ModelConfig, seq: int, device: str = "cpu") -> tuple[int, int]:
+    """Numbers that a block keeps of each token for its backward pass: those always in f32, those in the products' form.
+
+    Of a norm, what it was given (on a processor: that divided by its root mean square) and its output; of attention,
+    queries, keys, values and result; of the feed-forward layer, all that is ffn wide. With dropout, its masks; on a
+    processor also three arrays of attention's weights: torch has no fused kernel for dropout in it there. Of an LSTM
+    layer its output and five more that oneDNN keeps (measured).
     """
     config = config.resolved()
-    weights = 4 * parameters(config)
-    states = {"sgd": 0.0, "muon": 1.3, "adam": 2.0, "adamw": 2.0}[optimizer]
-    tokens, dim = batch * seq, config.dim
     if config.family == "lstm":
-        numbers = config.layers * 8 * dim + 12 * dim
+        return (8 if config.dropout else 6) * config.dim, 0
+    queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
+    wide = narrow = 2 * config.dim
+    if config.family == "gpt2":
+        narrow += 4 * queries + 2 * config.ffn
     else:
-        queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
-        if config.family == "gpt2":
-            numbers = config.layers * (5 * dim + 5 * queries + 3 * config.ffn)
-        else:
-            numbers = config.layers * (5 * dim + 4 * queries + 5 * keys + 5 * config.ffn) + 6 * config.ffn + 8 * dim
-        if config.dropout:
-            numbers += config.layers * (2 * dim + 2 * queries + keys)
-            numbers += config.layers * 4 * config.heads * seq if device == "cpu" else 0
-    activations = tokens * numbers * (4 if dtype == "f32" else 3) + WORKSPACE
-    logits = 4 * 4 * min(tokens * config.vocab, WHOLE_LOGITS)
-    gradients = weights
+        narrow += 3 * queries + 3 * keys + 4 * config.ffn
+        wide += queries + keys if config.family == "qwen3" else 0
+    if config.dropout:
+        narrow += 2 * config.dim
+        narrow += 2 * (queries + keys) + 3 * config.heads * seq if device == "cpu" else 0
+    return wide, narrow
+
+
+def optimizer_bytes(config: ModelConfig, optimizer: str) -> int:
+    """State of an optimiser, f32: Adam's two moments of every weight; of Muon's matrices one momentum."""
+    count = parameters(config)
+    return {"sgd": 0, "adam": 8 * count, "adamw": 8 * count, "muon": 8 * count - 4 * hidden_weights(config)}[optimizer]
+
+
+def training_bytes(
+    config: ModelConfig,
+    batch: int,
+    seq: int,
+    optimizer: str,
+    dtype: str = "f32",
+    device: str = "cpu",
+    accumulating: bool = False,
+    recompute: bool = False,
+) -> dict[str, int]:
+    """Predicted peak of training on `batch` sequences of `seq` tokens at once, in bytes; what it is made of, by kind.
+
+    `total` is less than the sum of the kinds: gradients come, block by block, as activations go. It is the most of
+    four moments: the loss, the first block to go backward, the last one, and the update. When gradients are
+    `accumulating` over micro-batches, all are there from the second one on. With `recompute` no more of a block is kept
+    than its input, and one block is computed again at a time (Chen et al. 2016); the loop itself does not do so.
+    """
+    config = config.resolved()
+    tokens, number = batch * seq, 4 if dtype == "f32" else 2
+    head, hidden = 4 * config.vocab * config.dim, 4 * hidden_weights(config)
+    gradients = 4 * parameters(config)
+    # Beside the weights in f32, autocast keeps a copy of every matrix until the backward pass is over.
+    weights = gradients + (0 if dtype == "f32" else (head + hidden) // 2)
+    wide, narrow = kept_by_block(config, seq, device)
+    block = tokens * (4 * wide + number * narrow)
+    kept = block + config.layers * tokens * 4 * config.dim if recompute else config.layers * block
+    activations = kept + tokens * 4 * config.dim * (4 if config.dropout else 3)
+    logits = 3 * 4 * min(tokens * config.vocab, WHOLE_LOGITS)  # log-probabilities, their gradient, the logits'
     if tokens * config.vocab > WHOLE_LOGITS:
-        gradients += 2 * 4 * config.vocab * dim  # the head's in one chunk, and the sum over chunks
-    kinds = {"weights": weights, "gradients": gradients, "optimizer": int(states * weights), "activations": activations}
-    kinds["logits"] = logits
-    return {**kinds, "total": sum(kinds.values())}
+        logits += 2 * head  # its gradient in one chunk, and the sum over all
+    working = tokens * number * _working(config, seq, device)
+    if config.family == "lstm":
+        scratch = tokens * 4 * 4 * config.dim  # of the forward pass; in the heap it stays beside the backward pass's
+        working += 2 * hidden // config.layers + (scratch if scratch < HEAP else 0)
+    update = 3 * hidden if optimizer == "muon" else 0  # the directions, and their group's copies made orthogonal
+    before = gradients if accumulating else 0
+    moments = {
+        "loss": before + activations + logits,
+        "first block": max(before, head + hidden // config.layers) + activations + working,
+        "last block": gradients + block + working + (head if config.tied else 0),
+        "update": gradients + update,
+    }
+    peak = max(moments.values())
+    holes = int(HOLES * peak) if device == "cpu" else 0
+    kinds = {"weights": weights, "gradients": gradients, "optimizer": optimizer_bytes(config, optimizer)}
+    kinds |= {"activations": activations + working + WORKSPACE, "logits": logits, "update": update, "holes": holes}
+    return {**kinds, "total": weights + kinds["optimizer"] + peak + holes + WORKSPACE}
+
+
+def _working(config: ModelConfig, seq: int, device: str) -> int:
+    """Numbers of each token that a block's backward pass holds beside what was kept."""
+    if config.family == "lstm":
+        return 9 * config.dim
+    wide = config.ffn if config.family == "gpt2" else 3 * config.ffn
+    if config.dropout and device == "cpu":
+        wide = max(wide, 2 * config.heads * seq)
+    return 2 * config.dim + wide

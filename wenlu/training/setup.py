@@ -148,17 +148,18 @@ def _lacking_to_compile() -> str:
 
 def check_memory(config: ModelConfig, recipe: Recipe, device: torch.device, bf16: bool) -> None:
     """Refuse a run whose predicted peak exceeds what the machine has: a processor's kernel kills without a word."""
-    micro = recipe.training.micro_batch or recipe.training.batch
+    batch = recipe.training.batch
+    micro = recipe.training.micro_batch or batch
     dtype = "bf16" if bf16 else "f32"
     room = available_memory(device)
     shape = (config.context, recipe.optimizer.name, dtype, device.type)
-    needed = training_bytes(config, micro, *shape)["total"]
+    needed = training_bytes(config, micro, *shape, accumulating=micro < batch)["total"]
     if needed <= room:
         return
     remedy = "use a smaller model or context"
     while micro > 1:
         micro //= 2
-        if training_bytes(config, micro, *shape)["total"] <= room:
+        if training_bytes(config, micro, *shape, accumulating=True)["total"] <= room:
             remedy = f"--training.micro-batch {micro} gives the same result in less"
             break
     raise UserError(
@@ -183,14 +184,18 @@ def deterministic():
     """torch with deterministic algorithms, and as it was before afterwards.
 
     Not by `torch.use_deterministic_algorithms`, which imports the compiler (a second); `compile_hidden` calls that.
+    New tensors are not filled with NaN, as torch does by default in this mode: it would touch all memory once more, for
+    an LSTM twice as much as is ever used, and guards only operators that read what they have not written.
     """
-    before = torch.get_deterministic_debug_mode()
+    before, filled = torch.get_deterministic_debug_mode(), torch.utils.deterministic.fill_uninitialized_memory
+    torch.utils.deterministic.fill_uninitialized_memory = False
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_deterministic_debug_mode("error")
     try:
         yield
     finally:
         torch.set_deterministic_debug_mode(before)
+        torch.utils.deterministic.fill_uninitialized_memory = filled
 
 
 def compile_hidden(model: nn.Module) -> None:
