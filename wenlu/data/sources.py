@@ -33,7 +33,7 @@ _BEFORE_SPACE = re.compile(r"\S(?=\s)")
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of a document, cut where no token of byte BPE could span."""
+    """A part of a document, cut where no token of byte BPE or Unigram could span."""
 
     document: int
     text: str
