@@ -27,6 +27,7 @@ campaigns: $(INSTALLED)  ## the slow tests: kills, damaged checkpoints; results 
 benchmarks: $(INSTALLED)  ## the figures of docs/benchmarks.md; an hour of an otherwise idle machine
 	$(BIN)/python benchmarks/time_to_loss.py
 	$(BIN)/python benchmarks/lstm.py
+	$(BIN)/python benchmarks/tokenization.py
 	$(BIN)/python benchmarks/page.py
 
 clean:

@@ -18,7 +18,10 @@ GPT2 = pre_tokenizers.ByteLevel(add_prefix_space=False)
 
 
 @settings(max_examples=300, deadline=None)
-@given(text=st.text() | st.text(alphabet="ab's 't\t\r\n\u00a0\x1c\x1f\u3000天é\u0301नी1½.,", max_size=40))
+@given(
+    text=st.text(st.characters(exclude_categories=("Cs", "Cn")))
+    | st.text(alphabet="ab's 't\t\r\n\u00a0\x1c\x1f\u3000天é\u0301नी1½.,", max_size=40)
+)
 def test_words_are_those_of_the_library(text):
     found = expression(True).findall(text)
     assert "".join(found) == text
@@ -43,7 +46,7 @@ def test_pieces_are_frequent_words_and_every_common_character():
     pieces = dict(choose_pieces(words, 14))
     assert len(pieces) == 14
     assert {" the", " cat", "天地"} <= pieces.keys()
-    assert {" ", "t", "h", "e", "c", "a", "s"} <= pieces.keys()
+    assert {" ", "t", "h", "e", "c", "a"} <= pieces.keys()
     assert list(pieces.values()) == sorted(pieces.values(), reverse=True)
     assert all(score < 0 for score in pieces.values())
     assert choose_pieces(words, 14) == list(pieces.items())
@@ -64,12 +67,12 @@ def test_sampling_is_said(monkeypatch, capsys):
 
 
 def test_the_size_is_kept_and_no_text_is_read_as_the_name_of_a_byte():
-    tokenizer = learn("unigram", ["<0x41> <0x42><|endoftext|> the cat\n"] * 40, 290)
+    tokenizer = learn("unigram", ["<0x41> <0x58><|endoftext|> A the cat\n"] * 40, 290)
     assert tokenizer.vocab == 290
-    for text in ("<0x41>", "x<|endoftext|>", "<0xE4><0xB8>龘"):
+    for text, name in (("<0x41>", 1 + 0x41), (" <0x58>", 1 + 0x58), ("x<|endoftext|>", 0)):
         ids = tokenizer.encode(text)
         assert tokenizer.decode(ids) == text
-        assert not {0, 1 + 0x41, 1 + 0x42} & set(ids)
+        assert name not in ids
 
 
 @pytest.mark.parametrize("change", ["regex", "normalizer", "metaspace"])

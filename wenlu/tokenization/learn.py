@@ -56,8 +56,8 @@ def parse_spec(spec: str) -> Spec:
     if kind not in KINDS:
         if not spec or not Path(spec).exists():
             raise UserError(
-                f"tokenizer {spec!r} is neither bpe, unigram, char, bpe:N, unigram:N, char:N, byte nor an existing folder."
-                f"{did_you_mean(kind, KINDS)}"
+                f"tokenizer {spec!r} is neither bpe, unigram, char, bpe:N, unigram:N, char:N, byte "
+                f"nor an existing folder.{did_you_mean(kind, KINDS)}"
             )
         return Spec("folder", folder=Path(spec))
     if not colon:
@@ -99,8 +99,8 @@ def learn(kind: str, texts: Iterable[str], vocab: int | None = None) -> Tokenize
 
     `vocab` is the number of tokens for bpe and unigram (by default `choose_vocab`'s), and for char the number of
     characters that get a token of their own (by default all). Merges are learned from at most 100 MB, Unigram's pieces
-    from at most 20 MB, see `Sample`; characters are counted in all texts; byte reads none. Where a text is too short for `vocab`
-    tokens, that is said on the console.
+    from at most 20 MB, see `Sample`; characters are counted in all texts; byte reads none. Where a text is too
+    short for `vocab` tokens, that is said on the console.
     """
     if kind not in KINDS:
         raise UserError(
