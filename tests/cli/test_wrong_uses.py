@@ -199,7 +199,10 @@ COMMANDS = {
     "train text.txt --out text.txt": ("cannot write text.txt", "is a file, not a folder", "--out"),
     "train text.txt --out text.txt/run": ("cannot write text.txt/run", "is a file, not a folder", "--out"),
     "prepare text.txt --out text.txt/data": ("text.txt is a file, not a folder", "write elsewhere with --out"),
-    "prepare text.txt --out new --tokenizer wordpiece": ("'wordpiece'", "bpe, bpe:N, char, char:N, byte"),
+    "prepare text.txt --out new --tokenizer wordpiece": (
+        "'wordpiece'",
+        "bpe, unigram, char, bpe:N, unigram:N, char:N, byte",
+    ),
     "prepare text.txt --out new --tokenizer bpe:x": ("'bpe:x'", "whole number", "bpe:4096"),
     "prepare text.txt --out new --tokenizer bpe:3": ("at least 257 tokens", "not 3"),
     "prepare text.txt --out new --tokenizer byte:3": ("'byte:3'", "write byte alone"),

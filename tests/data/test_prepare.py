@@ -157,7 +157,7 @@ def test_refusals(text, tmp_path):
         PrepareConfig((str(tmp_path / "none"),)): "no file or folder .*none: check the path",
         PrepareConfig((text, str(tmp_path / "tiny.txt")), (str(tmp_path / "no"),)): "no file or folder .*no: check",
         PrepareConfig((str(tmp_path / "tiny.txt"),)): "4 characters are too few to hold 5% of them out",
-        PrepareConfig((text,), tokenizer="bp"): "neither bpe, bpe:N, char, .* Did you mean 'bpe'",
+        PrepareConfig((text,), tokenizer="bp"): "neither bpe, unigram, .* Did you mean 'bpe'",
         PrepareConfig((text,), tokenizer=str(tmp_path)): "no tokenizer at",
     }
     for config, message in cases.items():

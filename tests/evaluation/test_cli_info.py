@@ -1,6 +1,7 @@
 """wenlu info: the facts of a run, of data, of a tokenizer, told apart by what lies there."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ from wenlu.cli.info import main
 from wenlu.hub.folder import save
 from wenlu.models.build import build
 from wenlu.models.config import ModelConfig
+from wenlu.tokenization.compare import compare
 from wenlu.tokenization.learn import learn
 
 
@@ -112,3 +114,59 @@ def test_no_torch_is_imported(run):
     for name in ("generate", "eval", "info"):
         code = f"import sys, wenlu.cli.{name}; assert 'torch' not in sys.modules"
         subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.fixture
+def two(tmp_path):
+    for kind in ("bpe", "unigram"):
+        learn(kind, ["It was the best of times. 天气真好。\n" * 9], 290).save(tmp_path / kind)
+    (tmp_path / "text.txt").write_text("It was 天气 [bold]\n", encoding="utf-8")
+    return tmp_path
+
+
+def test_tokenizers_side_by_side(two, capsys):
+    facts = _json(capsys, two / "bpe", "--against", two / "unigram", "byte", "--text", two / "text.txt")
+    names = [str(two / "bpe"), str(two / "unigram"), "byte"]
+    assert [column["name"] for column in facts["tokenizers"]] == names
+    assert [column["kind"] for column in facts["tokenizers"]] == ["bpe", "unigram", "byte"]
+    assert facts["bytes"] == len((two / "text.txt").read_bytes())
+    for column in facts["tokenizers"]:
+        assert column["lossless"] and column["megabytes_per_second"] > 0
+        assert column["bytes_per_token"] == facts["bytes"] / column["tokens"]
+    assert facts["tokenizers"][2]["bytes_per_token_by_script"] == {
+        "Latin": 1, "Han": 1, "punctuation": 1, "space": 1,
+    }  # fmt: skip
+    assert main([str(two / "bpe"), "--against", str(two / "unigram"), "--vocabulary", "257:3"]) == 0
+    out = capsys.readouterr().out
+    assert "MB/s" in out and "  Han" in out and "257" in out and "lossless" in out
+
+
+def test_a_comparison_fits_eighty_columns(two, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([str(two / "bpe"), "--against", str(two / "unigram"), "byte", "--vocabulary", "250:9"]) == 0
+    out = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_a_lossy_tokenizer_has_no_bytes_per_token(two, capsys):
+    import tokenizers
+    from tokenizers import decoders, models
+
+    inner = tokenizers.Tokenizer(models.BPE(vocab={"a": 0, "I": 1}, merges=[]))
+    inner.decoder = decoders.ByteLevel()
+    inner.save(str(two / "lossy.json"))
+    arguments = [str(two / "lossy.json"), "--against", "byte", "--text", str(two / "text.txt")]
+    column = _json(capsys, *arguments)["tokenizers"][0]
+    assert (column["lossless"], column["bytes_per_token"], column["bytes_per_token_by_script"]) == (False, None, {})
+    assert main(arguments) == 0
+    assert "not lossless on this text" in " ".join(capsys.readouterr().err.split())
+
+
+def test_what_cannot_be_compared_is_refused(two):
+    with pytest.raises(UserError, match=r"bpe:300 is yet to be learned.*wenlu prepare .* --tokenizer bpe:300"):
+        main([str(two / "bpe"), "--against", "bpe:300"])
+    with pytest.raises(UserError, match="is neither bpe"):
+        main([str(two / "bpe"), "--against", "absent"])
+    with pytest.raises(UserError, match="the texts of --text are empty"):
+        compare([learn("byte", [])], lambda: ["", ""])

@@ -58,11 +58,11 @@ HARD = {
 }
 
 
-@pytest.fixture(scope="module", params=["bpe", "char", "char:30", "byte"])
+@pytest.fixture(scope="module", params=["bpe", "unigram", "char", "char:30", "byte"])
 def tokenizer(request) -> Tokenizer:
     kind, _, size = request.param.partition(":")
     texts = ["The quick brown fox, it's 1 2 3.\n", *(text for name, text in HARD.items() if name != "emoji" and text)]
-    return learn(kind, texts, 700 if kind == "bpe" else int(size) if size else None)
+    return learn(kind, texts, 700 if kind in ("bpe", "unigram") else int(size) if size else None)
 
 
 def test_there_are_forty():

@@ -11,15 +11,14 @@ import pytest
 from wenlu.base.errors import UserError
 from wenlu.tokenization import learn as module
 from wenlu.tokenization.learn import (
-    LONGEST_RUN,
     LONGEST_TOKEN,
     Sample,
     Spec,
     choose_vocab,
     learn,
     parse_spec,
-    short_runs,
 )
+from wenlu.tokenization.unigram import LONGEST_PIECE
 
 CORPUS = ["the cat sat on the mat, the dog on the log\n", "天地玄黄，宇宙洪荒；天地玄黄\n"] * 20
 
@@ -27,6 +26,7 @@ CORPUS = ["the cat sat on the mat, the dog on the log\n", "天地玄黄，宇宙
 def test_specs(tmp_path, monkeypatch):
     assert parse_spec("bpe") == Spec("bpe")
     assert parse_spec("bpe:8192") == Spec("bpe", 8192)
+    assert parse_spec("unigram:8192") == Spec("unigram", 8192)
     assert parse_spec("char") == Spec("char")
     assert parse_spec("char:3000") == Spec("char", 3000)
     assert parse_spec("byte") == Spec("byte")
@@ -40,7 +40,10 @@ def test_specs(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("bpee", r"'bpee' is neither bpe, bpe:N, char, char:N, byte nor an existing folder. Did you mean 'bpe'\?"),
+        (
+            "bpee",
+            r"'bpee' is neither bpe, unigram, char, bpe:N, unigram:N, char:N, byte nor .* folder. Did you mean 'bpe'\?",
+        ),
         ("/no/such/folder", "nor an existing folder"),
         ("", "nor an existing folder"),
         ("bpe:", "the size must be a whole number, as in bpe:4096"),
@@ -48,6 +51,8 @@ def test_specs(tmp_path, monkeypatch):
         ("bpe:-1", "the size must be a whole number"),
         ("bpe:²", "the size must be a whole number"),
         ("bpe:256", "needs at least 257 tokens .*, not 256"),
+        ("unigram:258", "a unigram tokenizer needs at least 259 tokens .* two pieces.*, not 258"),
+        ("unigran:300", r"Did you mean 'unigram'\?"),
         ("char:0", "must keep at least 1 character, not 0"),
         ("byte:256", "byte always has 257 tokens; write byte alone"),
     ],
@@ -58,13 +63,13 @@ def test_wrong_specs_are_refused(spec, message):
 
 
 def test_wrong_requests_are_refused():
-    with pytest.raises(UserError, match=r"kind 'unigram' cannot be learned: choose bpe, char or byte"):
-        learn("unigram", CORPUS)
+    with pytest.raises(UserError, match=r"kind 'wordpiece' cannot be learned: choose bpe, unigram, char or byte"):
+        learn("wordpiece", CORPUS)
     with pytest.raises(UserError, match="a byte tokenizer always has 257 tokens, not 300"):
         learn("byte", CORPUS, 300)
     with pytest.raises(UserError, match="needs at least 257 tokens"):
         learn("bpe", CORPUS, 256)
-    for kind in ("bpe", "char"):
+    for kind in ("bpe", "unigram", "char"):
         with pytest.raises(UserError, match=f"no text to learn a {kind} tokenizer from"):
             learn(kind, ["", ""])
         with pytest.raises(UserError, match="lone surrogate"):
@@ -91,13 +96,14 @@ def test_bpe_learns_merges_and_keeps_the_size():
     assert {bytes([byte]) for byte in range(256)} <= tokens
 
 
-def test_bpe_is_the_same_every_time():
-    code = f"from wenlu.tokenization.learn import learn\nprint(learn('bpe', {CORPUS!r}, 300).fingerprint)"
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+def test_learning_is_the_same_every_time(kind):
+    code = f"from wenlu.tokenization.learn import learn\nprint(learn({kind!r}, {CORPUS!r}, 300).fingerprint)"
     processes = {
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
         for _ in range(2)
     }
-    assert processes == {learn("bpe", iter(CORPUS), 300).fingerprint} == {learn("bpe", CORPUS, 300).fingerprint}
+    assert processes == {learn(kind, iter(CORPUS), 300).fingerprint} == {learn(kind, CORPUS, 300).fingerprint}
 
 
 @pytest.mark.data
@@ -160,18 +166,12 @@ def test_sampling_is_said(monkeypatch, capsys):
     assert re.search(r"merges are learned from \d+ of [\d,]+ bytes, evenly sampled", _one_line(capsys))
 
 
-@pytest.mark.parametrize("text", ["", "a b", "中" * 300, "=_" * 200, " " * 300, "a" * 64, "x" * 65 + " y", "٣" * 100])
-def test_long_runs_are_cut(text):
-    pieces = list(short_runs(text))
-    assert "".join(pieces) == text
-    runs = (run for piece in pieces for run in re.findall(r"\s+|\w+|(?:[^\w\s]|_)+", piece))
-    assert all(len(run) <= LONGEST_RUN for run in runs)
-    assert "" not in pieces
-
-
 def test_tokens_are_of_bounded_length():
     tokenizer = learn("bpe", ["-" * 60 + "\n" + "子曰学而时习之不亦说乎有朋自远方来" * 3] * 50, 1000)
     assert max(len(tokenizer.token_bytes(id)) for id in range(1, tokenizer.vocab)) <= LONGEST_TOKEN
+    tokenizer = learn("unigram", ["-" * 60 + "\n" + "子曰学而时习之不亦说乎有朋自远方来" * 3] * 50, 1000)
+    longest = max(len(tokenizer.token_bytes(id).decode()) for id in range(257, tokenizer.vocab))
+    assert 4 < longest <= LONGEST_PIECE
 
 
 @pytest.mark.data

@@ -23,13 +23,14 @@ CORPUS = [
     "天地玄黄，宇宙洪荒。日月盈昃，辰宿列张。\n",
     "Ünïcödé 🙂 3.14\r\n",
 ] * 5
-KINDS = ("bpe", "char", "byte")
+KINDS = ("bpe", "unigram", "char", "byte")
 
 
 @pytest.fixture(scope="module")
 def learned() -> dict[str, Tokenizer]:
     return {
         "bpe": learn("bpe", CORPUS, 400),
+        "unigram": learn("unigram", CORPUS, 400),
         "char": learn("char", CORPUS),
         "byte": learn("byte", []),
         "sentencepiece": _sentencepiece(),
@@ -92,7 +93,7 @@ def test_stream_gives_out_what_is_certain_at_once(learned):
     assert stream.flush() == "\ufffd"
 
 
-@pytest.mark.parametrize("kind", ["bpe", "char", "byte", "sentencepiece"])
+@pytest.mark.parametrize("kind", ["bpe", "unigram", "char", "byte", "sentencepiece"])
 def test_decode_equals_the_library_on_random_ids(learned, kind):
     """Where the bytes are UTF-8; elsewhere the library's byte fallback writes U+FFFD for whole runs of bytes."""
     tokenizer = learned[kind]
@@ -184,10 +185,9 @@ def test_batch_equals_one_by_one(learned):
 def test_a_text_cut_at_spaces_has_the_same_ids(learned, text, size):
     parts = list(cut_at_spaces(text, size))
     assert "".join(parts) == text
-    tokenizer = learned["bpe"]
-    assert [id for part in parts for id in tokenizer.encode(part)] == tokenizer._inner.encode(
-        text, add_special_tokens=False
-    ).ids
+    for tokenizer in (learned["bpe"], learned["unigram"]):
+        whole = tokenizer._inner.encode(text, add_special_tokens=False).ids
+        assert [id for part in parts for id in tokenizer.encode(part)] == whole
 
 
 def test_long_texts_are_read_in_parts(learned, monkeypatch):
@@ -348,7 +348,7 @@ def test_a_decoder_that_is_no_rule_for_tokens_is_refused():
 
 
 def test_nothing_here_imports_torch():
-    names = ("tokenizer", "learn", "survey")
+    names = ("tokenizer", "learn", "words", "unigram", "survey")
     code = (
         ";".join(f"import wenlu.tokenization.{name}" for name in names)
         + ";import sys;assert 'torch' not in sys.modules"

@@ -20,7 +20,8 @@ DESCRIPTION = """What is in a run, a folder of data or a tokenizer: sizes, losse
 the vocabulary.
 
 example: wenlu info runs/novel
-         wenlu info runs/novel --text notes.txt --vocabulary 500:40"""
+         wenlu info runs/novel --text notes.txt --vocabulary 500:40
+         wenlu info data/bpe --against data/unigram byte --text notes.txt"""
 
 
 EXAMPLES = (
@@ -41,6 +42,8 @@ class Command:
     """A run or any Transformers folder, a folder made by `wenlu prepare`, or a tokenizer (folder or file)."""
     text: tuple[str, ...] = ()
     """Texts, as for `wenlu prepare`, on which bytes per token are measured; else one text in ten languages."""
+    against: tuple[str, ...] = ()
+    """Other tokenizers (folders, files, or byte): all side by side, on the same text."""
     vocabulary: str = ""
     """START:COUNT: show so many tokens from an id on, as text."""
     json: bool = False
@@ -55,6 +58,10 @@ def run(command: Command) -> int:
     """Carry out the command; torch is not needed for it."""
     path = Path(command.path)
     wanted = _range(command.vocabulary) if command.vocabulary else None
+    if command.against:
+        facts = _comparison(command, wanted)
+        print(json_format.dumps(facts, ensure_ascii=False)) if command.json else _print_comparison(facts)
+        return 0
     kind = _kind(path)
     facts: dict[str, Any] = {"kind": kind, "path": command.path}
     facts |= {"run": _run_facts, "data": _data_facts, "tokenizer": lambda _: {}}[kind](path)
@@ -195,13 +202,100 @@ def _texts(paths: tuple[str, ...]) -> Iterable[str]:
         console.print(note)
 
 
-def _print(facts: dict[str, Any]) -> None:
-    from rich.console import Console
+def _comparison(command: Command, wanted: tuple[int, int] | None) -> dict[str, Any]:
+    from wenlu.data.sources import read_documents, spooled
+    from wenlu.tokenization.compare import compare
+    from wenlu.tokenization.survey import SAMPLES, vocabulary
+
+    names = [command.path, *command.against]
+    tokenizers = [_named(name) for name in names]
+    with spooled(command.text) as files:
+        texts = (lambda: (piece.text for piece in read_documents(files))) if files else SAMPLES.values
+        columns = compare(tokenizers, texts)
+    facts: dict[str, Any] = {"kind": "comparison", "bytes": columns[0].bytes, "characters": columns[0].characters}
+    facts["tokenizers"] = [
+        {
+            "name": name,
+            "kind": tokenizer.kind,
+            "vocabulary": tokenizer.vocab,
+            "tokens": column.tokens,
+            "bytes_per_token": column.bytes_per_token,
+            "bytes_per_token_by_script": {row.script: row.bytes_per_token for row in column.scripts},
+            "megabytes_per_second": column.megabytes_per_second,
+            "lossless": column.lossless,
+        }
+        for name, tokenizer, column in zip(names, tokenizers, columns, strict=True)
+    ]
+    if wanted:
+        for tokenizer, facts_of in zip(tokenizers, facts["tokenizers"], strict=True):
+            facts_of["shown"] = {row.id: row.text for row in vocabulary(tokenizer, *wanted)}
+    return facts
+
+
+def _named(name: str) -> Any:
+    """The tokenizer of a folder or file, or byte; others would have to be learned first."""
+    from wenlu.tokenization.learn import learn, parse_spec
+    from wenlu.tokenization.tokenizer import Tokenizer
+
+    spec = parse_spec(name)
+    if spec.kind == "folder":
+        return Tokenizer.load(spec.folder)
+    if spec.kind == "byte":
+        return learn("byte", [])
+    raise UserError(
+        f"{name} is yet to be learned, and not from the text it is measured on: make it with "
+        f"`wenlu prepare PATH... --out DATA --tokenizer {name}`, and give DATA"
+    )
+
+
+def _print_comparison(facts: dict[str, Any]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from wenlu.tokenization.survey import SCRIPTS
+
+    out, columns = _stdout(), facts["tokenizers"]
+    table = Table(box=None, title=f"{facts['bytes']:,} bytes of text", title_justify="left", pad_edge=False)
+    table.add_column("", no_wrap=True)
+    for column in columns:
+        table.add_column(escape(column["name"]), justify="right", overflow="fold")
+    for name in ("kind", "vocabulary", "tokens", "lossless"):
+        table.add_row(name, *(_shown(column[name]) for column in columns))
+    table.add_row("MB/s", *(f"{column['megabytes_per_second']:.2f}" for column in columns))
+    table.add_row("bytes per token", *(_figure(column["bytes_per_token"]) for column in columns))
+    scripts = [column["bytes_per_token_by_script"] for column in columns]
+    for script in SCRIPTS:
+        if any(script in found for found in scripts):
+            table.add_row(f"  {script}", *(_figure(found.get(script)) for found in scripts))
+    out.print(table)
+    if "shown" in columns[0]:
+        table = Table(box=None, title="vocabulary", title_justify="left", pad_edge=False)
+        table.add_column("id", justify="right", no_wrap=True)
+        for column in columns:
+            table.add_column(escape(column["name"]), overflow="fold")
+        for id in sorted({id for column in columns for id in column["shown"]}):
+            table.add_row(str(id), *(escape(column["shown"].get(id, "")) for column in columns))
+        out.print(table)
+    if lossy := [column["name"] for column in columns if not column["lossless"]]:
+        console.print(f"not lossless on this text, so without bytes per token: {', '.join(lossy)}", markup=False)
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _stdout() -> Any:
+    from rich.console import Console
+
     # A pipe has no width: nothing is to be cut or wrapped there.
-    out = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 400)
+    return Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 400)
+
+
+def _print(facts: dict[str, Any]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    out = _stdout()
     out.print(f"[bold]{escape(facts['path'])}[/bold] ({facts['kind']})")
     for section in ("model", "training", "data", "tokenizer"):
         if section in facts:

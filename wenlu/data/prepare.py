@@ -34,7 +34,7 @@ AT_ONCE = 8 << 20
 """Characters encoded together, so that every core has some to work on."""
 PAGE = "audit.html"
 TOKEN_CHARACTERS = 4
-"""Of a token of byte BPE, about: how wide the gap of one context is."""
+"""Of a token of byte BPE or Unigram, about: how wide the gap of one context is."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class PrepareConfig:
     validation_paths: tuple[str, ...] = ()
     """Held-out text of its own, instead of a part of `paths`."""
     tokenizer: str = "bpe"
-    """bpe (size by the corpus), bpe:N, char, char:N, byte, or the folder of a tokenizer."""
+    """bpe (size by the corpus), bpe:N, unigram, unigram:N, char, char:N, byte, or the folder of a tokenizer."""
     validation: float = 0.05
     """Part held out: documents by their hash; of fewer than 20, the end of the text. 0 = none."""
     field: str = "text"

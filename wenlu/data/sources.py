@@ -22,7 +22,7 @@ from wenlu.data.pieces import CHUNK, LONGEST
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of a document, cut where no token of byte BPE could span."""
+    """A part of a document, cut where no token of byte BPE or Unigram could span."""
 
     document: int
     text: str

@@ -1,26 +1,32 @@
-"""Learning a tokenizer from text: byte BPE, characters, or bytes (which need no text)."""
+"""Learning a tokenizer from text: byte BPE, Unigram, characters, or bytes (which need no text)."""
 
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import tokenizers
-from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trainers
 
 from wenlu.base.errors import UserError, did_you_mean
 from wenlu.base.log import console
 from wenlu.tokenization.byte_rule import BYTE_CHARACTERS
 from wenlu.tokenization.tokenizer import END_OF_TEXT, Tokenizer, byte_level, require_unicode
+from wenlu.tokenization.unigram import choose_pieces, one_thread, repeated
+from wenlu.tokenization.words import EXPRESSION, count_words
 
-KINDS = ("bpe", "char", "byte")
+KINDS = ("bpe", "unigram", "char", "byte")
 SMALLEST_BPE = 1 + 256
 """The special token and the bytes: a byte BPE without merges."""
+_BYTE_NAMES = tuple(f"<0x{byte:02X}>" for byte in range(256))
+SMALLEST = {"bpe": SMALLEST_BPE, "unigram": SMALLEST_BPE + 2}
 SAMPLE_BYTES = 100_000_000
 """The most text, in bytes of UTF-8, that merges are learned from."""
+UNIGRAM_BYTES = 20_000_000
+"""The most text that Unigram's pieces are chosen from: every turn cuts every word anew."""
 BLOCK = 1 << 16
 """Texts are sampled in blocks of at most so many characters."""
 BLOCK_COST = 64
@@ -30,20 +36,18 @@ LONGEST_TOKEN = 32
 LONGEST_RUN = 64
 """Characters: text without spaces is cut after so many, for a merge costs the length of every run it touches."""
 
-_LONG_RUN = re.compile(rf"\s{{{LONGEST_RUN}}}|\w{{{LONGEST_RUN}}}|(?:[^\w\s]|_){{{LONGEST_RUN}}}")
-
 
 @dataclass(frozen=True)
 class Spec:
     """Which tokenizer is wanted: one to be learned, with `vocab` tokens (char: characters), or one in a folder."""
 
-    kind: Literal["bpe", "char", "byte", "folder"]
+    kind: Literal["bpe", "unigram", "char", "byte", "folder"]
     vocab: int | None = None
     folder: Path | None = None
 
 
 def parse_spec(spec: str) -> Spec:
-    """Read `bpe`, `bpe:8192`, `char`, `char:3000`, `byte`, or the path of a folder or file that holds a tokenizer.
+    """Read `bpe`, `bpe:8192`, `unigram`, `unigram:8192`, `char`, `char:3000`, `byte`, or the path of a tokenizer.
 
     `char:N` keeps the N most frequent characters and writes the others as bytes. A folder named like a kind is
     written `./bpe`.
@@ -52,8 +56,8 @@ def parse_spec(spec: str) -> Spec:
     if kind not in KINDS:
         if not spec or not Path(spec).exists():
             raise UserError(
-                f"tokenizer {spec!r} is neither bpe, bpe:N, char, char:N, byte nor an existing folder."
-                f"{did_you_mean(kind, KINDS)}"
+                f"tokenizer {spec!r} is neither bpe, unigram, char, bpe:N, unigram:N, char:N, byte "
+                f"nor an existing folder.{did_you_mean(kind, KINDS)}"
             )
         return Spec("folder", folder=Path(spec))
     if not colon:
@@ -67,14 +71,17 @@ def parse_spec(spec: str) -> Spec:
 
 
 def _require_size(kind: str, vocab: int) -> None:
-    if kind == "bpe" and vocab < SMALLEST_BPE:
-        raise UserError(f"a bpe tokenizer needs at least {SMALLEST_BPE} tokens (256 bytes, one special), not {vocab}")
+    if vocab < SMALLEST.get(kind, 0):
+        more = ", two pieces" if kind == "unigram" else ""
+        raise UserError(
+            f"a {kind} tokenizer needs at least {SMALLEST[kind]} tokens (256 bytes, one special{more}), not {vocab}"
+        )
     if kind == "char" and vocab < 1:
         raise UserError(f"a char tokenizer must keep at least 1 character, not {vocab}")
 
 
 def choose_vocab(corpus_bytes: int, distinct: int) -> int:
-    """How many tokens of byte BPE suit a corpus of so many bytes with so many distinct characters.
+    """How many tokens of byte BPE or Unigram suit a corpus of so many bytes with so many distinct characters.
 
     512 x (bytes / 100 kB)^0.45 pieces of words, and as many again for characters where the script has them; rounded
     to 64 (matrix products like it), at least 320, at most 32768. Vocabulary grows about as the square root of a
@@ -90,13 +97,15 @@ def choose_vocab(corpus_bytes: int, distinct: int) -> int:
 def learn(kind: str, texts: Iterable[str], vocab: int | None = None) -> Tokenizer:
     """Learn a tokenizer; the same texts give the same ids.
 
-    `vocab` is the number of tokens for bpe (by default `choose_vocab`'s), and for char the number of characters that
-    get a token of their own (by default all). Merges are learned from at most 100 MB, see `Sample`; characters are
-    counted in all texts; byte reads none. Where a text is too short for `vocab` tokens, that is said on the console.
+    `vocab` is the number of tokens for bpe and unigram (by default `choose_vocab`'s), and for char the number of
+    characters that get a token of their own (by default all). Merges are learned from at most 100 MB, Unigram's pieces
+    from at most 20 MB, see `Sample`; characters are counted in all texts; byte reads none. Where a text is too
+    short for `vocab` tokens, that is said on the console.
     """
     if kind not in KINDS:
         raise UserError(
-            f"a tokenizer of kind {kind!r} cannot be learned: choose bpe, char or byte.{did_you_mean(kind, KINDS)}"
+            f"a tokenizer of kind {kind!r} cannot be learned: choose bpe, unigram, char or byte."
+            f"{did_you_mean(kind, KINDS)}"
         )
     if kind == "byte":
         if vocab is not None:
@@ -104,7 +113,7 @@ def learn(kind: str, texts: Iterable[str], vocab: int | None = None) -> Tokenize
         return _bytes()
     if vocab is not None:
         _require_size(kind, vocab)
-    return _characters(texts, vocab) if kind == "char" else _byte_bpe(texts, vocab)
+    return {"bpe": _byte_bpe, "unigram": _unigram, "char": _characters}[kind](texts, vocab)
 
 
 class Sample:
@@ -146,26 +155,22 @@ class Sample:
         return len(set().union(*self.blocks))
 
 
-def short_runs(text: str) -> Iterator[str]:
-    """The text in pieces, cut within every long run of letters, of signs or of spaces."""
-    start = 0
-    for match in _LONG_RUN.finditer(text):
-        yield text[start : match.end()]
-        start = match.end()
-    if start < len(text):
-        yield text[start:]
+def _sampled(kind: str, what: str, texts: Iterable[str], limit: int) -> Sample:
+    """What a tokenizer is learned from; text that is left out is said."""
+    sample = Sample(texts, limit)
+    if not sample.blocks:
+        raise UserError(
+            f"there is no text to learn a {kind} tokenizer from: name a corpus, or choose byte, which needs none"
+        )
+    if sample.kept < sample.total:
+        console.print(f"tokenizer: {what} are learned from {sample.kept:,} of {sample.total:,} bytes, evenly sampled")
+    return sample
 
 
 def _byte_bpe(texts: Iterable[str], vocab: int | None) -> Tokenizer:
-    sample = Sample(texts, SAMPLE_BYTES)
-    if not sample.blocks:
-        raise UserError(
-            "there is no text to learn a bpe tokenizer from: name a corpus, or choose byte, which needs none"
-        )
+    sample = _sampled("bpe", "merges", texts, SAMPLE_BYTES)
     wanted = choose_vocab(sample.total, sample.distinct) if vocab is None else vocab
-    if sample.kept < sample.total:
-        console.print(f"tokenizer: merges are learned from {sample.kept:,} of {sample.total:,} bytes, evenly sampled")
-    inner = byte_level(models.BPE())
+    inner = byte_level(models.BPE(), use_regex=False)
     trainer = trainers.BpeTrainer(
         vocab_size=wanted,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
@@ -173,10 +178,31 @@ def _byte_bpe(texts: Iterable[str], vocab: int | None) -> Tokenizer:
         max_token_length=LONGEST_TOKEN,
         show_progress=False,
     )
-    inner.train_from_iterator(map(list, map(short_runs, sample.blocks)), trainer)
-    if inner.get_vocab_size() < wanted:
-        console.print(f"tokenizer: the text has merges for {inner.get_vocab_size():,} tokens only, not {wanted:,}")
+    words = count_words(sample.blocks, LONGEST_RUN, marks=False)
+    with one_thread():
+        inner.train_from_iterator(repeated(words), trainer)
+    inner.pre_tokenizer = byte_level(models.BPE()).pre_tokenizer
+    _say_if_fewer("merges", inner.get_vocab_size(), wanted)
     return _finish(inner)
+
+
+def _unigram(texts: Iterable[str], vocab: int | None) -> Tokenizer:
+    sample = _sampled("unigram", "pieces", texts, UNIGRAM_BYTES)
+    wanted = choose_vocab(sample.total, sample.distinct) if vocab is None else vocab
+    pieces = choose_pieces(count_words(sample.blocks, LONGEST_RUN, marks=True), wanted - SMALLEST_BPE)
+    # No text is read as these: the expression cuts letters, digits and signs apart, and each name holds several.
+    lowest = min(score for _, score in pieces)
+    names = [(name, lowest) for name in (END_OF_TEXT, *_BYTE_NAMES)]
+    inner = tokenizers.Tokenizer(models.Unigram([*names, *pieces], unk_id=0, byte_fallback=True))
+    inner.pre_tokenizer = pre_tokenizers.Split(Regex(EXPRESSION), "isolated")
+    inner.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    _say_if_fewer("pieces", inner.get_vocab_size(), wanted)
+    return _finish(inner)
+
+
+def _say_if_fewer(what: str, tokens: int, wanted: int) -> None:
+    if tokens < wanted:
+        console.print(f"tokenizer: the text has {what} for {tokens:,} tokens only, not {wanted:,}")
 
 
 def _characters(texts: Iterable[str], keep: int | None) -> Tokenizer:
@@ -191,7 +217,7 @@ def _characters(texts: Iterable[str], keep: int | None) -> Tokenizer:
     kept = sorted(sorted(counts, key=lambda character: (-counts[character], character))[:keep])
     if keep is not None and len(kept) < keep:
         console.print(f"tokenizer: the text has {len(kept):,} distinct characters only, not {keep:,}")
-    tokens = [END_OF_TEXT, *(f"<0x{byte:02X}>" for byte in range(256)), *kept]
+    tokens = [END_OF_TEXT, *_BYTE_NAMES, *kept]
     inner = tokenizers.Tokenizer(models.BPE(vocab=_numbered(tokens), merges=[], byte_fallback=True))
     inner.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
     return _finish(inner)

@@ -16,8 +16,9 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from wenlu.base.errors import UserError
 from wenlu.base.files import atomic_write
 from wenlu.tokenization.byte_rule import ByteRule
+from wenlu.tokenization.words import EXPRESSION
 
-Kind = Literal["bpe", "char", "byte", "other"]
+Kind = Literal["bpe", "unigram", "char", "byte", "other"]
 
 END_OF_TEXT = "<|endoftext|>"
 """Separates documents; beginning, end and padding token of every tokenizer learned here."""
@@ -230,9 +231,9 @@ class TextStream:
 
 
 def cut_at_spaces(text: str, size: int) -> Iterator[str]:
-    """Parts of about `size` characters that byte BPE reads one by one as it reads the whole.
+    """Parts of about `size` characters that byte BPE or Unigram reads one by one as it reads the whole.
 
-    GPT-2's expression has no token that goes on from a character into white space, and looks only forward.
+    GPT-2's expression and ours have no token that goes on from a character into white space, and look only forward.
     """
     start = 0
     while len(text) - start > size and (match := _BOUNDARY.search(text, start + size - 1)):
@@ -262,6 +263,8 @@ def _cut_of(plan: dict[str, Any], kind: Kind) -> Callable[[str, int], Iterator[s
             return cut_anywhere
         case {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}:
             return cut_at_spaces
+        case {"type": "Split"} if kind == "unigram":
+            return cut_at_spaces
     return whole
 
 
@@ -269,6 +272,10 @@ def _kind(plan: dict[str, Any], rule: ByteRule) -> Kind:
     model = plan["model"]
     if model["type"] == "BPE" and rule.byte_level:
         return "bpe" if model["merges"] else "byte"
+    if model["type"] == "Unigram" and rule.byte_fallback and plan["normalizer"] is None:
+        match plan["pre_tokenizer"]:
+            case {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}:
+                return "unigram" if regex == EXPRESSION and rule.leading == "keep" else "other"
     bare = plan["normalizer"] is None and plan["pre_tokenizer"] is None and rule.leading == "keep"
     return "char" if model["type"] == "BPE" and rule.byte_fallback and bare and not model["merges"] else "other"
 
