@@ -20,8 +20,8 @@ import record
 SHAPES = {
     "lstm-1": {"family": "lstm", "dim": 256, "layers": 1, "context": 128, "batch": 32},
     "lstm-2": {"family": "lstm", "dim": 512, "layers": 2, "context": 128, "batch": 32},
-    "lstm-3": {"family": "lstm", "dim": 768, "layers": 3, "context": 256, "batch": 32},
-    "lstm-4": {"family": "lstm", "dim": 1536, "layers": 2, "context": 128, "batch": 64},
+    "lstm-3": {"family": "lstm", "dim": 768, "layers": 3, "context": 256, "batch": 16},
+    "lstm-4": {"family": "lstm", "dim": 1536, "layers": 2, "context": 128, "batch": 16},
     "gpt2-1": {"family": "gpt2", "dim": 128, "layers": 4, "heads": 4, "context": 128, "batch": 16},
     "gpt2-2": {"family": "gpt2", "dim": 256, "layers": 6, "heads": 4, "context": 256, "batch": 16},
     "gpt2-3": {"family": "gpt2", "dim": 512, "layers": 8, "heads": 8, "context": 512, "batch": 4},
@@ -64,7 +64,7 @@ def measure(shape: dict, data: Path, out: Path) -> dict:
     settings = dict(shape)
     batch, micro, optimizer = settings.pop("batch"), settings.pop("micro", 0), settings.pop("optimizer", "adamw")
     model = ModelConfig(**settings)
-    training = TrainingConfig(steps=4, batch=batch, micro_batch=micro, eval_every=2, eval_tokens=20_000, compile="off")
+    training = TrainingConfig(steps=4, batch=batch, micro_batch=micro, eval_every=2, eval_tokens=5_000, compile="off")
     recipe = Recipe(PrepareConfig((str(data),)), model, training, OptimizerConfig(optimizer))
     tiny = dataclasses.replace(model, dim=32, layers=1, context=16, heads=2 if model.family != "lstm" else 1)
     small = dataclasses.replace(training, batch=2, micro_batch=0, eval_tokens=100)
