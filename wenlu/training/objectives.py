@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 WHOLE_LOGITS = 1 << 21
 """Up to so many logits are made at once (8 MiB in f32); beyond, the head and its loss are computed in chunks.
 
-Larger chunks are no faster, and arrays near 32 MiB tear holes into the heap of the C library that nothing else fills.
+Larger chunks are at best a tenth faster, and arrays near 32 MiB tear holes into the C library's heap: up to half the
+memory of a small model.
 """
 
 
