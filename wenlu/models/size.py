@@ -5,7 +5,8 @@ from wenlu.models.config import ModelConfig
 WHOLE_LOGITS = 1 << 21
 """More logits than that never exist at once (8 MiB in f32): a loss is computed in chunks, a text in parts.
 
-Larger chunks are no faster, and arrays near 32 MiB tear holes into the heap of the C library that nothing else fills.
+Larger chunks are at best a tenth faster, and arrays near 32 MiB tear holes into the C library's heap: up to half the
+memory of a small model.
 """
 WORKSPACE = 42 << 20
 """What libraries set aside for themselves and the C library's heap does not give back, in bytes (measured)."""
