@@ -74,8 +74,8 @@ def tokenizers(result: dict) -> list[str]:
         "`python benchmarks/tokenization.py`. Bytes per token (characters per token) on text that ours were not",
         "learned from, and the ratio to the public tokenizer of the same size. Ours learned from novels, those of",
         "GPT-2's and BERT's size from the English ones alone; the public ones from other text, mostly of the web, so",
-        "the novels favour ours. BERT's drops case and spaces, which flatters it. Encoding: MB/s over all these texts. Seconds of",
-        "learning: by the clock (of processor). Bytes of training text: "
+        "the novels favour ours. BERT's drops case and spaces, which flatters it. Encoding: MB/s over all these texts.",
+        "Seconds of learning: by the clock (of processor). Bytes of training text: "
         + ", ".join(f"{language} {size:,}" for language, size in result["training_bytes"].items())
         + ".",
         "",
