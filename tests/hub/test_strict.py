@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import pytest
 import torch
@@ -136,3 +137,24 @@ def test_second_names_of_activations():
     assert from_json({**BODY, "hidden_act": "swish"}, "c.json").activation == "silu"
     gpt2 = {**GPT2Config(vocab_size=40).to_dict(), "activation_function": "gelu_pytorch_tanh"}
     assert from_json(gpt2, "c.json").activation == "gelu_new"
+
+
+def test_every_end_token_is_kept():
+    config = from_json({**BODY, "eos_token_id": [2, 7, 9]}, "config.json")
+    assert (config.eos_id, config.other_eos_ids) == (2, (7, 9))
+    assert to_json(config)["eos_token_id"] == [2, 7, 9]
+    assert from_json(to_json(config), "config.json") == config
+    assert to_json(from_json({**BODY, "eos_token_id": [2]}, "config.json"))["eos_token_id"] == 2
+    with pytest.raises(UserError, match=r"config\.json: eos_token_id must be of type int, not 'x'"):
+        from_json({**BODY, "eos_token_id": [2, "x"]}, "config.json")
+
+
+@pytest.mark.parametrize("name", ["runs/absent", "./absent", "a/b/absent", "/absent"])
+def test_what_can_be_no_hub_id_is_refused_without_asking_the_hub(tmp_path, monkeypatch, name):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(UserError, match=f"no model folder at {name}: give the folder of a run, or a hub id"):
+        load(name)
+    with pytest.raises(UserError, match="no folder org/absent; to fetch a hub id: pip install huggingface_hub"):
+        load("org/absent")

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -206,3 +207,13 @@ def test_a_published_greedy_text_to_the_letter(data_dir, tmp_path):
     assert text.startswith(expected.rstrip("\n")) and stream.result.prompt_tokens == 1
     begun = generator.generate("Once upon a time, there was a", Settings(max_tokens=20, temperature=0))[0]
     assert expected.startswith("Once upon a time, there was a" + begun.text) and begun.text.startswith(" little")
+
+
+def test_every_end_token_of_the_configuration_ends_a_text(tokenizer):
+    model = Scripted(tokenizer, "ab", end=False)
+    other = tokenizer.encode("c")[0]
+    model.script += [other] * 3
+    assert Generator(model, tokenizer).generate("x", Settings(max_tokens=5, temperature=0))[0].text == "abccc"
+    model.config = replace(model.config, eos_id=tokenizer.eos_id, other_eos_ids=(other,))
+    result = Generator(model, tokenizer).generate("x", Settings(max_tokens=5, temperature=0))[0]
+    assert (result.text, result.finish) == ("ab", "eos")

@@ -83,6 +83,7 @@ def to_json(config: ModelConfig) -> dict[str, Any]:
     config = config.resolved()
     body = {"architectures": [ARCHITECTURES[config.family]], "model_type": MODEL_TYPES[config.family]}
     body |= {theirs: getattr(config, ours) for ours, theirs in KEYS[config.family].items()}
+    body["eos_token_id"] = eos_token_id(config)
     body |= {"dtype": "float32", "torch_dtype": "float32", "use_cache": True}
     if config.family == "gpt2":
         body |= {"n_ctx": config.context, "attn_pdrop": config.dropout, "embd_pdrop": config.dropout}
@@ -94,6 +95,11 @@ def to_json(config: ModelConfig) -> dict[str, Any]:
             "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
         }
     return body
+
+
+def eos_token_id(config: ModelConfig) -> int | list[int] | None:
+    """The tokens that end a text, in Transformers' form: one id, or a list of several."""
+    return [config.eos_id, *config.other_eos_ids] if config.other_eos_ids else config.eos_id
 
 
 def from_json(body: dict[str, Any], where: str) -> ModelConfig:
@@ -123,7 +129,8 @@ def from_json(body: dict[str, Any], where: str) -> ModelConfig:
                 raise UserError(f"{where} lacks {theirs}")
             value = ABSENT[family].get(ours)
         if ours == "eos_id" and isinstance(value, list) and value:
-            value = value[0]
+            value, *others = value
+            fields["other_eos_ids"] = tuple(_typed("eos_id", other, f"{where}: {theirs}") for other in others)
         if value is not None:
             fields[ours] = _typed(ours, value, f"{where}: {theirs}")
     if "activation" in fields:

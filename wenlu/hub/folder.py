@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from wenlu.base.errors import UserError
 from wenlu.base.files import atomic_write, replacing, writing
-from wenlu.hub.configuration import read_config, to_json
+from wenlu.hub.configuration import eos_token_id, read_config, to_json
 from wenlu.hub.names import IGNORED, to_ours, to_theirs
 from wenlu.models.build import empty
 from wenlu.models.config import ModelConfig
@@ -36,7 +36,7 @@ def save(model: nn.Module, tokenizer: Tokenizer | None, folder: Path | str) -> N
             tokenizer.save(folder)
         with replacing(folder / WEIGHTS) as temporary:
             write_tensors(tensors, temporary)
-    ids = {"bos_token_id": config.bos_id, "eos_token_id": config.eos_id, "pad_token_id": config.pad_id}
+    ids = {"bos_token_id": config.bos_id, "eos_token_id": eos_token_id(config), "pad_token_id": config.pad_id}
     atomic_write(folder / "generation_config.json", json.dumps(ids, indent=1))
     atomic_write(folder / "config.json", json.dumps(to_json(config), indent=1, ensure_ascii=False))
 
@@ -77,7 +77,8 @@ def locate(reference: Path | str) -> Path:
     if folder.is_dir():
         return folder
     name = str(reference)
-    if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
+    local = folder.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1
+    if local or (folder.parent != Path() and folder.parent.exists()):
         raise UserError(
             f"no model folder at {reference}: give the folder of a run, or a hub id such as openai-community/gpt2"
         )

@@ -196,7 +196,8 @@ class Generator:
 
     def _begin(self, prompt: str, settings: Settings, rows: int) -> tuple[list[int], Decoding]:
         ids = self.prompt_ids(prompt)
-        ends = {self._tokenizer.eos_id, self._model.config.eos_id} - {None}
+        config = self._model.config
+        ends = {self._tokenizer.eos_id, config.eos_id, *config.other_eos_ids} - {None}
         decoding = Decoding(
             self._model,
             ids,

@@ -47,6 +47,8 @@ class ModelConfig:
     """Rows of the embedding; taken from the tokenizer when a model is trained."""
     bos_id: int | None = None
     eos_id: int | None = None
+    other_eos_ids: tuple[int, ...] = ()
+    """Tokens beside `eos_id` that end a text too."""
     pad_id: int | None = None
 
     def __post_init__(self):
