@@ -62,9 +62,10 @@ def test_folders_are_searched_in_order_and_other_files_counted(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(rows(name) if name.endswith("jsonl") else name)
     (tmp_path / "gone.txt").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "linked").symlink_to(tmp_path / "a")
     counts = SourceCounts()
     assert documents(tmp_path, counts=counts) == ["a/b/c.jsonl", "a/z.txt", "b.txt"]
-    assert counts.skipped_files == 3
+    assert counts.skipped_files == 6  # two of other kinds, a dead link, a linked folder, a hidden file and folder
     assert documents(tmp_path / "notes.doc") == ["notes.doc"]
 
 

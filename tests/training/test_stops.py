@@ -165,6 +165,15 @@ def test_bits_per_byte_are_of_the_very_text_that_was_scored(tmp_path):
     assert row["bits_per_byte"] == pytest.approx(row["held_out"] / 3 / math.log(2))
 
 
+def test_no_bits_per_byte_where_the_tokenizer_loses_text(data, tmp_path, monkeypatch):
+    lossy = {"lossy": 3}
+    monkeypatch.setattr(Loop, "_checkpoint", lambda self: self.setup.data.description.update(lossy))
+    train(recipe(data, steps=2, eval_every=2, checkpoint_every=1), tmp_path / "run")
+    row = next(row for row in read_rows(tmp_path / "run/wenlu/metrics.jsonl") if "held_out" in row)
+    assert row["held_out"] > 0 and row["bits_per_byte"] is None
+    assert "no bits per byte: the tokenizer loses text" in (tmp_path / "run/wenlu/report.html").read_text()
+
+
 def test_too_high_a_learning_rate_is_told_from_data(data, tmp_path):
     """The whole way: weights that run off to infinity by themselves."""
     wild = dataclasses.replace(

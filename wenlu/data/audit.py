@@ -16,6 +16,7 @@ def notes(description: dict[str, Any]) -> list[str]:
         "documents that repeat another": description["duplicates"],
         "held-out documents that are also in the training text": description["overlap"],
         "bytes left out between training and held-out text": description["gap_bytes"],
+        "documents that the tokenizer does not give back exactly, so that bits per byte are not told": description["lossy"],
     }
     lines = [*counts.notes(*read), *(f"{count:,} {what}" for what, count in counted.items() if count)]
     profile = description.get("profile", {})

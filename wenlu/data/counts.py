@@ -71,7 +71,7 @@ def notes(*read: dict[str, Any]) -> list[str]:
         ("empty", "rows with an empty text left out"),
         ("line_ends", "parts of texts with CRLF or CR line ends read as LF"),
         ("front_matter", "blocks of front matter in Markdown left out"),
-        ("skipped_files", "files of kinds that are not read, passed over"),
+        ("skipped_files", "files and folders passed over: hidden, linked, or of kinds that are not read"),
     ):
         if number := sum(counts[name] for counts in read):
             lines.append(f"{number:,} {what}")

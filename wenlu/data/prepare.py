@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 from wenlu.base.config import to_dict
 from wenlu.base.errors import UserError
 from wenlu.base.files import whole_folder
-from wenlu.base.log import console, progress
+from wenlu.base.log import console
 from wenlu.data.audit import say, say_rules
 from wenlu.data.counts import SourceCounts
+from wenlu.data.encode import write_shards
 from wenlu.data.limits import check, check_names
 from wenlu.data.rules import active_rules
-from wenlu.data.shards import DESCRIPTION, VERSION, ShardWriter, fingerprint
+from wenlu.data.shards import DESCRIPTION, VERSION, fingerprint
 from wenlu.data.sources import Piece, list_files, read_documents, spooled
 from wenlu.data.split import Documents, Side, Split
 from wenlu.tokenization.learn import Spec, learn, parse_spec
@@ -30,8 +31,6 @@ if TYPE_CHECKING:  # what only cleaning needs is imported where it begins: train
     from wenlu.data.profile import Profile
     from wenlu.data.spool import Spool
 
-AT_ONCE = 8 << 20
-"""Characters encoded together, so that every core has some to work on."""
 PAGE = "audit.html"
 TOKEN_CHARACTERS = 4
 """Of a token of byte BPE or Unigram, about: how wide the gap of one context is."""
@@ -242,37 +241,20 @@ def _judge(texts: _Texts, evaluation: EvaluationSet | None) -> Contamination | N
 
 
 def _write(folder: Path, texts: _Texts, tokenizer: Tokenizer, profile: Profile | None) -> dict[str, Any]:
-    """Encode every part and write it to its split's shards."""
-    writers: dict[str, ShardWriter] = {"train": ShardWriter(folder / "train", tokenizer.vocab)}
-    gap = 0
-    with contextlib.ExitStack() as stack:
-        bar = stack.enter_context(progress("encoding", unit_counts=False))
-        stack.callback(lambda: [writer.release() for writer in writers.values()])
-        task = bar.add_task("", total=texts.bytes, note="")
-        for batch in _batches(texts.parts()):
-            encoded = tokenizer.encode_batch([piece.text for _, piece in batch])
-            for (side, piece), ids in zip(batch, encoded, strict=True):
-                size = len(piece.text.encode())
-                bar.advance(task, size)
-                if side == "gap":
-                    gap += size
-                    continue
-                if side not in writers:
-                    writers[side] = ShardWriter(folder / side, tokenizer.vocab)
-                if profile:
-                    profile.add(side, piece)
-                writers[side].add([*ids, tokenizer.eos_id] if piece.last else ids, size, last=piece.last)
-        splits = {side: writer.close() for side, writer in writers.items()}
-    if gap + sum(part["bytes"] for part in splits.values()) != texts.bytes:
+    """Write the shards; returns the contents of data.json."""
+    encoded = write_shards(folder, texts.parts(), texts.bytes, tokenizer, profile)
+    if encoded.bytes != texts.bytes:
         raise UserError("the text changed while it was read: wait until nothing writes to it, and try again")
+    held_out = "validation" in encoded.splits
     return {
         "version": VERSION,
-        "dtype": writers["train"].dtype.name,
+        "dtype": encoded.dtype,
         "vocab": tokenizer.vocab,
         "tokenizer": {"kind": tokenizer.kind, "fingerprint": tokenizer.fingerprint},
-        **splits,
-        "split": "given" if texts.given else "none" if "validation" not in splits else _split_name(texts.split),
-        "gap_bytes": gap,
+        **encoded.splits,
+        "split": "given" if texts.given else _split_name(texts.split) if held_out else "none",
+        "gap_bytes": encoded.gap_bytes,
+        "lossy": encoded.lossy,
         "duplicates": texts.training.documents.duplicates,
         "overlap": texts.overlap,
         "sources": texts.counts.as_dict(),
@@ -284,16 +266,3 @@ def _write(folder: Path, texts: _Texts, tokenizer: Tokenizer, profile: Profile |
 
 def _split_name(split: Split) -> str:
     return "by document hash" if split.by_hash else "the last part of the text"
-
-
-def _batches(parts: Iterable[tuple[Side, Piece]]) -> Iterator[list[tuple[Side, Piece]]]:
-    """Parts in lists of about `AT_ONCE` characters."""
-    batch, size = [], 0
-    for part in parts:
-        batch.append(part)
-        size += len(part[1].text)
-        if size >= AT_ONCE or len(batch) >= 4096:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch

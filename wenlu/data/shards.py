@@ -52,9 +52,14 @@ class ShardWriter:
             self._bytes.append(self._open[1])
             self._open = (0, 0)
 
+    @property
+    def between_documents(self) -> bool:
+        """Whether the next part begins a document."""
+        return self._open == (0, 0)
+
     def close(self) -> dict[str, int]:
         """Write the lengths; returns the split's figures."""
-        assert self._open == (0, 0), "every document is ended"
+        assert self.between_documents, "every document is ended"
         self.release()
         _save(self.folder / "lengths.npy", self._lengths)
         _save(self.folder / "bytes.npy", self._bytes)

@@ -46,7 +46,7 @@ def list_files(paths: tuple[str, ...], counts: SourceCounts) -> list[Path]:
 def _files_of(name: str, counts: SourceCounts) -> list[Path]:
     path = Path(name)
     if os.path.isdir(name):
-        inside = _inside(path)
+        inside = _inside(path, counts)
         found = [p for p in inside if is_known(p) and p.is_file()]
         counts.skipped_files += len(inside) - len(found)
         if not found:
@@ -60,14 +60,16 @@ def _files_of(name: str, counts: SourceCounts) -> list[Path]:
     raise UserError(f"no file or folder {name}: check the path")
 
 
-def _inside(folder: Path) -> list[Path]:
-    """Everything below a folder but folders and what is hidden, sorted."""
+def _inside(folder: Path, counts: SourceCounts) -> list[Path]:
+    """Everything below a folder but folders, sorted; what is hidden, and folders that are links, are counted."""
 
     def refuse(error: OSError) -> None:
         raise UserError(f"{error.filename} may not be read ({error.strerror}): change its permissions, or move it")
 
     found = []
     for root, folders, names in os.walk(folder, onerror=refuse):
+        linked = [name for name in folders if os.path.islink(os.path.join(root, name))]
+        counts.skipped_files += sum(name.startswith(".") or name in linked for name in [*folders, *names])
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [Path(root, name) for name in names if not name.startswith(".")]
     return sorted(found)

@@ -89,6 +89,9 @@ class Tokenizer:
         """Rows that an embedding needs: the greatest id + 1."""
         self.kind = _kind(plan, self.rule)
         self._cut = _cut_of(plan, self.kind)
+        self.is_known = self._cut is not whole
+        """Whether it is of a form that gives back every text, and reads a text in parts, cut where `data.pieces` cuts,
+        as it reads the whole. Of others neither is known."""
 
     @classmethod
     def load(cls, path: Path | str) -> "Tokenizer":

@@ -265,8 +265,11 @@ class Loop:
         self.metrics.write(**watch.held_out_row(bits_per_byte, sample))
 
     @torch.no_grad()
-    def held_out_loss(self) -> tuple[float, float]:
-        """Nats per token, and bits per byte of the same text, over whole windows of the validation part."""
+    def held_out_loss(self) -> tuple[float, float | None]:
+        """Nats per token, and bits per byte of the same text, over whole windows of the validation part.
+
+        No bits where the tokenizer does not give back every document: what it drops would flatter it.
+        """
         store, training = self.setup.data.validation, self.recipe.training
         seq = self.model.config.context
         limit = min(len(store), training.eval_tokens or len(store))
@@ -281,7 +284,8 @@ class Loop:
             total, count = total + float(loss), count + targets
             text += int(self.setup.data.tokenizer.byte_counts[windows[:, 1:].cpu().numpy()].sum())
         self.model.train()
-        return total / count, total / max(1, text) / math.log(2)
+        lossy = self.setup.data.description.get("lossy", 0)
+        return total / count, None if lossy else total / max(1, text) / math.log(2)
 
     def _save_root(self) -> None:
         hub_folder.save(self.model, self.setup.data.tokenizer, self.folder.root)

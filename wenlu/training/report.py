@@ -54,7 +54,8 @@ def _summary(steps: list[dict], held_out: list[dict], events: list[dict]) -> lis
     if held_out:
         best = min(held_out, key=lambda row: row["held_out"])
         rows += [("best held-out loss", f"{best['held_out']:.4f} nats/token at step {best['step']:,}")]
-        rows += [("the same", f"{best['bits_per_byte']:.4f} bits per byte")]
+        bits = best["bits_per_byte"]
+        rows += [("the same", f"{bits:.4f} bits per byte" if bits else "no bits per byte: the tokenizer loses text")]
     begun = next((e for e in events if e["event"] == "start"), None)
     if begun:
         rows += [("parameters", f"{begun['parameters']:,}")]

@@ -63,7 +63,7 @@ class Watch:
             "order": state.order,
         }
 
-    def held_out_row(self, bits_per_byte: float, sample: str) -> dict[str, Any]:
+    def held_out_row(self, bits_per_byte: float | None, sample: str) -> dict[str, Any]:
         """A row of metrics: what an evaluation found."""
         held_out = self._state.held_out
         return {"step": self._state.step, "held_out": held_out, "bits_per_byte": bits_per_byte, "sample": sample}
