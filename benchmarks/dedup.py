@@ -25,8 +25,8 @@ from pathlib import Path
 
 import numpy as np
 
-from wenlu.data.dedup import BANDS, LIKE, NGRAM, ROWS, SEED, VALUES, Signatures
-from wenlu.data.units import ngrams, unit_numbers, units
+from wenlu.data.cleaning.dedup import BANDS, LIKE, NGRAM, ROWS, SEED, VALUES, Signatures
+from wenlu.data.cleaning.units import ngrams, unit_numbers, units
 
 import record
 

@@ -18,9 +18,9 @@ import charset_normalizer
 import lxml.etree
 import lxml.html
 
-from wenlu.data.encodings import encoding_of
-from wenlu.data.markup import BLOCKS, LEFT_OUT, text_of
-from wenlu.data.sources import read_documents
+from wenlu.data.reading.encodings import encoding_of
+from wenlu.data.reading.markup import BLOCKS, LEFT_OUT, text_of
+from wenlu.data.reading.sources import read_documents
 
 from record import data_folder, keep
 

@@ -26,7 +26,9 @@ def foreign(folder, change, **roles) -> str:
 def prepared(tmp_path, tokenizer: str, texts=tuple(TEXTS), **config):
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     settings = {"skip": ("all",), "validation": 0.0, **config}
-    description = prepare(PrepareConfig((str(tmp_path / "rows.jsonl"),), tokenizer=tokenizer, **settings), tmp_path / "d")
+    description = prepare(
+        PrepareConfig((str(tmp_path / "rows.jsonl"),), tokenizer=tokenizer, **settings), tmp_path / "d"
+    )
     return description, open_data(tmp_path / "d")
 
 
@@ -65,7 +67,7 @@ def test_ours_lose_nothing(tmp_path):
 @pytest.mark.parametrize("validation", [0.0, 0.2])
 def test_a_tokenizer_of_unknown_form_reads_documents_whole(tmp_path, validation, monkeypatch):
     """This one puts a space before every text it is given: once a document, not once a piece."""
-    monkeypatch.setattr("wenlu.data.pieces.CHUNK", 64)
+    monkeypatch.setattr("wenlu.data.reading.pieces.CHUNK", 64)
 
     def spaced(inner):
         inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True, use_regex=True)

@@ -14,9 +14,9 @@ import pytest
 
 from wenlu.base.errors import UserError
 from wenlu.base.files import verify_folder
-from wenlu.data import pieces
 from wenlu.data import prepare as module
 from wenlu.data.prepare import PrepareConfig, prepare
+from wenlu.data.reading import pieces
 from wenlu.data.shards import open_data
 from wenlu.tokenization.learn import learn
 
@@ -104,7 +104,7 @@ def test_everything_left_out_is_said(tmp_path, capsys):
         "1 bad lines left out",
         "1 rows with an empty text",
         "500 parts of texts with CRLF or CR line ends read as LF",
-        "1 files of kinds that are not read, passed over",
+        "1 files and folders passed over: hidden, linked, or of kinds that are not read",
         "1 documents that repeat another",
         "a.jsonl:503: no JSON",
     ):
@@ -133,7 +133,7 @@ def test_how_text_is_read_in_pieces_does_not_change_the_ids(text, tmp_path, monk
     config = PrepareConfig((text,), tokenizer=str(_saved(tmp_path, "bpe")), validation=0.0)
     whole = prepare(config, tmp_path / "whole")
     monkeypatch.setattr(pieces, "CHUNK", 100)
-    monkeypatch.setattr(module, "AT_ONCE", 300)
+    monkeypatch.setattr("wenlu.data.encode.AT_ONCE", 300)
     assert prepare(config, tmp_path / "pieces")["fingerprint"] == whole["fingerprint"]
 
 
@@ -214,7 +214,7 @@ def test_text_that_changes_meanwhile_is_refused(text, tmp_path, monkeypatch):
 
 KILLED = """
 import os, sys
-from wenlu.data import pieces
+from wenlu.data.reading import pieces
 from wenlu.data import prepare as module
 from wenlu.data.shards import ShardWriter
 where, out = sys.argv[1:]
@@ -256,7 +256,7 @@ def test_a_kill_leaves_nothing_that_looks_finished(text, tmp_path, where):
 
 
 def test_no_torch_is_imported():
-    names = ["sources", "formats", "split", "shards", "prepare", "order", "default_corpus"]
+    names = ["reading.sources", "reading.formats", "split", "shards", "prepare", "order", "default_corpus"]
     code = f"import sys, {', '.join(f'wenlu.data.{name}' for name in names)}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wenlu.base.errors import UserError
-from wenlu.data.sources import Piece
+from wenlu.data.reading.sources import Piece
 from wenlu.data.split import Documents, Split, paragraph_at
 
 

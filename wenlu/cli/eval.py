@@ -15,7 +15,7 @@ from wenlu.base.log import console, progress, say
 from wenlu.cli.flags import parse
 
 if TYPE_CHECKING:
-    from wenlu.data.counts import SourceCounts
+    from wenlu.data.reading.counts import SourceCounts
     from wenlu.evaluation.perplexity import Estimate, Result
 
 DESCRIPTION = """Nats per token, perplexity and bits per byte of texts that the model was not trained on, each with
@@ -94,8 +94,8 @@ def _held_out(run: str) -> list[str]:
 
 def _read(command: Command) -> tuple[list[str], SourceCounts]:
     """Whole documents, put together from their pieces, and what was left out or changed, which is said."""
-    from wenlu.data.counts import SourceCounts, notes
-    from wenlu.data.sources import read_documents, spooled
+    from wenlu.data.reading.counts import SourceCounts, notes
+    from wenlu.data.reading.sources import read_documents, spooled
 
     counts = SourceCounts()
     texts: list[list[str]] = []

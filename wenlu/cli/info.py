@@ -191,8 +191,8 @@ def _survey_facts(rows: list[Any]) -> list[dict[str, Any]]:
 
 
 def _texts(paths: tuple[str, ...]) -> Iterable[str]:
-    from wenlu.data.counts import SourceCounts, notes
-    from wenlu.data.sources import read_documents, spooled
+    from wenlu.data.reading.counts import SourceCounts, notes
+    from wenlu.data.reading.sources import read_documents, spooled
 
     counts = SourceCounts()
     with spooled(paths) as files:
@@ -203,7 +203,7 @@ def _texts(paths: tuple[str, ...]) -> Iterable[str]:
 
 
 def _comparison(command: Command, wanted: tuple[int, int] | None) -> dict[str, Any]:
-    from wenlu.data.sources import read_documents, spooled
+    from wenlu.data.reading.sources import read_documents, spooled
     from wenlu.tokenization.compare import compare
     from wenlu.tokenization.survey import SAMPLES, vocabulary
 

@@ -11,7 +11,7 @@ import tyro
 
 from wenlu.base.errors import UserError
 from wenlu.cli.flags import parse
-from wenlu.data.hub_rows import is_no_path
+from wenlu.data.reading.hub_rows import is_no_path
 from wenlu.training.recipe import Recipe, read_recipe
 from wenlu.training.run_folder import RunFolder
 

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wenlu.base.log import progress
+from wenlu.data.reading.sources import Piece
 from wenlu.data.shards import ShardWriter
-from wenlu.data.sources import Piece
 from wenlu.data.split import Side
 from wenlu.tokenization.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from wenlu.data.profile import Profile
+    from wenlu.data.cleaning.profile import Profile
 
 AT_ONCE = 8 << 20
 """Characters encoded together, so that every core has some to work on."""

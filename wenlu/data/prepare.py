@@ -14,22 +14,22 @@ from wenlu.base.config import to_dict
 from wenlu.base.errors import UserError
 from wenlu.base.files import whole_folder
 from wenlu.base.log import console
-from wenlu.data.audit import say, say_rules
-from wenlu.data.counts import SourceCounts
+from wenlu.data.cleaning.audit import say, say_rules
+from wenlu.data.cleaning.limits import check, check_names
+from wenlu.data.cleaning.rules import active_rules
 from wenlu.data.encode import write_shards
-from wenlu.data.limits import check, check_names
-from wenlu.data.rules import active_rules
+from wenlu.data.reading.counts import SourceCounts
+from wenlu.data.reading.sources import Piece, list_files, read_documents, spooled
 from wenlu.data.shards import DESCRIPTION, VERSION, fingerprint
-from wenlu.data.sources import Piece, list_files, read_documents, spooled
 from wenlu.data.split import Documents, Side, Split
 from wenlu.tokenization.learn import Spec, learn, parse_spec
 from wenlu.tokenization.tokenizer import Tokenizer
 
 if TYPE_CHECKING:  # what only cleaning needs is imported where it begins: training on raw text starts sooner
-    from wenlu.data.contamination import Contamination, EvaluationSet
-    from wenlu.data.corpus import Cleaning, Kept
-    from wenlu.data.profile import Profile
-    from wenlu.data.spool import Spool
+    from wenlu.data.cleaning.contamination import Contamination, EvaluationSet
+    from wenlu.data.cleaning.corpus import Cleaning, Kept
+    from wenlu.data.cleaning.profile import Profile
+    from wenlu.data.cleaning.spool import Spool
 
 PAGE = "audit.html"
 TOKEN_CHARACTERS = 4
@@ -102,7 +102,7 @@ def prepare(config: PrepareConfig, out: Path | str, *, page: bool = True) -> dic
         description["fingerprint"] = fingerprint(folder, tokenizer)
         (folder / DESCRIPTION).write_text(json.dumps(description, indent=1, ensure_ascii=False), encoding="utf-8")
         if page:
-            from wenlu.data.audit_page import write_page
+            from wenlu.data.cleaning.audit_page import write_page
 
             write_page(description, folder / PAGE)
     say(description, out)
@@ -114,19 +114,19 @@ def prepare(config: PrepareConfig, out: Path | str, *, page: bool = True) -> dic
 def _evaluation_set(paths: tuple[str, ...]) -> EvaluationSet | None:
     if not paths:
         return None
-    from wenlu.data.contamination import EvaluationSet
+    from wenlu.data.cleaning.contamination import EvaluationSet
 
     return EvaluationSet(paths)
 
 
 def _spool(folder: Path, stack: contextlib.ExitStack) -> Spool:
-    from wenlu.data.spool import Spool
+    from wenlu.data.cleaning.spool import Spool
 
     return stack.enter_context(Spool(folder / "cleaned"))
 
 
 def _profile(texts: _Texts) -> Profile:
-    from wenlu.data.profile import Profile
+    from wenlu.data.cleaning.profile import Profile
 
     return Profile(texts.documents)
 
@@ -172,7 +172,7 @@ class _Texts:
         read = [(paths, self.counts), *([(held_out, self.held_out_counts)] if held_out else [])]
         parts: list[_Raw] | list[Kept]
         if spool is not None:
-            from wenlu.data.corpus import clean
+            from wenlu.data.cleaning.corpus import clean
 
             console.print("cleaning …")
             parts, self.cleaning = clean([self._read(*part) for part in read], active_rules(config.skip), spool)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from wenlu.base.errors import UserError
-from wenlu.data.sources import Piece
+from wenlu.data.reading.sources import Piece
 
 FEW_DOCUMENTS = 20
 

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from wenlu.base.config import from_dict, read_toml
 from wenlu.base.errors import UserError
-from wenlu.data.hub_rows import is_no_path
 from wenlu.data.prepare import PrepareConfig
+from wenlu.data.reading.hub_rows import is_no_path
 from wenlu.models.config import ModelConfig
 
 

@@ -8,8 +8,8 @@ from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from wenlu.data.pieces import LONGEST, cut_after
-from wenlu.data.sources import Piece
+from wenlu.data.reading.pieces import LONGEST, cut_after
+from wenlu.data.reading.sources import Piece
 
 BLOCK = 1 << 20
 """Bytes read at a time, and about the characters of a piece."""

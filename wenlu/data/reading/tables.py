@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from wenlu.base.errors import UserError
-from wenlu.data import text as limits
-from wenlu.data.counts import SourceCounts
-from wenlu.data.extras import extra
-from wenlu.data.pieces import in_pieces
-from wenlu.data.text import lines_of, no_character, row_of, text_stream
+from wenlu.data.reading import text as limits
+from wenlu.data.reading.counts import SourceCounts
+from wenlu.data.reading.extras import extra
+from wenlu.data.reading.pieces import in_pieces
+from wenlu.data.reading.text import lines_of, no_character, row_of, text_stream
 
 BATCH = 1024
 """Rows of parquet that become Python's strings at a time."""

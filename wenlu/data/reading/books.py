@@ -11,13 +11,13 @@ from urllib.parse import unquote
 from xml.parsers import expat
 
 from wenlu.base.errors import UserError
-from wenlu.data.compression import refuse_expansion
-from wenlu.data.counts import SourceCounts
-from wenlu.data.encodings import Utf8
-from wenlu.data.extras import extra
-from wenlu.data.markup import charset_of, closed, text_of
-from wenlu.data.pieces import in_pieces
-from wenlu.data.text import no_character
+from wenlu.data.reading.compression import refuse_expansion
+from wenlu.data.reading.counts import SourceCounts
+from wenlu.data.reading.encodings import Utf8
+from wenlu.data.reading.extras import extra
+from wenlu.data.reading.markup import charset_of, closed, text_of
+from wenlu.data.reading.pieces import in_pieces
+from wenlu.data.reading.text import no_character
 
 Element = tuple[str, dict[str, str]]
 

@@ -12,12 +12,12 @@ import pytest
 from pyarrow import parquet
 
 from wenlu.base.errors import UserError
-from wenlu.data import compression, pieces
-from wenlu.data import text as text_module
-from wenlu.data.compression import zstd
-from wenlu.data.counts import SourceCounts, notes
-from wenlu.data.markup import charset_of, closed, text_of
-from wenlu.data.sources import read_documents
+from wenlu.data.reading import compression, pieces
+from wenlu.data.reading import text as text_module
+from wenlu.data.reading.compression import zstd
+from wenlu.data.reading.counts import SourceCounts, notes
+from wenlu.data.reading.markup import charset_of, closed, text_of
+from wenlu.data.reading.sources import read_documents
 
 
 def read(*paths, **options):
@@ -258,7 +258,7 @@ def test_patterns_are_resolved_as_a_shell_would(tmp_path, monkeypatch):
 
 
 def test_standard_input_may_be_utf16(monkeypatch):
-    from wenlu.data.sources import spooled
+    from wenlu.data.reading.sources import spooled
 
     given = '{"text": "天"}\n{"text": "b"}\n'.encode("utf-16")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given)))

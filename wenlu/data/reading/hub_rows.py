@@ -8,7 +8,7 @@ from typing import Any
 from wenlu.base.errors import UserError
 from wenlu.base.files import writing
 from wenlu.base.log import console
-from wenlu.data.extras import extra
+from wenlu.data.reading.extras import extra
 
 PREFIX = "hub:"
 _ID = re.compile(r"hub:(\w[\w.-]*/\w[\w.-]*)(?:/(\w[\w.-]*))?(?::(\S+))?")

@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wenlu.base.errors import UserError
-from wenlu.data import pieces as module
-from wenlu.data import sources
-from wenlu.data.counts import SourceCounts
-from wenlu.data.pieces import cut_after
-from wenlu.data.sources import read_documents, spooled
+from wenlu.data.reading import pieces as module
+from wenlu.data.reading import sources
+from wenlu.data.reading.counts import SourceCounts
+from wenlu.data.reading.pieces import cut_after
+from wenlu.data.reading.sources import read_documents, spooled
 from wenlu.tokenization.tokenizer import Tokenizer
 
 

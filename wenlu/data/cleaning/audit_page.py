@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from wenlu.base.page import Page, figure
-from wenlu.data.audit import notes, rule_rows
-from wenlu.data.rules import RULES
+from wenlu.data.cleaning.audit import notes, rule_rows
+from wenlu.data.cleaning.rules import RULES
 
 
 def write_page(description: dict[str, Any], path: Path) -> None:

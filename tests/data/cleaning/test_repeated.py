@@ -4,8 +4,8 @@ import lzma
 
 import pytest
 
-from wenlu.data import repeated
-from wenlu.data.repeated import RepeatedLines, without
+from wenlu.data.cleaning import repeated
+from wenlu.data.cleaning.repeated import RepeatedLines, without
 
 ADVERT = "Visit our wonderful library for more free books!"
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from wenlu.data.quality import character_counts
-from wenlu.data.sources import Piece
+from wenlu.data.cleaning.quality import character_counts
+from wenlu.data.reading.sources import Piece
 from wenlu.tokenization.survey import SCRIPTS, script_of
 
 LINES, SAMPLES, SHOWN = 5, 6, 240

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from wenlu.base.errors import UserError
-from wenlu.data.sources import Piece
-from wenlu.data.units import ngrams, unit_numbers, units
+from wenlu.data.cleaning.units import ngrams, unit_numbers, units
+from wenlu.data.reading.sources import Piece
 
 SHORTEST, LONGEST = 8, 13
 EXAMPLES = 5

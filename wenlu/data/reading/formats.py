@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from wenlu.base.errors import UserError
-from wenlu.data.books import read_epub, read_pdf
-from wenlu.data.compression import OPENERS
-from wenlu.data.counts import SourceCounts
-from wenlu.data.tables import read_csv, read_parquet, read_tsv
-from wenlu.data.text import read_html, read_jsonl, read_markdown, read_text
+from wenlu.data.reading.books import read_epub, read_pdf
+from wenlu.data.reading.compression import OPENERS
+from wenlu.data.reading.counts import SourceCounts
+from wenlu.data.reading.tables import read_csv, read_parquet, read_tsv
+from wenlu.data.reading.text import read_html, read_jsonl, read_markdown, read_text
 
 Reader = Callable[[Path, SourceCounts, str], Iterator[tuple[str, bool]]]
 """(file, counts, field) → (text, whether it is the document's last) of every piece of every document."""

@@ -9,7 +9,7 @@ import pytest
 from wenlu.base.errors import UserError
 from wenlu.cli.train import Command, _recipe
 from wenlu.data.prepare import PrepareConfig, prepare
-from wenlu.data.sources import read_documents, spooled
+from wenlu.data.reading.sources import read_documents, spooled
 from wenlu.training.recipe import read_recipe
 
 ROWS = [{"text": f"row {n} 天", "n": n, "title": "t", "image": b"x"} for n in range(300)]

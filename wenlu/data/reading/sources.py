@@ -12,12 +12,12 @@ from pathlib import Path
 
 from wenlu.base.errors import UserError
 from wenlu.base.files import writing
-from wenlu.data.compression import OPENERS, opened
-from wenlu.data.counts import SourceCounts
-from wenlu.data.encodings import Utf8
-from wenlu.data.formats import READERS, is_known, reader_of
-from wenlu.data.hub_rows import fetch, is_hub_id
-from wenlu.data.pieces import CHUNK, LONGEST
+from wenlu.data.reading.compression import OPENERS, opened
+from wenlu.data.reading.counts import SourceCounts
+from wenlu.data.reading.encodings import Utf8
+from wenlu.data.reading.formats import READERS, is_known, reader_of
+from wenlu.data.reading.hub_rows import fetch, is_hub_id
+from wenlu.data.reading.pieces import CHUNK, LONGEST
 
 
 @dataclass(frozen=True)

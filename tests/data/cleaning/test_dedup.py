@@ -6,9 +6,9 @@ import zlib
 import numpy as np
 import pytest
 
-from wenlu.data import dedup, units
-from wenlu.data.dedup import Signatures
-from wenlu.data.units import ngrams, unit_numbers
+from wenlu.data.cleaning import dedup, units
+from wenlu.data.cleaning.dedup import Signatures
+from wenlu.data.cleaning.units import ngrams, unit_numbers
 
 HAN = [chr(code) for code in range(0x4E00, 0x5600)]
 WORDS = [f"w{zlib.crc32(str(number).encode()) % 10**6}" for number in range(3000)]

@@ -13,14 +13,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from wenlu.base.errors import UserError
-from wenlu.data.clean import TEXT_RULES
-from wenlu.data.dedup import Signatures
-from wenlu.data.quality import DOCUMENT_RULES, Measures
-from wenlu.data.repeated import RepeatedLines, without
-from wenlu.data.sources import Piece
+from wenlu.data.cleaning.clean import TEXT_RULES
+from wenlu.data.cleaning.dedup import Signatures
+from wenlu.data.cleaning.quality import DOCUMENT_RULES, Measures
+from wenlu.data.cleaning.repeated import RepeatedLines, without
+from wenlu.data.cleaning.spool import Spool
+from wenlu.data.cleaning.units import unit_numbers
+from wenlu.data.reading.sources import Piece
 from wenlu.data.split import Documents
-from wenlu.data.spool import Spool
-from wenlu.data.units import unit_numbers
 
 EXAMPLES = 3
 SHOWN, AROUND = 160, 24

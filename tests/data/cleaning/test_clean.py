@@ -4,8 +4,8 @@ import lzma
 
 import pytest
 
-from wenlu.data.clean import TEXT_RULES
-from wenlu.data.rules import RULES, active_rules
+from wenlu.data.cleaning.clean import TEXT_RULES
+from wenlu.data.cleaning.rules import RULES, active_rules
 
 CHANGES = {
     "unicode": {

@@ -12,14 +12,14 @@ import pytest
 from wenlu.base.errors import UserError
 from wenlu.base.files import verify_folder
 from wenlu.cli.main import main
-from wenlu.data import spool as spool_module
-from wenlu.data.corpus import differences
-from wenlu.data.limits import LIMITS as LIMIT_NAMES
+from wenlu.data.cleaning import spool as spool_module
+from wenlu.data.cleaning.corpus import differences
+from wenlu.data.cleaning.limits import LIMITS as LIMIT_NAMES
+from wenlu.data.cleaning.rules import RULES
+from wenlu.data.cleaning.spool import Spool
 from wenlu.data.prepare import PrepareConfig, prepare
-from wenlu.data.rules import RULES
+from wenlu.data.reading.sources import Piece
 from wenlu.data.shards import open_data
-from wenlu.data.sources import Piece
-from wenlu.data.spool import Spool
 
 WORDS = [
     "炉火",
@@ -279,7 +279,7 @@ def test_every_rule_is_explained():
 
 @pytest.mark.parametrize("name", ["cleaning.md", "cleaning.zh-CN.md"])
 def test_the_documentation_names_every_rule_and_limit(name):
-    text = (Path(__file__).parents[2] / "docs" / name).read_text(encoding="utf-8")
+    text = (Path(__file__).parents[3] / "docs" / name).read_text(encoding="utf-8")
     assert [row for row in re.findall(r"^\| `([\w-]+)` \|", text, re.MULTILINE)] == [*RULES, *LIMIT_NAMES]
     if name == "cleaning.md":
         assert all(f"| `{rule}` | {what} |" in text for rule, what in RULES.items())

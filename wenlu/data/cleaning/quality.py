@@ -8,7 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from wenlu.data.units import ngrams
+from wenlu.data.cleaning.units import ngrams
 
 LEAST_LETTERS = 2
 """Letters or ideographs below which a text is no text."""

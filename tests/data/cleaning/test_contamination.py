@@ -6,8 +6,8 @@ import json
 import pytest
 
 from wenlu.base.errors import UserError
-from wenlu.data.contamination import EvaluationSet, read_examples
-from wenlu.data.sources import Piece
+from wenlu.data.cleaning.contamination import EvaluationSet, read_examples
+from wenlu.data.reading.sources import Piece
 
 QUESTION = "Which of the four rivers that cross the old town is the longest of all in summer?"
 CHINESE = "盖闻天地之数，有十二万九千六百岁为一元。将一元分为十二会。"

@@ -7,10 +7,10 @@ import random
 import pytest
 
 from wenlu.base.errors import UserError
-from wenlu.data import encodings, pieces
-from wenlu.data.counts import SourceCounts, notes
-from wenlu.data.encodings import Utf8, encoding_of, known
-from wenlu.data.sources import read_documents
+from wenlu.data.reading import encodings, pieces
+from wenlu.data.reading.counts import SourceCounts, notes
+from wenlu.data.reading.encodings import Utf8, encoding_of, known
+from wenlu.data.reading.sources import read_documents
 
 CHINESE = "却说宝玉在这里听了，便笑道：“你们不知道，天气真好。”\n"
 TRADITIONAL = "國破山河在，城春草木深。感時花濺淚，恨別鳥驚心。\n"

@@ -6,9 +6,9 @@ import pypdf
 import pytest
 
 from wenlu.base.errors import UserError
-from wenlu.data import compression
-from wenlu.data.counts import SourceCounts
-from wenlu.data.sources import read_documents
+from wenlu.data.reading import compression
+from wenlu.data.reading.counts import SourceCounts
+from wenlu.data.reading.sources import read_documents
 
 
 def read(path, **options):

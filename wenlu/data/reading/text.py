@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from wenlu.base.errors import UserError
-from wenlu.data import pieces
-from wenlu.data.compression import opened
-from wenlu.data.counts import SourceCounts
-from wenlu.data.encodings import Utf8
-from wenlu.data.markup import charset_of, text_of
-from wenlu.data.pieces import in_pieces
+from wenlu.data.reading import pieces
+from wenlu.data.reading.compression import opened
+from wenlu.data.reading.counts import SourceCounts
+from wenlu.data.reading.encodings import Utf8
+from wenlu.data.reading.markup import charset_of, text_of
+from wenlu.data.reading.pieces import in_pieces
 
 LONGEST_ROW = 1 << 28
 """Bytes of a row or a web page, which must be held whole."""

@@ -5,8 +5,8 @@ from typing import Any
 from rich.table import Table
 
 from wenlu.base.log import console
-from wenlu.data import counts
-from wenlu.data.rules import RULES
+from wenlu.data.cleaning.rules import RULES
+from wenlu.data.reading import counts
 
 
 def notes(description: dict[str, Any]) -> list[str]:
@@ -16,7 +16,9 @@ def notes(description: dict[str, Any]) -> list[str]:
         "documents that repeat another": description["duplicates"],
         "held-out documents that are also in the training text": description["overlap"],
         "bytes left out between training and held-out text": description["gap_bytes"],
-        "documents that the tokenizer does not give back exactly, so that bits per byte are not told": description["lossy"],
+        "documents that the tokenizer does not give back exactly, so that bits per byte are not told": description[
+            "lossy"
+        ],
     }
     lines = [*counts.notes(*read), *(f"{count:,} {what}" for what, count in counted.items() if count)]
     profile = description.get("profile", {})

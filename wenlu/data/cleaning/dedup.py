@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from wenlu.data.units import MULTIPLIER, ngrams
+from wenlu.data.cleaning.units import MULTIPLIER, ngrams
 
 NGRAM = 5
 """Units in an n-gram."""

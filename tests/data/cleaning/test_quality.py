@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from wenlu.data.quality import DOCUMENT_RULES, Measures, character_counts
-from wenlu.data.units import unit_numbers
+from wenlu.data.cleaning.quality import DOCUMENT_RULES, Measures, character_counts
+from wenlu.data.cleaning.units import unit_numbers
 
 WORDS = [a + b for a in ("the", "a", "of", "to", "炉", "in") for b in ("was", "his", "火", "with", "as", "had")]
 

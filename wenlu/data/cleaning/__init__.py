@@ -1,0 +1,1 @@
+"""What cleans text, finds copies, and shows what was done."""
