@@ -349,10 +349,8 @@ def test_a_decoder_that_is_no_rule_for_tokens_is_refused():
 
 def test_nothing_here_imports_torch():
     names = ("tokenizer", "learn", "words", "unigram", "survey")
-    code = (
-        ";".join(f"import wenlu.tokenization.{name}" for name in names)
-        + ";import sys;assert 'torch' not in sys.modules"
-    )
+    imports = ";".join(f"import wenlu.tokenization.{name}" for name in names)
+    code = f"{imports};import sys;assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
