@@ -55,6 +55,9 @@ def measure(shape: dict, data: Path, out: Path) -> dict:
     """Train one shape in this process; bytes measured and predicted, by kind."""
     import dataclasses
 
+    import torch
+
+    from wenlu.base.device import has_bf16
     from wenlu.data.prepare import PrepareConfig
     from wenlu.models.config import ModelConfig
     from wenlu.models.size import parameters, training_bytes
@@ -75,8 +78,9 @@ def measure(shape: dict, data: Path, out: Path) -> dict:
     measured = resident("VmHWM") - before
     vocab = json.loads((data / "data.json").read_text())["vocab"]
     config = dataclasses.replace(model, vocab=vocab)
-    parts = training_bytes(config, micro or batch, model.context, optimizer, accumulating=0 < micro < batch)
-    return {"parameters": parameters(config), "measured": measured, "predicted": parts}
+    dtype = "bf16" if has_bf16(torch.device("cpu")) else "f32"
+    parts = training_bytes(config, micro or batch, model.context, optimizer, dtype, accumulating=0 < micro < batch)
+    return {"dtype": dtype, "parameters": parameters(config), "measured": measured, "predicted": parts}
 
 
 def main() -> None:

@@ -62,4 +62,4 @@ def test_prediction_grows_with_what_it_should():
     parts = training_bytes(CONFIG, 2, 256, "adamw")
     assert parts["weights"] < parts["total"] <= sum(v for k, v in parts.items() if k != "total")
     assert parts["optimizer"] == 2 * parts["weights"] and training_bytes(CONFIG, 2, 256, "sgd")["optimizer"] == 0
-    assert training_bytes(CONFIG, 2, 256, "adamw", "bf16")["activations"] < parts["activations"]
+    assert training_bytes(CONFIG, 2, 256, "adamw", "bf16", "cuda")["activations"] < parts["activations"]

@@ -1,8 +1,11 @@
 """Where a model computes: the device, its number formats, its memory, and what exact resume depends on."""
 
+import ctypes
 import os
 import platform
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +37,34 @@ def has_bf16(device: torch.device) -> bool:
         return torch.cuda.get_device_capability(device) >= (8, 0)
     flags = cpu_flags()
     return "avx512_bf16" in flags or "amx_bf16" in flags or "bf16" in flags
+
+
+@contextmanager
+def bf16_products(wanted: bool) -> Iterator[None]:
+    """Let products of f32 matrices round their factors to bf16, sums staying in f32, for a while.
+
+    On a processor oneDNN does so on the way, without copies: three to four times faster where the hardware multiplies
+    in bf16, and faster than autocast, whose copies cost small models more than they gain.
+    """
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium" if wanted else before)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep for the next step what a step frees, in this process from now on (glibc; else nothing).
+
+    By itself it gives the upper end of its heap back to the system, and every step of a small model then takes
+    thousands of page faults to get it again: about a sixth of the step (measured).
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None and sys.platform == "linux":
+        trim_threshold, mmap_threshold = -1, -3
+        mallopt(mmap_threshold, 32 << 20)
+        mallopt(trim_threshold, 2**31 - 1)
 
 
 def cpu_flags() -> frozenset[str]:

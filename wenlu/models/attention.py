@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,6 +13,7 @@ from wenlu.models.cache import KeyValueCache, causal_mask
 from wenlu.models.config import ModelConfig
 from wenlu.models.layers import rms_norm
 from wenlu.models.position import Rotary
+from wenlu.models.size import SHORT
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -25,11 +27,38 @@ def attend(
     dropout: float = 0.0,
 ) -> Float[Tensor, "batch heads new head_dim"]:
     """softmax(q kᵀ / √head_dim) v; without a mask every token sees itself and those before it, or, alone, all."""
+    if q.is_cpu and k.shape[2] <= SHORT and torch.get_float32_matmul_precision() == "medium":
+        return attend_explicitly(q, k, v, mask, dropout)
     alone = q.shape[2] == 1
     grouped = q.shape[1] != k.shape[1]
     return F.scaled_dot_product_attention(
         q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None and not alone, enable_gqa=grouped
     )
+
+
+def attend_explicitly(
+    q: Float[Tensor, "batch heads new head_dim"],
+    k: Float[Tensor, "batch kv_heads seq head_dim"],
+    v: Float[Tensor, "batch kv_heads seq head_dim"],
+    mask: Bool[Tensor, "*batch new seq"] | None,
+    dropout: float = 0.0,
+) -> Float[Tensor, "batch heads new head_dim"]:
+    """`attend`, with the weights of attention as a tensor of its own."""
+    batch, heads, new, head_dim = q.shape
+    seq, repeats = k.shape[2], heads // k.shape[1]
+    if repeats > 1:
+        k, v = k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1)
+    q, k, v = q.reshape(-1, new, head_dim), k.reshape(-1, seq, head_dim), v.reshape(-1, seq, head_dim)
+    hidden = torch.zeros((), dtype=q.dtype, device=q.device)
+    if mask is not None:
+        hidden = torch.zeros(mask.shape, dtype=q.dtype, device=q.device).masked_fill_(~mask, float("-inf"))
+        hidden = hidden.expand(batch, heads, new, seq).reshape(-1, new, seq)
+    elif new > 1:
+        hidden = torch.full((new, seq), float("-inf"), dtype=q.dtype, device=q.device).triu_(1)
+    weights = torch.baddbmm(hidden, q, k.mT, alpha=1 / math.sqrt(head_dim)).softmax(dim=-1)
+    if dropout:
+        weights = F.dropout(weights, dropout)
+    return torch.bmm(weights, v).view(batch, heads, new, head_dim)
 
 
 class Attention(nn.Module):

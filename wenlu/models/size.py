@@ -8,6 +8,9 @@ WHOLE_LOGITS = 1 << 21
 Larger chunks are at best a tenth faster, and arrays near 32 MiB tear holes into the C library's heap: up to half the
 memory of a small model.
 """
+SHORT = 256
+"""Tokens up to which a processor that multiplies in bf16 attends faster by whole products than by the fused kernel,
+whose own small ones oneDNN takes ten times longer to begin (measured)."""
 WORKSPACE = 42 << 20
 """What libraries set aside for themselves and the C library's heap does not give back, in bytes (measured)."""
 HOLES = 0.22
@@ -73,12 +76,18 @@ def unit_weights(config: ModelConfig) -> tuple[int, int]:
     return block, parameters(config) - config.layers * block
 
 
-def kept_by_block(config: ModelConfig, seq: int, device: str = "cpu") -> tuple[int, int]:
+def attends_explicitly(seq: int, dtype: str, device: str) -> bool:
+    """Whether attention's weights are a tensor of their own, without dropout."""
+    return device == "cpu" and dtype == "bf16" and seq <= SHORT
+
+
+def kept_by_block(config: ModelConfig, seq: int, dtype: str = "f32", device: str = "cpu") -> tuple[int, int]:
     """Numbers that a block keeps of each token for its backward pass: those always in f32, those in the products' form.
 
     Of a norm, what it was given (on a processor: that divided by its root mean square) and its output; of attention,
-    queries, keys, values and result; of the feed-forward layer, all that is ffn wide. With dropout, its masks; on a
-    processor also three arrays of attention's weights: torch has no fused kernel for dropout in it there. Of an LSTM
+    queries, keys, values and result, and its weights where they are computed; of the feed-forward layer, all that is
+    ffn wide. With dropout, its masks; on a processor also three arrays of attention's weights: torch has no fused
+    kernel for dropout in it there. Of an LSTM
     layer its output and five more that oneDNN keeps (measured).
     """
     config = config.resolved()
@@ -93,7 +102,10 @@ def kept_by_block(config: ModelConfig, seq: int, device: str = "cpu") -> tuple[i
         wide += queries + keys if config.family == "qwen3" else 0
     if config.dropout:
         narrow += 2 * config.dim
-        narrow += 2 * (queries + keys) + 3 * config.heads * seq if device == "cpu" else 0
+    if attends_explicitly(seq, dtype, device):
+        narrow += (3 if config.dropout else 1) * config.heads * seq
+    elif config.dropout and device == "cpu":
+        narrow += 2 * (queries + keys) + 3 * config.heads * seq
     return wide, narrow
 
 
@@ -121,19 +133,21 @@ def training_bytes(
     than its input, and one block is computed again at a time (Chen et al. 2016); the loop itself does not do so.
     """
     config = config.resolved()
-    tokens, number = batch * seq, 4 if dtype == "f32" else 2
+    autocast = dtype == "bf16" and device != "cpu"
+    tokens, number = batch * seq, 2 if autocast else 4
     head, hidden = 4 * config.vocab * config.dim, 4 * hidden_weights(config)
     gradients = 4 * parameters(config)
-    # Beside the weights in f32, autocast keeps a copy of every matrix until the backward pass is over.
-    weights = gradients + (0 if dtype == "f32" else (head + hidden) // 2)
-    wide, narrow = kept_by_block(config, seq, device)
+    # Beside the weights in f32, autocast keeps a copy of every matrix until the backward pass is over; a processor
+    # rounds them on the way.
+    weights = gradients + ((head + hidden) // 2 if autocast else 0)
+    wide, narrow = kept_by_block(config, seq, dtype, device)
     block = tokens * (4 * wide + number * narrow)
     kept = block + config.layers * tokens * 4 * config.dim if recompute else config.layers * block
     activations = kept + tokens * 4 * config.dim * (4 if config.dropout else 3)
     logits = 3 * 4 * min(tokens * config.vocab, WHOLE_LOGITS)  # log-probabilities, their gradient, the logits'
     if tokens * config.vocab > WHOLE_LOGITS:
         logits += 2 * head  # its gradient in one chunk, and the sum over all
-    working = tokens * number * _working(config, seq, device)
+    working = tokens * number * _working(config, seq, dtype, device)
     if config.family == "lstm":
         scratch = tokens * 4 * 4 * config.dim  # of the forward pass; in the heap it stays beside the backward pass's
         working += 2 * hidden // config.layers + (scratch if scratch < HEAP else 0)
@@ -152,11 +166,11 @@ def training_bytes(
     return {**kinds, "total": weights + kinds["optimizer"] + peak + holes + WORKSPACE}
 
 
-def _working(config: ModelConfig, seq: int, device: str) -> int:
+def _working(config: ModelConfig, seq: int, dtype: str, device: str) -> int:
     """Numbers of each token that a block's backward pass holds beside what was kept."""
     if config.family == "lstm":
         return 9 * config.dim
     wide = config.ffn if config.family == "gpt2" else 3 * config.ffn
-    if config.dropout and device == "cpu":
+    if attends_explicitly(seq, dtype, device) or (config.dropout and device == "cpu"):
         wide = max(wide, 2 * config.heads * seq)
     return 2 * config.dim + wide

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from wenlu.base.device import machine, peak_memory
+from wenlu.base.device import bf16_products, machine, peak_memory
 from wenlu.base.errors import UserError
 from wenlu.base.log import JsonLines, read_rows, say
 from wenlu.data.shards import TokenStore
@@ -169,7 +169,8 @@ class Loop:
         announce(self.setup, parameters(self.model.config))
         if self.setup.compile:
             compile_hidden(self.model)
-        with interruption() as stopped, Watch(self.setup, self.folder, self.progress) as watch:
+        watching = Watch(self.setup, self.folder, self.progress)
+        with bf16_products(self.setup.bf16), interruption() as stopped, watching as watch:
             while not self.progress.finished:
                 self._step(watch)
                 self._after_step(watch)
@@ -229,7 +230,9 @@ class Loop:
         return windows.to(self.setup.device, non_blocking=True)
 
     def _precision(self):
-        return torch.autocast(self.setup.device.type, torch.bfloat16) if self.setup.bf16 else nullcontext()
+        """For a GPU; a processor's products are set for the whole run."""
+        autocast = self.setup.bf16 and self.setup.device.type != "cpu"
+        return torch.autocast(self.setup.device.type, torch.bfloat16) if autocast else nullcontext()
 
     def _after_step(self, watch: Watch) -> None:
         training, progress = self.recipe.training, self.progress

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from wenlu.base.device import available_memory, has_bf16, pick_device
+from wenlu.base.device import available_memory, has_bf16, keep_freed_memory, pick_device
 from wenlu.base.errors import UserError
 from wenlu.base.log import say
 from wenlu.data.order import Order
@@ -66,6 +66,8 @@ def _set_up(recipe: Recipe, folder: RunFolder, verify: bool) -> Setup:
     config = _sized(recipe.model, data)
     order = Order(len(data.train), config.context, training.batch, training.seed, data.fingerprint)
     check_memory(config, recipe, device, bf16)
+    if device.type == "cpu":
+        keep_freed_memory()
     if training.threads:
         torch.set_num_threads(training.threads)
     model = build(config, training.seed).to(device)
@@ -119,7 +121,7 @@ def _sized(config: ModelConfig, data: Data) -> ModelConfig:
 def _bf16(dtype: str, device: torch.device) -> bool:
     if dtype == "bf16" and not has_bf16(device):
         raise UserError(f"this {device.type} device has no bf16 arithmetic of its own: use --training.dtype f32")
-    return dtype == "bf16" or (dtype == "auto" and device.type == "cuda" and has_bf16(device))
+    return dtype == "bf16" or (dtype == "auto" and has_bf16(device))
 
 
 def _compile(choice: str, config: ModelConfig, work: float, device: torch.device) -> bool:
