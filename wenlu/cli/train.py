@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json as json_format
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -24,7 +25,7 @@ example: wenlu train novel.txt --out runs/novel --model qwen3 --steps 500 --mode
 
 SHORT = {
     "--model": "--model.family",
-    **{f"--{name}": f"--training.{name}" for name in ("steps", "seed", "device")},
+    **{f"--{name}": f"--training.{name}" for name in ("steps", "minutes", "seed", "device")},
     **{f"--{name}": f"--data.{name}" for name in ("tokenizer", "validation", "field", "max-bad", "skip", "allow")},
 }
 INTERRUPTED = 130
@@ -45,6 +46,7 @@ class Command(Recipe):
 
 
 def main(arguments: list[str]) -> int:
+    began = time.monotonic()
     arguments = [_long(argument) for argument in arguments]
     command = parse(Command, "train", arguments, DESCRIPTION, Command(**vars(_default(arguments))))
     if not command.out:
@@ -52,7 +54,7 @@ def main(arguments: list[str]) -> int:
     recipe = _recipe(command)
     from wenlu.training.loop import train
 
-    outcome = train(recipe, command.out, resume=command.resume, inexact=command.inexact)
+    outcome = train(recipe, command.out, resume=command.resume, inexact=command.inexact, began=began)
     if command.json:
         print(json_format.dumps({**vars(outcome), "run": str(outcome.run)}))
     elif outcome.finished != "interrupted":
