@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bz2
 import itertools
 import math
 import time
@@ -19,7 +18,7 @@ from wenlu.data.order import Order
 from wenlu.data.shards import Data
 from wenlu.models.build import build
 from wenlu.models.size import flops_per_token, hidden_weights, kept_by_block, parameters, training_bytes
-from wenlu.training.law import ERROR, Text, dropout_for, predicted_bits, rates_for
+from wenlu.training.law import ERROR, Text, bits_per_byte, dropout_for, level_of
 from wenlu.training.pacing import AIM, REPORT_SECONDS
 from wenlu.training.recipe import Recipe, TrainingConfig
 from wenlu.training.update import Updates
@@ -35,14 +34,15 @@ PROBE_SECONDS = 0.7
 """How long one shape is timed."""
 MEMORY = 0.8
 """Of what is free, the part that a plan may count on."""
+RATES = {"momentum": 0.9}
+SCHEDULE = {"warmup": 0.0, "decay": 1.0}
+"""What short runs like (found on the novels of benchmarks/dial_fit.py)."""
 EVALUATION = 0.04
 """Of the time, about what evaluations may take."""
 START_SECONDS = 0.5
 """Between the plan and the first update."""
 PROBE_WORK = 2e11
 """Operations of an update beyond which no shape is timed but a chosen one."""
-LEVEL_TOKENS = 300_000
-"""Of the text, as many tokens are compressed to see how hard it is to foresee."""
 
 
 @dataclass(frozen=True)
@@ -189,8 +189,11 @@ class Planner:
         planned = [self._planned(shape) for shape in shapes]
         able = [recipe for recipe in planned if recipe.training.steps >= FEWEST_STEPS]
         if able:
-            return min(able, key=lambda recipe: predicted_bits(self.text, recipe))
+            return min(able, key=self._expected)
         return max(planned, key=lambda recipe: recipe.training.steps)
+
+    def _expected(self, recipe: Recipe) -> float:
+        return bits_per_byte(self.text, recipe.model, recipe.training.batch, recipe.training.steps)
 
     def _planned(self, recipe: Recipe) -> Recipe:
         """A shape with as many steps as fit into what is left of the time, and what follows from their number."""
@@ -200,7 +203,7 @@ class Planner:
         for _ in range(2):  # the second time as slow as dropout makes it
             steps = max(1, math.floor((1 - EVALUATION) * left / self.machine.seconds(recipe)))
             tokens = steps * recipe.training.batch * recipe.model.context
-            dropout = stated(self.recipe.model, dropout=dropout_for(recipe.model.family, tokens / self.text.tokens))
+            dropout = stated(self.recipe.model, dropout=dropout_for(tokens / self.text.tokens))
             recipe = replace(recipe, model=replace(recipe.model, **dropout))
         return self._with_rest(replace(recipe, training=replace(recipe.training, steps=steps)), tokens)
 
@@ -215,12 +218,11 @@ class Planner:
             eval_tokens=min(read, TrainingConfig.eval_tokens),
             sample_tokens=min(TrainingConfig.sample_tokens, max(10, round(50 * minutes))),
         )
-        optimizer, schedule = rates_for(recipe.model.family)
         return replace(
             recipe,
             training=replace(recipe.training, **training),
-            optimizer=replace(recipe.optimizer, **stated(self.recipe.optimizer, **optimizer)),
-            schedule=replace(recipe.schedule, **stated(self.recipe.schedule, **schedule)),
+            optimizer=replace(recipe.optimizer, **stated(self.recipe.optimizer, **RATES)),
+            schedule=replace(recipe.schedule, **stated(self.recipe.schedule, **SCHEDULE)),
         )
 
     def _described(self, best: Recipe, considered: int) -> Plan:
@@ -248,7 +250,7 @@ class Planner:
             flops=flops_per_token(best.model, best.model.context) * tokens,
             memory_bytes=self.machine.bytes(best),
             step_seconds=self.machine.seconds(best),
-            bits_per_byte=None if self.data.description.get("lossy") else predicted_bits(self.text, best),
+            bits_per_byte=None if self.data.description.get("lossy") else self._expected(best),
             error=ERROR,
             spent=time.monotonic() - self.began,
         )
@@ -268,13 +270,6 @@ def _spread(shapes: list[Recipe]) -> list[Recipe]:
     by_work = sorted(shapes, key=work)
     able = [shape for shape in by_work if work(shape) <= PROBE_WORK] or by_work[:1]
     return [able[0], able[len(able) // 2], able[-1]]
-
-
-def level_of(data: Data) -> float:
-    """How hard the text is to foresee: bits per byte of its beginning, by bzip2."""
-    ids = data.train.tokens(0, min(len(data.train), LEVEL_TOKENS)).tolist()
-    raw = data.tokenizer.decode(ids).encode()
-    return 8 * len(bz2.compress(raw)) / max(1, len(raw))
 
 
 def lines(plan: Plan, recipe: Recipe) -> list[tuple[str, str]]:
