@@ -101,7 +101,8 @@ class TrainingConfig:
     """Tokens written as a sample at each evaluation; 0 = none."""
     device: str = "auto"
     dtype: Literal["auto", "f32", "bf16"] = "auto"
-    """Number format of the matrix products; auto = bf16 where the hardware multiplies in it, else f32."""
+    """Number format of the matrix products; auto = bf16 where the hardware multiplies in it and
+    the model is wide enough to gain by it (on a processor 128), else f32."""
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile; auto = where the run is long enough to earn it back."""
     threads: int = 0

@@ -33,6 +33,10 @@ COMPILE_EARNS_BACK = 3e13
 """Operations from which torch.compile's half minute on a processor is earned back (about five minutes of work)."""
 
 
+WIDE = 128
+"""Width of a model from which a processor gains by products in bf16; those of smaller ones take longer to begin."""
+
+
 @dataclass
 class Setup:
     """All that the loop works with."""
@@ -63,7 +67,7 @@ def _set_up(recipe: Recipe, folder: RunFolder, began: float, verify: bool) -> Se
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("training on several processes is not built yet: start one process, without torchrun")
     device = pick_device(recipe.training.device)
-    bf16 = _bf16(recipe.training.dtype, device)
+    bf16 = _bf16(recipe, device)
     data = _data(recipe, folder, verify)
     if device.type == "cpu":
         keep_freed_memory()
@@ -141,10 +145,11 @@ def _sized(config: ModelConfig, data: Data) -> ModelConfig:
     return dataclasses.replace(config, vocab=tokenizer.vocab, **ids)
 
 
-def _bf16(dtype: str, device: torch.device) -> bool:
+def _bf16(recipe: Recipe, device: torch.device) -> bool:
+    dtype, wide = recipe.training.dtype, recipe.model.dim >= WIDE or device.type == "cuda"
     if dtype == "bf16" and not has_bf16(device):
         raise UserError(f"this {device.type} device has no bf16 arithmetic of its own: use --training.dtype f32")
-    return dtype == "bf16" or (dtype == "auto" and has_bf16(device))
+    return dtype == "bf16" or (dtype == "auto" and wide and has_bf16(device))
 
 
 def _compile(choice: str, config: ModelConfig, work: float, device: torch.device) -> bool:
