@@ -16,7 +16,6 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import record
 from scipy.optimize import least_squares
 
 from wenlu.data.prepare import PrepareConfig, prepare
@@ -25,6 +24,8 @@ from wenlu.models.config import ModelConfig
 from wenlu.training.law import LSTM, TRANSFORMER, Constants, Text, bits_per_byte, level_of
 from wenlu.training.loop import train
 from wenlu.training.recipe import OptimizerConfig, Recipe, ScheduleConfig, TrainingConfig
+
+import record
 
 CORPORA = {
     "Bleak House": "english/Dickens_Bleak.txt.xz",

@@ -331,7 +331,8 @@ class Loop:
         """Note the end and write the report; a resume does so again, a kill may have come just before."""
         if not any(row["event"] == "finished" for row in read_rows(self.folder.events_file)):
             peak = peak_memory(self.setup.device)
-            self.events.write(event="finished", step=self.progress.step, why=self.progress.finished, peak=peak)
+            facts = {"why": self.progress.finished, "peak": peak, "clock": round(self.pacing.clock(), 3)}
+            self.events.write(event="finished", step=self.progress.step, **facts)
         write_report(self.folder)
 
     def outcome(self, finished: str = "") -> Outcome:

@@ -8,20 +8,17 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 
-from wenlu.base.device import available_memory, bf16_products
+from wenlu.base.device import available_memory
 from wenlu.base.errors import UserError
 from wenlu.base.log import say
-from wenlu.data.order import Order
 from wenlu.data.shards import Data
-from wenlu.models.build import build
-from wenlu.models.size import flops_per_token, hidden_weights, kept_by_block, parameters, training_bytes
+from wenlu.models.size import flops_per_token, parameters
 from wenlu.training.law import ERROR, Text, bits_per_byte, dropout_for, level_of
 from wenlu.training.pacing import AIM, REPORT_SECONDS
 from wenlu.training.recipe import Recipe, TrainingConfig
-from wenlu.training.update import Updates
+from wenlu.training.timing import Machine, key, work
 
 TRANSFORMERS = ((64, 2), (96, 2), (96, 3), (128, 3), (160, 4), (192, 4), (256, 4), (256, 6), (320, 6), (384, 6))
 TRANSFORMERS += ((512, 8), (640, 10), (768, 12), (1024, 16), (1536, 20), (2048, 24))
@@ -30,8 +27,6 @@ LSTMS = ((128, 1), (192, 1), (256, 1), (256, 2), (384, 2), (512, 2), (768, 2), (
 CONTEXTS = (64, 128, 256, 512, 1024)
 BATCH_TOKENS = tuple(1 << n for n in range(10, 20))
 FEWEST_STEPS = 200
-PROBE_SECONDS = 0.7
-"""How long one shape is timed."""
 MEMORY = 0.8
 """Of what is free, the part that a plan may count on."""
 RATES = {"momentum": 0.9}
@@ -70,78 +65,12 @@ class Plan:
     """Seconds that had passed when the plan was made."""
 
 
-class Machine:
-    """How long an update takes here: shapes as timed, others by t = a · layers + b · numbers + c · operations.
-
-    Numbers are those kept for the backward pass, logits among them; a, b, c ≥ 0 are fitted to all that was timed.
-    """
-
-    def __init__(self, data: Data, device: torch.device, bf16: bool):
-        self._data, self.device, self._bf16 = data, device, bf16
-        self.timed: dict[tuple, tuple[Recipe, float]] = {}
-
-    def seconds(self, recipe: Recipe) -> float:
-        """Of one update."""
-        if _key(recipe) in self.timed:
-            return self.timed[_key(recipe)][1]
-        from scipy.optimize import nnls
-
-        rows = np.array([self._features(known) / seconds for known, seconds in self.timed.values()])
-        scale = rows.max(axis=0)
-        weights, _ = nnls(rows / scale, np.ones(len(rows)))
-        return float(self._features(recipe) / scale @ weights)
-
-    def time(self, recipe: Recipe) -> None:
-        """Time an update of this shape: the median of as many as fit into the time of a probe."""
-        if _key(recipe) in self.timed:
-            return
-        tokenizer = self._data.tokenizer
-        config = replace(recipe.model, **{name: getattr(tokenizer, name) for name in ("bos_id", "eos_id", "pad_id")})
-        updates = Updates(recipe, build(config, 0).to(self.device), self._data.train, self.device, self._bf16)
-        order = Order(len(self._data.train), config.context, recipe.training.batch, 0, self._data.fingerprint)
-        taken, began = [], time.monotonic()
-        with bf16_products(self._bf16):
-            while len(taken) < 4 or time.monotonic() - began < PROBE_SECONDS:
-                before = time.monotonic()
-                _, count, norm = updates.gradients(order.batch_at(len(taken)), len(taken))
-                updates.apply(count, norm, 1.0)
-                if self.device.type == "cuda":
-                    torch.cuda.synchronize(self.device)
-                taken.append(time.monotonic() - before)
-        self.timed[_key(recipe)] = recipe, float(np.median(taken[2:]))
-
-    def bytes(self, recipe: Recipe) -> int:
-        """Predicted peak."""
-        micro = recipe.training.micro_batch or recipe.training.batch
-        shape = (recipe.model.context, recipe.optimizer.name, "bf16" if self._bf16 else "f32", self.device.type)
-        return training_bytes(recipe.model, micro, *shape, accumulating=micro < recipe.training.batch)["total"]
-
-    def _features(self, recipe: Recipe) -> np.ndarray:
-        config = recipe.model.resolved()
-        tokens = recipe.training.batch * config.context
-        kept = sum(kept_by_block(config, config.context, "bf16" if self._bf16 else "f32", self.device.type))
-        numbers = tokens * (config.layers * kept + 3 * config.vocab)
-        return np.array([config.layers, numbers, work(recipe)])
-
-
-def work(recipe: Recipe) -> float:
-    """Operations of one update, those of Muon's five iterations among them."""
-    config = recipe.model
-    muon = 25 * hidden_weights(config) * config.dim if recipe.optimizer.name == "muon" else 0
-    return flops_per_token(config, config.context) * config.context * recipe.training.batch + muon
-
-
-def _key(recipe: Recipe) -> tuple:
-    model = recipe.model
-    return model.dim, model.layers, model.context, recipe.training.batch, bool(model.dropout)
-
-
 class Planner:
     """Chooses for one recipe, text and device. What the recipe states otherwise than the defaults stays as it is."""
 
-    def __init__(self, recipe: Recipe, data: Data, device: torch.device, bf16: bool, began: float):
+    def __init__(self, recipe: Recipe, data: Data, device: torch.device, began: float):
         self.recipe, self.data, self.began = recipe, data, began
-        self.machine = Machine(data, device, bf16)
+        self.machine = Machine(data, device)
         train = data.description["train"]
         self.text = Text(train["bytes"], train["tokens"], data.tokenizer.vocab, level_of(data))
 
@@ -154,7 +83,7 @@ class Planner:
             self.machine.time(shape)
         best = self._best(shapes)
         for _ in range(3):
-            if _key(best) in self.machine.timed:
+            if key(best) in self.machine.timed:
                 break
             self.machine.time(best)
             best = self._best(shapes)
@@ -176,13 +105,24 @@ class Planner:
             batch = stated(self.recipe.training, batch=max(1, tokens // model.context))
             recipe = replace(self.recipe, model=model, training=replace(self.recipe.training, **batch))
             long = self.text.tokens > 4 * model.context
-            if long and _key(recipe) not in found and self.machine.bytes(recipe) <= room:
-                found[_key(recipe)] = recipe
+            if long and key(recipe) not in found and self.machine.bytes(recipe) <= room:
+                found[key(recipe)] = recipe
         if not found:
             raise UserError(
                 "no model that --minutes knows of fits into this memory and text: state a recipe of your own"
             )
         return list(found.values())
+
+    def _left(self) -> float:
+        """Seconds for updates and evaluations; refused where there are none."""
+        minutes, spent = self.recipe.training.minutes, time.monotonic() - self.began
+        left = AIM * 60 * minutes - spent - REPORT_SECONDS - START_SECONDS
+        if left <= 0:
+            raise UserError(
+                f"{minutes:g} minutes are over before the first step ({spent:.0f} s went into the text): give more, "
+                "or prepare the text beforehand by wenlu prepare"
+            )
+        return left
 
     def _best(self, shapes: list[Recipe]) -> Recipe:
         """Of the shapes that come to enough updates the one with the least loss to be expected."""
@@ -197,9 +137,7 @@ class Planner:
 
     def _planned(self, recipe: Recipe) -> Recipe:
         """A shape with as many steps as fit into what is left of the time, and what follows from their number."""
-        left = (
-            AIM * 60 * self.recipe.training.minutes - (time.monotonic() - self.began) - REPORT_SECONDS - START_SECONDS
-        )
+        left = self._left()
         for _ in range(2):  # the second time as slow as dropout makes it
             steps = max(1, math.floor((1 - EVALUATION) * left / self.machine.seconds(recipe)))
             tokens = steps * recipe.training.batch * recipe.model.context

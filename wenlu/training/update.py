@@ -10,10 +10,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from wenlu.base.device import has_bf16
+from wenlu.base.errors import UserError
 from wenlu.data.shards import TokenStore
 from wenlu.training.objectives import causal
 from wenlu.training.optimizers import Optimizer
 from wenlu.training.recipe import Recipe
+
+WIDE = 128
+"""Width of a model from which a processor gains by products in bf16; those of smaller ones take longer to begin."""
+
+
+def in_bf16(recipe: Recipe, device: torch.device) -> bool:
+    """Whether the products of a run are made in bf16; refused where that is wanted and the hardware lacks it."""
+    dtype, wide = recipe.training.dtype, recipe.model.dim >= WIDE or device.type == "cuda"
+    if dtype == "bf16" and not has_bf16(device):
+        raise UserError(f"this {device.type} device has no bf16 arithmetic of its own: use --training.dtype f32")
+    return dtype == "bf16" or (dtype == "auto" and wide and has_bf16(device))
 
 
 class Updates:
