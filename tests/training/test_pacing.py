@@ -101,13 +101,17 @@ def test_without_a_turn_the_schedule_goes_by_whole_steps(clock, events):
 def test_recorded_turns_are_taken_at_their_steps_whatever_the_clock_says(clock, events, tmp_path):
     progress = Progress()
     pacing = Pacing(1.0, 500, clock[0], progress, events)
-    pacing.replay([[40, 300], [90, 200]])
+    pacing.replay([[40, 300], [90, 200]], reached=150)
     clock[0] += 10_000
     pacing.start()
     while progress.step < 90:
         progress.step += 1
         assert pacing.after_step() == (progress.step in (40, 90))
     assert progress.turns == [[40, 300], [90, 200]] and pacing.steps == 200
+    while progress.step < 150:  # the run had come so far without another turn
+        clock[0] += 10
+        progress.step += 1
+        assert not pacing.after_step()
     assert not read_rows(tmp_path / "events.jsonl")
 
 
@@ -132,7 +136,9 @@ def timed(tmp_path, monkeypatch) -> Recipe:
     monkeypatch.setattr(setup, "Planner", Planner)
     monkeypatch.setattr(pacing_module, "REPORT_SECONDS", 0.0)
     text = tmp_path / "text.txt"
-    text.write_text("\n".join(f"{n * n % 97} stoves burn; 第{n % 29}炉文火慢炖。" for n in range(300)), encoding="utf-8")
+    text.write_text(
+        "\n".join(f"{n * n % 97} stoves burn; 第{n % 29}炉文火慢炖。" for n in range(300)), encoding="utf-8"
+    )
     training = TrainingConfig(
         minutes=0.02, batch=2, eval_every=60, eval_tokens=200, checkpoint_every=25, keep=10_000, log_every=5,
         sample_tokens=0, device="cpu", compile="off", threads=1,

@@ -119,13 +119,11 @@ class Loop:
         self.events = JsonLines(folder.events_file)
         self.metrics = JsonLines(folder.metrics_file)
         self._began, self._saved_at = began, time.monotonic()
-        self.pacing = self._pacing([])
+        self.pacing = self._pacing()
 
-    def _pacing(self, recorded: list[list[int]]) -> Pacing:
+    def _pacing(self) -> Pacing:
         training = self.recipe.training
-        pacing = Pacing(training.minutes, training.steps, self._began, self.progress, self.events)
-        pacing.replay(recorded)
-        return pacing
+        return Pacing(training.minutes, training.steps, self._began, self.progress, self.events)
 
     def close(self) -> None:
         self.events.close()
@@ -149,10 +147,13 @@ class Loop:
             self.progress, tensors = load_checkpoint(path)
             restore_weights(self.model, tensors["weights"])
             self.updates.optimizer.load(tensors.get("optimizer", {}))
-        self.pacing = self._pacing([[row["step"], row["steps"]] for row in events if row["event"] == "turn"])
         step = self.progress.step
+        rows = [*read_rows(self.folder.metrics_file), *(row for row in events if "step" in row)]
+        reached = max((row.get("reached", row["step"]) for row in rows), default=0)
+        self.pacing = self._pacing()
+        self.pacing.replay([[row["step"], row["steps"]] for row in events if row["event"] == "turn"], reached)
         self.metrics.keep_while(lambda row: row["step"] <= step)
-        self.events.write(event="resume", step=step, damaged=damaged)
+        self.events.write(event="resume", step=step, reached=reached, damaged=damaged)
         if not self.progress.finished:
             say(f"resuming {self.folder.root} at step {step:,}")
 

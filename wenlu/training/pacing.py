@@ -20,21 +20,22 @@ class Pacing:
     """The turns of one run: updates done, and updates in all from then on.
 
     They stand in the events and, up to its step, in every checkpoint. A resumed run takes the turns that the events
-    already hold at the same steps as before, whatever its clock says, and decides by the clock only after the last of
-    them: so it ends with the same bits as if it had never been stopped.
+    already hold at the same steps as before, whatever its clock says, and decides by the clock only beyond the step
+    that the run had reached: so it ends with the same bits as if it had never been stopped.
     """
 
     def __init__(self, minutes: float, steps: int, began: float, progress: Progress, events: JsonLines):
         self._seconds, self._planned, self._progress, self._events = 60 * minutes, steps, progress, events
         self._began, self._before = began, progress.clock
         self._recorded: list[list[int]] = []
+        self._reached = 0
         self._since, self._due = (progress.step, self.clock()), math.inf
         self.ending = 0.0
         """Seconds that the last evaluation and checkpoint took: they will be due once more at the end."""
 
-    def replay(self, recorded: list[list[int]]) -> None:
-        """Turns that were noted before the run was stopped, those before the checkpoint among them."""
-        self._recorded = recorded
+    def replay(self, recorded: list[list[int]], reached: int) -> None:
+        """Turns that were noted before the run was stopped, and the step that it had reached."""
+        self._recorded, self._reached = recorded, reached
 
     def clock(self) -> float:
         """Seconds of this run's life, those before it was stopped included."""
@@ -76,7 +77,7 @@ class Pacing:
                 return True
             return False
         now, (step, then) = self.clock(), self._since
-        if now < self._due or step == progress.step or progress.step >= self.steps:
+        if now < self._due or step == progress.step or not self._reached < progress.step < self.steps:
             return False
         pace = (now - then) / (progress.step - step)
         left = AIM * self._seconds - now - self.ending - REPORT_SECONDS

@@ -27,6 +27,8 @@ LSTMS = ((128, 1), (192, 1), (256, 1), (256, 2), (384, 2), (512, 2), (768, 2), (
 CONTEXTS = (64, 128, 256, 512, 1024)
 BATCH_TOKENS = tuple(1 << n for n in range(10, 20))
 FEWEST_STEPS = 200
+MOST_CHOICES = 3
+"""How often what was chosen is timed before the choice is among what was timed."""
 MEMORY = 0.8
 """Of what is free, the part that a plan may count on."""
 RATES = {"momentum": 0.9}
@@ -70,7 +72,7 @@ class Planner:
 
     def __init__(self, recipe: Recipe, data: Data, device: torch.device, began: float):
         self.recipe, self.data, self.began = recipe, data, began
-        self.machine = Machine(data, device)
+        self.machine, self.room = Machine(data, device), MEMORY * available_memory(device)
         train = data.description["train"]
         self.text = Text(train["bytes"], train["tokens"], data.tokenizer.vocab, level_of(data))
 
@@ -82,18 +84,19 @@ class Planner:
         for shape in _spread(shapes):
             self.machine.time(shape)
         best = self._best(shapes)
-        for _ in range(3):
+        for _ in range(MOST_CHOICES):
             if key(best) in self.machine.timed:
                 break
             self.machine.time(best)
             best = self._best(shapes)
+        else:
+            best = self._best([recipe for recipe, _ in self.machine.timed.values()])
         return self._described(best, len(shapes))
 
     def _shapes(self) -> list[Recipe]:
         """Every shape that fits into memory and keeps to what the recipe states; steps and dropout come later."""
         family = self.recipe.model.family
         sizes = LSTMS if family == "lstm" else TRANSFORMERS
-        room = MEMORY * available_memory(self.machine.device)
         found: dict[tuple, Recipe] = {}
         for (dim, layers), context, tokens in itertools.product(sizes, CONTEXTS, BATCH_TOKENS):
             heads = 1 if family == "lstm" else dim // (32 if dim <= 160 else 64)
@@ -105,7 +108,7 @@ class Planner:
             batch = stated(self.recipe.training, batch=max(1, tokens // model.context))
             recipe = replace(self.recipe, model=model, training=replace(self.recipe.training, **batch))
             long = self.text.tokens > 4 * model.context
-            if long and key(recipe) not in found and self.machine.bytes(recipe) <= room:
+            if long and key(recipe) not in found and self.machine.bytes(recipe) <= self.room:
                 found[key(recipe)] = recipe
         if not found:
             raise UserError(
@@ -127,6 +130,7 @@ class Planner:
     def _best(self, shapes: list[Recipe]) -> Recipe:
         """Of the shapes that come to enough updates the one with the least loss to be expected."""
         planned = [self._planned(shape) for shape in shapes]
+        planned = [recipe for recipe in planned if self.machine.bytes(recipe) <= self.room] or planned
         able = [recipe for recipe in planned if recipe.training.steps >= FEWEST_STEPS]
         if able:
             return min(able, key=self._expected)
