@@ -23,6 +23,7 @@ from wenlu.data.shards import open_data
 from wenlu.models.config import ModelConfig
 from wenlu.training.law import LSTM, TRANSFORMER, Constants, Text, bits_per_byte, level_of
 from wenlu.training.loop import train
+from wenlu.training.plan import RATES, SCHEDULE
 from wenlu.training.recipe import OptimizerConfig, Recipe, ScheduleConfig, TrainingConfig
 
 import record
@@ -55,28 +56,24 @@ def lstm(dim: int, layers: int, tokens: float, dropout: float = 0.0) -> dict:
 
 
 RUNS = [
-    ("Bleak House", shape("C", 0.5)),
-    ("Bleak House", shape("D", 0.5)),
-    ("Emma", shape("C", 1.5, dropout=0.1)),
-    ("水浒传", shape("C", 0.5)),
-    ("水浒传", shape("D", 1.0)),
-    ("西游记", shape("C", 1.0)),
-    ("Bleak House", shape("D", 1.2)),
-    ("Bleak House", shape("C", 2.5)),
-    ("Bleak House", shape("C", 2.5, dropout=0.1)),
-    ("Bleak House", shape("F", 0.8)),
-    ("Bleak House", shape("C", 0.5, batch=64)),
-    ("Bleak House", shape("C", 0.5, context=256, batch=8)),
-    ("Emma", shape("D", 0.4)),
-    ("西游记", shape("E", 0.6, context=256, batch=8)),
-    ("Bleak House", lstm(256, 1, 0.5)),
-    ("水浒传", lstm(384, 1, 0.5)),
-    ("Bleak House", lstm(512, 1, 1.0)),
-    ("Emma", lstm(384, 1, 1.0)),
-    ("Emma", shape("D", 1.5)),
-    ("Emma", shape("D", 1.5, dropout=0.2)),
-    ("Bleak House", shape("B", 0.8)),
-    ("水浒传", shape("F", 0.6)),
+    ("Bleak House", shape("C", 0.4)),
+    ("Bleak House", shape("D", 0.4)),
+    ("Bleak House", shape("D", 0.8)),
+    ("Emma", shape("C", 1.2)),
+    ("水浒传", shape("C", 0.4)),
+    ("Bleak House", lstm(256, 1, 0.4)),
+    ("Bleak House", shape("B", 0.4)),
+    ("Emma", shape("C", 1.2, dropout=0.1)),
+    ("水浒传", shape("D", 0.6)),
+    ("西游记", shape("C", 0.5)),
+    ("Bleak House", shape("C", 0.8)),
+    ("Bleak House", shape("C", 0.4, batch=64)),
+    ("Bleak House", shape("C", 0.4, context=256, batch=8)),
+    ("Bleak House", shape("F", 0.4)),
+    ("水浒传", lstm(384, 1, 0.4)),
+    ("Emma", lstm(384, 1, 0.6)),
+    ("西游记", shape("D", 0.4, batch=8)),
+    ("Emma", shape("D", 0.3, batch=8)),
 ]
 
 
@@ -100,8 +97,8 @@ def recipe_of(data: Path, wanted: dict) -> Recipe:
         PrepareConfig((str(data),)),
         ModelConfig(**wanted),
         training,
-        OptimizerConfig(momentum=0.9),
-        ScheduleConfig(warmup=0.0, decay=1.0),
+        OptimizerConfig(**RATES),
+        ScheduleConfig(**SCHEDULE),
     )
 
 

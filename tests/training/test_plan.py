@@ -84,7 +84,7 @@ def test_more_time_is_foretold_to_be_better(data, machine):
 
 @pytest.mark.parametrize("family", ["lstm", "gpt2", "llama", "qwen3"])
 def test_every_family_has_its_plan(data, machine, family):
-    plan, resolved = planned(recipe(2, model=ModelConfig(family)), data)
+    _, resolved = planned(recipe(2, model=ModelConfig(family)), data)
     assert resolved.model.family == family and resolved.training.steps >= plan_module.FEWEST_STEPS
 
 

@@ -31,7 +31,7 @@ MOST_CHOICES = 3
 """How often what was chosen is timed before the choice is among what was timed."""
 MEMORY = 0.8
 """Of what is free, the part that a plan may count on."""
-RATES = {"momentum": 0.9}
+RATES = {"lr": 0.02, "muon_lr": 0.025, "momentum": 0.9}
 SCHEDULE = {"warmup": 0.0, "decay": 1.0}
 """What short runs like (found on the novels of benchmarks/dial_fit.py)."""
 EVALUATION = 0.04
