@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import wenlu.training.loop as loop_module
+import wenlu.training.update as update_module
 from wenlu.base.config import to_dict
 from wenlu.base.errors import UserError
 from wenlu.base.files import sha256_file
@@ -122,14 +123,14 @@ def kill_after(monkeypatch, step: int) -> None:
 
 def kill_in_micro_batch(monkeypatch, call: int) -> None:
     """In the given micro-batch since now, counted over training only."""
-    whole, calls = loop_module.causal, iter(range(1, 1000))
+    whole, calls = update_module.causal, iter(range(1, 1000))
 
     def counted(model, windows):
         if model.training and next(calls) == call:
             raise Killed
         return whole(model, windows)
 
-    monkeypatch.setattr(loop_module, "causal", counted)
+    monkeypatch.setattr(update_module, "causal", counted)
 
 
 def child(recipe: Recipe, out: Path, mode: str, where: str, at: int, **environment: str) -> subprocess.Popen:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import wenlu.training.setup as setup
+import wenlu.training.update as update
 from wenlu.base.errors import UserError
 from wenlu.base.log import read_rows
 from wenlu.data.prepare import PrepareConfig, prepare
@@ -255,7 +256,7 @@ def test_a_device_that_is_not_here(device, message, data, tmp_path):
 
 
 def test_bf16_without_the_hardware(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(setup, "has_bf16", lambda device: False)
+    monkeypatch.setattr(update, "has_bf16", lambda device: False)
     with pytest.raises(
         UserError, match=r"this cpu device has no bf16 arithmetic of its own: use --training\.dtype f32"
     ):

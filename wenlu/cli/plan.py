@@ -9,21 +9,24 @@ import tyro
 
 from wenlu.base.errors import UserError
 from wenlu.cli.flags import parse
+from wenlu.cli.recipe_flags import long_flag, recipe_of
 from wenlu.training.estimate import KINDS, Cluster, Estimate, Memory, estimate
 from wenlu.training.gpus import GPUS
 from wenlu.training.recipe import Recipe, read_recipe
 
-DESCRIPTION = f"""What a recipe takes, on paper: parameters, work, days, and memory by kind, with everything on each GPU
-and sharded as FSDP2 would. Nothing is run, and no GPU is needed. Defaults < recipe < flags, as in wenlu train.
-GPUs in the table: {", ".join(GPUS)}.
+DESCRIPTION = f"""What a run takes. With --gpu, a recipe on paper: parameters, work, days, and memory by kind, with
+everything on each GPU and sharded as FSDP2 would; nothing is run, and no GPU is needed. With --minutes, texts on this
+machine: what `wenlu train` with the same flags would choose, after some seconds of measuring.
+Defaults < recipe < flags, as in wenlu train. GPUs in the table: {", ".join(GPUS)}.
 
-example: wenlu plan recipes/gpt3-175b.toml --gpu h100 --gpus 1024 --utilisation 0.4"""
+examples: wenlu plan recipes/gpt3-175b.toml --gpu h100 --gpus 1024 --utilisation 0.4
+          wenlu plan novel.txt --minutes 10"""
 
 
 @dataclass(frozen=True)
 class Command(Recipe):
-    sources: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")] = ()
-    """A recipe (.toml)."""
+    sources: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE|PATH")] = ()
+    """A recipe (.toml); with --minutes also texts, or a folder made by `wenlu prepare`."""
     gpu: str = ""
     """A card of the table."""
     gpus: int = 1
@@ -39,6 +42,7 @@ class Command(Recipe):
 
 
 def main(arguments: list[str]) -> int:
+    arguments = [long_flag(argument) for argument in arguments]
     recipes = [argument for argument in arguments if argument.endswith(".toml") and not argument.startswith("-")]
     if len(recipes) > 1:
         raise UserError(f"one recipe at a time, not {len(recipes)}: {', '.join(recipes)}")
@@ -47,12 +51,14 @@ def main(arguments: list[str]) -> int:
 
 
 def run(command: Command) -> int:
-    """Carry out the command; torch is not needed for it."""
+    """Carry out the command; torch is needed only where something is measured."""
+    if command.training.minutes and not command.gpu:
+        return _measured(command)
     if len(command.sources) != 1 or not command.sources[0].endswith(".toml"):
         given = f", not {' '.join(command.sources)}" if command.sources else ""
         raise UserError(f"which recipe? give the path of one TOML file{given}: wenlu plan RECIPE.toml --gpu h100")
     if not command.gpu:
-        raise UserError(f"which GPU? give --gpu, one of {', '.join(GPUS)}")
+        raise UserError(f"which GPU? give --gpu, one of {', '.join(GPUS)}; or --minutes, for this machine")
     if not 0 <= command.price_per_hour < float("inf"):
         raise UserError(f"price-per-hour must be at least 0 and finite, not {command.price_per_hour}")
     recipe = Recipe(**{field.name: getattr(command, field.name) for field in dataclasses.fields(Recipe)})
@@ -66,6 +72,21 @@ def run(command: Command) -> int:
     print(
         "\n".join([*_head(command.sources[0], found, cluster, cost), "", *_memory(found, cluster), "", *_notes(found)])
     )
+    return 0
+
+
+def _measured(command: Command) -> int:
+    """The plan for a length of time, on this machine."""
+    recipe = recipe_of(command, command.sources)
+    from wenlu.training.setup import plan_for
+
+    plan, resolved = plan_for(recipe)
+    if command.json:
+        print(json_format.dumps(asdict(plan)))
+        return 0
+    from wenlu.training.plan import lines
+
+    print("\n".join(f"{name:<10}{value}" for name, value in lines(plan, resolved)))
     return 0
 
 

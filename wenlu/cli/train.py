@@ -1,17 +1,16 @@
 """wenlu train: a model from text, from prepared data or from a recipe."""
 
-import dataclasses
 import itertools
 import json as json_format
+import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from wenlu.base.errors import UserError
 from wenlu.cli.flags import parse
-from wenlu.data.reading.hub_rows import is_no_path
+from wenlu.cli.recipe_flags import long_flag, recipe_of
 from wenlu.training.recipe import Recipe, read_recipe
 from wenlu.training.run_folder import RunFolder
 
@@ -22,11 +21,6 @@ so on. A run stopped at any instant goes on, bit for bit, by: wenlu train --resu
 
 example: wenlu train novel.txt --out runs/novel --model qwen3 --steps 500 --model.dim 192"""
 
-SHORT = {
-    "--model": "--model.family",
-    **{f"--{name}": f"--training.{name}" for name in ("steps", "seed", "device")},
-    **{f"--{name}": f"--data.{name}" for name in ("tokenizer", "validation", "field", "max-bad", "skip", "allow")},
-}
 INTERRUPTED = 130
 
 
@@ -45,14 +39,15 @@ class Command(Recipe):
 
 
 def main(arguments: list[str]) -> int:
-    arguments = [_long(argument) for argument in arguments]
+    began = time.monotonic()
+    arguments = [long_flag(argument) for argument in arguments]
     command = parse(Command, "train", arguments, DESCRIPTION, Command(**vars(_default(arguments))))
     if not command.out:
         raise UserError("where to? give --out RUN")
-    recipe = _recipe(command)
+    recipe = recipe_of(command, command.sources)
     from wenlu.training.loop import train
 
-    outcome = train(recipe, command.out, resume=command.resume, inexact=command.inexact)
+    outcome = train(recipe, command.out, resume=command.resume, inexact=command.inexact, began=began)
     if command.json:
         print(json_format.dumps({**vars(outcome), "run": str(outcome.run)}))
     elif outcome.finished != "interrupted":
@@ -71,21 +66,3 @@ def _default(arguments: list[str]) -> Recipe:
     if recipes:
         return read_recipe(recipes[0])
     return RunFolder(out).recipe() if "--resume" in arguments and out else Recipe()
-
-
-def _long(argument: str) -> str:
-    flag, equals, value = argument.partition("=")
-    return SHORT.get(flag, flag) + equals + value
-
-
-def _recipe(command: Command) -> Recipe:
-    """The recipe without the command's own flags, its data being the sources that were named."""
-    recipe = Recipe(**{f.name: getattr(command, f.name) for f in dataclasses.fields(Recipe)})
-    recipes = [s for s in command.sources if s.endswith(".toml")]
-    sources = tuple(s for s in command.sources if s not in recipes)
-    if len(recipes) > 1:
-        raise UserError(f"one recipe at a time, not {len(recipes)}: {', '.join(recipes)}")
-    if not sources:
-        return recipe
-    sources = tuple(s if is_no_path(s) else str(Path(s).absolute()) for s in sources)
-    return dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, paths=sources))

@@ -3,7 +3,7 @@
 import json
 import re
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,10 @@ class Progress:
     evaluations_since_best: int = 0
     seconds: float = 0.0
     """Time spent training, resumed parts included."""
+    clock: float = 0.0
+    """Seconds of the run's life up to here: preparing, evaluating and saving included, pauses not."""
+    turns: list[list[int]] = field(default_factory=list)
+    """Of a run of a given length in time: updates done, and updates in all from then on."""
     finished: str = ""
     """Why the run ended, once it has."""
 

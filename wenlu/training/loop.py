@@ -7,10 +7,10 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,18 +18,18 @@ import torch
 from wenlu.base.device import bf16_products, machine, peak_memory
 from wenlu.base.errors import UserError
 from wenlu.base.log import JsonLines, read_rows, say
-from wenlu.data.shards import TokenStore
 from wenlu.hub import folder as hub_folder
 from wenlu.models.size import parameters
 from wenlu.training.checkpoint import Progress, load_checkpoint, newest_whole, restore_weights, save_checkpoint
 from wenlu.training.nonfinite import blame
 from wenlu.training.objectives import causal
-from wenlu.training.optimizers import Optimizer
-from wenlu.training.recipe import Recipe
+from wenlu.training.pacing import Pacing
+from wenlu.training.recipe import Recipe, resolve
 from wenlu.training.report import write_report
 from wenlu.training.run_folder import RunFolder
 from wenlu.training.schedules import factor
 from wenlu.training.setup import Setup, announce, compile_hidden, deterministic, eager, out_of_memory, set_up
+from wenlu.training.update import Updates
 from wenlu.training.watch import Watch
 
 CHECKPOINT_SECONDS = 60.0
@@ -49,15 +49,26 @@ class Outcome:
     seconds: float
 
 
-def train(recipe: Recipe | None, out: Path | str, *, resume: bool = False, inexact: bool = False) -> Outcome:
+def train(
+    recipe: Recipe | None,
+    out: Path | str,
+    *,
+    resume: bool = False,
+    inexact: bool = False,
+    began: float | None = None,
+) -> Outcome:
     """Train what `recipe` says into the folder `out`, or go on with the run there (`recipe` may then be None).
+
+    A recipe with `training.minutes` is planned for this machine and ends in that time, counted from `began`, a moment
+    of `time.monotonic()`; from this call on by default.
 
     Raises `UserError` for whatever the user can mend, before the first step where that is possible.
     """
+    began = time.monotonic() if began is None else began
     folder = RunFolder(out)
     if resume:
         saved = folder.recipe()
-        _same_recipe(saved, recipe)
+        _same_recipe(saved, recipe, folder.chosen() or {})
         recipe = saved
     elif recipe is None:
         raise UserError("nothing to train: give a recipe, or --resume with the --out of a run")
@@ -70,7 +81,7 @@ def train(recipe: Recipe | None, out: Path | str, *, resume: bool = False, inexa
             raise UserError(f"another process has just begun a run in {folder.root}: choose another --out")
         stack.enter_context(deterministic())
         stack.enter_context(out_of_memory(recipe))
-        loop = Loop(set_up(recipe, folder, verify=resume), folder)
+        loop = Loop(set_up(recipe, folder, began, verify=resume), folder, began)
         stack.callback(loop.close)
         if resume:
             loop.restore(inexact)
@@ -81,13 +92,16 @@ def train(recipe: Recipe | None, out: Path | str, *, resume: bool = False, inexa
         return loop.run()
 
 
-def _same_recipe(saved: Recipe, given: Recipe | None) -> None:
+def _same_recipe(saved: Recipe, given: Recipe | None, chosen: dict[str, dict[str, Any]]) -> None:
+    """Refuse another recipe than the run's; one that leaves open what a plan chose is the same."""
     if given is None or given == saved:
         return
+    saved, standard = resolve(saved, chosen), Recipe()
     for section in ("data", "model", "training", "optimizer", "schedule"):
-        old, new = vars(getattr(saved, section)), vars(getattr(given, section))
+        old, new, open_ = (vars(getattr(recipe, section)) for recipe in (saved, given, standard))
         for name in old:
-            if old[name] != new[name]:
+            left_open = name in chosen.get(section, {}) and new[name] == open_[name]
+            if old[name] != new[name] and not left_open:
                 raise UserError(
                     f"the run was begun with {section}.{name} = {old[name]!r}, not {new[name]!r}: "
                     "leave that out to resume, or begin a new run with another --out"
@@ -97,15 +111,19 @@ def _same_recipe(saved: Recipe, given: Recipe | None) -> None:
 class Loop:
     """One run in one process."""
 
-    def __init__(self, setup: Setup, folder: RunFolder):
+    def __init__(self, setup: Setup, folder: RunFolder, began: float):
         self.setup, self.folder = setup, folder
         self.recipe, self.model = setup.recipe, setup.model
-        self._weights = tuple(setup.model.parameters())
-        self.optimizer = Optimizer(setup.model, self.recipe.optimizer)
+        self.updates = Updates(setup.recipe, setup.model, setup.data.train, setup.device, setup.bf16)
         self.progress = Progress()
         self.events = JsonLines(folder.events_file)
         self.metrics = JsonLines(folder.metrics_file)
-        self._saved_at = time.monotonic()
+        self._began, self._saved_at = began, time.monotonic()
+        self.pacing = self._pacing()
+
+    def _pacing(self) -> Pacing:
+        training = self.recipe.training
+        return Pacing(training.minutes, training.steps, self._began, self.progress, self.events)
 
     def close(self) -> None:
         self.events.close()
@@ -128,10 +146,14 @@ class Loop:
         if path:
             self.progress, tensors = load_checkpoint(path)
             restore_weights(self.model, tensors["weights"])
-            self.optimizer.load(tensors.get("optimizer", {}))
+            self.updates.optimizer.load(tensors.get("optimizer", {}))
         step = self.progress.step
+        rows = [*read_rows(self.folder.metrics_file), *(row for row in events if "step" in row)]
+        reached = max((row.get("reached", row["step"]) for row in rows), default=0)
+        self.pacing = self._pacing()
+        self.pacing.replay([[row["step"], row["steps"]] for row in events if row["event"] == "turn"], reached)
         self.metrics.keep_while(lambda row: row["step"] <= step)
-        self.events.write(event="resume", step=step, damaged=damaged)
+        self.events.write(event="resume", step=step, reached=reached, damaged=damaged)
         if not self.progress.finished:
             say(f"resuming {self.folder.root} at step {step:,}")
 
@@ -143,6 +165,7 @@ class Loop:
                 "restore them, or begin a new run with another --out"
             )
         self.setup.compile, self.setup.bf16 = begun["compile"], begun["bf16"]
+        self.updates.bf16 = begun["bf16"]
         now = machine(self.setup.device)
         changed = [name for name, before in machine_before.items() if now.get(name) != before]
         if changed and not inexact:
@@ -169,11 +192,14 @@ class Loop:
         announce(self.setup, parameters(self.model.config))
         if self.setup.compile:
             compile_hidden(self.model)
-        watching = Watch(self.setup, self.folder, self.progress)
+        watching = Watch(self.setup, self.folder, self.progress, self.pacing)
+        self.pacing.start()
         with bf16_products(self.setup.bf16), interruption() as stopped, watching as watch:
             while not self.progress.finished:
                 self._step(watch)
                 self._after_step(watch)
+                if self.pacing.after_step():
+                    watch.turned()
                 if stopped.is_set() and not self.progress.finished:
                     self._checkpoint()
                     return self._interrupted()
@@ -181,62 +207,35 @@ class Loop:
         return self.outcome()
 
     def _step(self, watch: Watch) -> None:
-        training, progress = self.recipe.training, self.progress
+        progress, before = self.progress, self.progress.tokens
+        loss, scale, norm = self.update()
+        if progress.step % self.recipe.training.log_every == 0 or progress.step == self.pacing.steps:
+            row = watch.row(scale, norm)
+            self.metrics.write(**row)
+            progress.loss_sum, progress.loss_count = 0.0, 0
+        watch.advance(loss, progress.tokens - before)
+
+    def update(self) -> tuple[float, float, float]:
+        """One update; the loss in nats per token, the learning rate as a factor of its peak, the gradient's norm."""
+        progress = self.progress
         began = time.monotonic()
         starts = self.setup.order.batch_at(progress.step)
-        loss, count = self._gradients(starts)
-        gradients = [weight.grad for weight in self._weights if weight.grad is not None]
-        norm = float(torch.nn.utils.get_total_norm(gradients)) / count
+        loss, count, norm = self.updates.gradients(starts, progress.step)
         if not np.isfinite(loss + norm):
             self._stop_nonfinite(starts, loss, norm)
-        clip = self.recipe.optimizer.clip
-        torch._foreach_mul_(gradients, min(1.0, clip / (norm + 1e-6)) / count if clip else 1 / count)
-        scale = factor(self.recipe.schedule, progress.step, training.steps)
-        self.optimizer.step(scale)
-        for weight in self._weights:
-            weight.grad = None
+        scale = factor(self.recipe.schedule, self.pacing.place, self.pacing.steps)
+        self.updates.apply(count, norm, scale)
         progress.step += 1
         progress.tokens += count
         progress.loss_sum += loss
         progress.loss_count += count
         progress.order = hashlib.sha256(progress.order.encode() + starts.tobytes()).hexdigest()[:16]
         progress.seconds += time.monotonic() - began
-        if progress.step % training.log_every == 0 or progress.step == training.steps:
-            row = watch.row(scale, norm)
-            self.metrics.write(**row)
-            progress.loss_sum, progress.loss_count = 0.0, 0
-        watch.advance(loss / count, count)
-
-    def _gradients(self, starts: np.ndarray) -> tuple[float, int]:
-        """Gradients of the summed loss over the batch, micro-batch by micro-batch; the sum in nats and its count."""
-        total, count = 0.0, 0
-        for number, windows in enumerate(self._micro_batches(starts)):
-            if self.model.config.dropout:
-                torch.manual_seed(_key(self.recipe.training.seed, self.progress.step, number))
-            with self._precision():
-                loss, targets = causal(self.model, windows)
-            loss.backward()
-            total += float(loss.detach())
-            count += targets
-        return total, count
-
-    def _micro_batches(self, starts: np.ndarray) -> Iterator[torch.Tensor]:
-        size = self.recipe.training.micro_batch or self.recipe.training.batch
-        for first in range(0, len(starts), size):
-            yield self._windows(self.setup.data.train, starts[first : first + size])
-
-    def _windows(self, store: TokenStore, starts: np.ndarray) -> torch.Tensor:
-        windows = torch.from_numpy(store.windows(starts, self.model.config.context + 1))
-        return windows.to(self.setup.device, non_blocking=True)
-
-    def _precision(self):
-        """For a GPU; a processor's products are set for the whole run."""
-        autocast = self.setup.bf16 and self.setup.device.type != "cpu"
-        return torch.autocast(self.setup.device.type, torch.bfloat16) if autocast else nullcontext()
+        return loss / count, scale, norm
 
     def _after_step(self, watch: Watch) -> None:
         training, progress = self.recipe.training, self.progress
-        last = progress.step == training.steps
+        last, began = progress.step == self.pacing.steps, time.monotonic()
         evaluating = self.setup.data.validation is not None and training.eval_every
         if evaluating and (last or progress.step % training.eval_every == 0):
             self._evaluate(watch)
@@ -248,6 +247,8 @@ class Loop:
         due = progress.step % every == 0 if every else time.monotonic() - self._saved_at > CHECKPOINT_SECONDS
         if due or progress.finished:
             self._checkpoint()
+        if evaluating and (last or progress.step % training.eval_every == 0):
+            self.pacing.ending = time.monotonic() - began
 
     def _evaluate(self, watch: Watch) -> None:
         progress = self.progress
@@ -281,8 +282,8 @@ class Loop:
         total, count, text = 0.0, 0, 0
         self.model.eval()
         for first in range(0, len(starts), size):
-            windows = self._windows(store, starts[first : first + size])
-            with self._precision():
+            windows = self.updates.windows(store, starts[first : first + size])
+            with self.updates.precision():
                 loss, targets = causal(self.model, windows)
             total, count = total + float(loss), count + targets
             text += int(self.setup.data.tokenizer.byte_counts[windows[:, 1:].cpu().numpy()].sum())
@@ -297,19 +298,20 @@ class Loop:
         if self.progress.best_loss is None:
             self._save_root()
         self.metrics.sync()
+        self.progress.clock = self.pacing.clock()
         weights = dict(self.model.named_parameters())
-        groups = {"weights": weights, "optimizer": self.optimizer.state()}
+        groups = {"weights": weights, "optimizer": self.updates.optimizer.state()}
         path = save_checkpoint(self.folder.checkpoints, self.progress, groups, self.recipe.training.keep)
         self.events.write(event="checkpoint", step=self.progress.step, path=path.name)
         self._saved_at = time.monotonic()
 
     def _stop_nonfinite(self, starts: np.ndarray, loss: float, norm: float) -> None:
         """A loss or gradient that is not finite: the update is not made; weights are kept if they are finite."""
-        finite = all(bool(torch.isfinite(weight).all()) for weight in self._weights)
+        finite = self.updates.finite()
         if finite:
             self._checkpoint()
-        with eager(self.model), self._precision():
-            where = blame(self.model, self._micro_batches(starts), causal)
+        with eager(self.model), self.updates.precision():
+            where = blame(self.model, self.updates.micro_batches(starts), causal)
         self.events.write(event="nonfinite", step=self.progress.step, loss=repr(loss), norm=repr(norm), where=where)
         kept = f"the weights before it are kept in {self.folder.root}" if finite else "these weights were not saved"
         raise UserError(
@@ -330,7 +332,8 @@ class Loop:
         """Note the end and write the report; a resume does so again, a kill may have come just before."""
         if not any(row["event"] == "finished" for row in read_rows(self.folder.events_file)):
             peak = peak_memory(self.setup.device)
-            self.events.write(event="finished", step=self.progress.step, why=self.progress.finished, peak=peak)
+            facts = {"why": self.progress.finished, "peak": peak, "clock": round(self.pacing.clock(), 3)}
+            self.events.write(event="finished", step=self.progress.step, **facts)
         write_report(self.folder)
 
     def outcome(self, finished: str = "") -> Outcome:
@@ -342,11 +345,6 @@ class Loop:
             progress.best_loss,
             round(progress.seconds, 3),
         )
-
-
-def _key(*parts: int) -> int:
-    """A 63-bit seed that is a function of nothing but `parts`."""
-    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "little") >> 1
 
 
 @contextmanager

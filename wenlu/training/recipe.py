@@ -76,6 +76,10 @@ class TrainingConfig:
 
     steps: int = 1000
     """Updates of the weights."""
+    minutes: float = 0.0
+    """Length of the run in time, everything from its first second on counted: model, batch, learning rates and steps
+    are then planned for this machine and this text, but for what the recipe states otherwise than the defaults.
+    0 = as many steps as stated, and nothing is measured."""
     batch: int = 16
     """Sequences in one update."""
     micro_batch: int = 0
@@ -105,6 +109,7 @@ class TrainingConfig:
     """Processor threads; 0 = torch's choice."""
 
     def __post_init__(self):
+        _at_least("training", self, 0, "minutes")
         _at_least("training", self, 1, "steps", "batch", "log_every", "keep")
         at_zero = ("micro_batch", "seed", "eval_every", "eval_tokens", "checkpoint_every", "patience", "sample_tokens")
         _at_least("training", self, 0, *at_zero, "threads")
@@ -126,6 +131,11 @@ class Recipe:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+
+
+def resolve(recipe: Recipe, chosen: dict[str, dict[str, Any]]) -> Recipe:
+    """The recipe with what a plan chose, by section and field."""
+    return from_dict(Recipe, chosen, default=recipe)
 
 
 def read_recipe(path: Path | str) -> Recipe:

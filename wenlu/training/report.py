@@ -22,6 +22,9 @@ def write_report(folder: RunFolder) -> None:
         f"{recipe.model.family}, {recipe.training.steps:,} steps, seed {recipe.training.seed}",
     )
     page.table(_summary(steps, held_out, events))
+    plan = next((event for event in events if event["event"] == "plan"), None)
+    if plan:
+        page.heading("Planned and come").table(_planned(plan, steps, held_out, events), ("", "planned", "came"))
     page.heading("Loss").plot(_loss_plot(steps, held_out))
     page.heading("Learning rate, gradient norm, throughput").plot(_small_plots(steps))
     samples = [row for row in held_out if row.get("sample")]
@@ -61,6 +64,27 @@ def _summary(steps: list[dict], held_out: list[dict], events: list[dict]) -> lis
         rows += [("parameters", f"{begun['parameters']:,}")]
         rows += [("machine", ", ".join(f"{k} {v}" for k, v in begun["machine"].items()))]
     return rows
+
+
+def _planned(plan: dict, steps: list[dict], held_out: list[dict], events: list[dict]) -> list[tuple[str, str, str]]:
+    """What a plan for a length of time foretold beside what came."""
+    ended = next((event for event in events if event["event"] == "finished"), {})
+    bits = [row["bits_per_byte"] for row in held_out if row["bits_per_byte"]]
+    last = steps[-1] if steps else {"step": 0, "tokens": 0, "seconds": 0.0}
+    pace = 1e3 * last["seconds"] / max(1, last["step"])
+    foretold = "–" if plan["bits_per_byte"] is None else f"{plan['bits_per_byte']:.3f}"
+    return [
+        ("time", f"{60 * plan['minutes']:,.0f} s", f"{ended['clock']:,.1f} s" if ended else "not ended"),
+        ("steps", f"{plan['steps']:,}", f"{last['step']:,}"),
+        ("tokens", f"{plan['tokens']:,}", f"{last['tokens']:,}"),
+        ("time of a step", f"{1e3 * plan['step_seconds']:.1f} ms", f"{pace:.1f} ms"),
+        (
+            "peak memory",
+            f"{plan['memory_bytes'] / 2**20:,.0f} MiB more",
+            f"{ended.get('peak', 0) / 2**20:,.0f} MiB in all",
+        ),
+        ("held out, bits per byte", foretold, f"{min(bits):.3f}" if bits else "–"),
+    ]
 
 
 def _loss_plot(steps: list[dict], held_out: list[dict]):

@@ -5,10 +5,12 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 from wenlu.base.config import from_dict, to_dict
 from wenlu.base.errors import UserError
 from wenlu.base.files import atomic_write, sweep, writing
+from wenlu.base.log import read_rows
 from wenlu.training.recipe import Recipe
 
 
@@ -43,10 +45,18 @@ class RunFolder:
         try:
             with writing(self.own):
                 self.own.mkdir(parents=True, exist_ok=True)
-            atomic_write(self.recipe_file, json.dumps(to_dict(recipe), indent=1, ensure_ascii=False))
+            self.write_recipe(recipe)
         except UserError:
             self.take_back()
             raise
+
+    def chosen(self) -> dict[str, dict[str, Any]] | None:
+        """What was planned for a run of a given length in time, by section and field; None before there is a plan."""
+        events = read_rows(self.events_file)
+        return next((row["chosen"] for row in events if row["event"] == "plan"), None)
+
+    def write_recipe(self, recipe: Recipe) -> None:
+        atomic_write(self.recipe_file, json.dumps(to_dict(recipe), indent=1, ensure_ascii=False))
 
     def take_back(self) -> None:
         """Remove what `create` made, with all that is in it: a run that could not be set up leaves nothing behind."""

@@ -5,7 +5,7 @@ import math
 from wenlu.training.recipe import ScheduleConfig
 
 
-def factor(config: ScheduleConfig, step: int, steps: int) -> float:
+def factor(config: ScheduleConfig, step: float, steps: int) -> float:
     """The learning rate of update `step` (0 ≤ step < steps) as a factor of its peak.
 
     Warm-up rises linearly over the first `warmup · steps` updates, the first of them above zero. Then `constant`

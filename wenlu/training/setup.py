@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shutil
 import sysconfig
+import tempfile
+import time
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,24 +17,23 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from wenlu.base.device import available_memory, has_bf16, keep_freed_memory, pick_device
+from wenlu.base.device import available_memory, keep_freed_memory, pick_device
 from wenlu.base.errors import UserError
-from wenlu.base.log import say
+from wenlu.base.log import JsonLines, say
 from wenlu.data.order import Order
 from wenlu.data.prepare import PrepareConfig, prepare
 from wenlu.data.shards import Data, open_data
 from wenlu.models.build import build
 from wenlu.models.config import ModelConfig
 from wenlu.models.size import flops_per_token, training_bytes
-from wenlu.training.recipe import Recipe
+from wenlu.training.plan import CONTEXTS, Plan, Planner
+from wenlu.training.plan import announce as say_plan
+from wenlu.training.recipe import Recipe, resolve
 from wenlu.training.run_folder import RunFolder
+from wenlu.training.update import in_bf16
 
 COMPILE_EARNS_BACK = 3e13
 """Operations from which torch.compile's half minute on a processor is earned back (about five minutes of work)."""
-
-
-WIDE = 128
-"""Width of a model from which a processor gains by products in bf16; those of smaller ones take longer to begin."""
 
 
 @dataclass
@@ -46,37 +49,72 @@ class Setup:
     compile: bool
 
 
-def set_up(recipe: Recipe, folder: RunFolder, *, verify: bool = False) -> Setup:
+def set_up(recipe: Recipe, folder: RunFolder, began: float, *, verify: bool = False) -> Setup:
     """Data, order, model and device for a recipe; fails before anything expensive. `verify` reads all of the data.
 
-    Where it fails, what was made of a new run is removed, so that the same command can be given again.
+    A recipe with a length in time is planned for it here, its clock running since `began`. Where it fails, what was
+    made of a new run is removed, so that the same command can be given again.
     """
     try:
-        return _set_up(recipe, folder, verify)
+        return _set_up(recipe, folder, began, verify)
     except (Exception, KeyboardInterrupt):
         folder.take_back()
         raise
 
 
-def _set_up(recipe: Recipe, folder: RunFolder, verify: bool) -> Setup:
+def _set_up(recipe: Recipe, folder: RunFolder, began: float, verify: bool) -> Setup:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("training on several processes is not built yet: start one process, without torchrun")
     device = pick_device(recipe.training.device)
-    bf16 = _bf16(recipe, device)
+    bf16 = in_bf16(recipe, device)
     data = _data(recipe, folder, verify)
+    _use(recipe, device)
+    if recipe.training.minutes:
+        recipe = _planned(recipe, folder, lambda: Planner(recipe, data, device, began).plan())
+        bf16 = in_bf16(recipe, device)
     training = recipe.training
     if training.patience and data.validation is None:
         raise UserError("training.patience watches the held-out loss, and nothing is held out: leave patience at 0")
     config = _sized(recipe.model, data)
     order = Order(len(data.train), config.context, training.batch, training.seed, data.fingerprint)
     check_memory(config, recipe, device, bf16)
-    if device.type == "cpu":
-        keep_freed_memory()
-    if training.threads:
-        torch.set_num_threads(training.threads)
     model = build(config, training.seed).to(device)
     work = flops_per_token(config, config.context) * config.context * training.batch * training.steps
     return Setup(recipe, data, order, model, device, bf16, _compile(training.compile, config, work, device))
+
+
+def plan_for(recipe: Recipe) -> tuple[Plan, Recipe]:
+    """The plan for the recipe's length of time on this machine, and the recipe that it makes; nothing is kept."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder, deterministic():
+        device = pick_device(recipe.training.device)
+        data = _data(recipe, RunFolder(folder), verify=False)
+        _use(recipe, device)
+        plan = Planner(recipe, data, device, began).plan()
+    return plan, resolve(recipe, plan.chosen)
+
+
+def _use(recipe: Recipe, device: torch.device) -> None:
+    """Processor threads and memory as training wants them."""
+    if device.type == "cpu":
+        keep_freed_memory()
+    if recipe.training.threads:
+        torch.set_num_threads(recipe.training.threads)
+
+
+def _planned(recipe: Recipe, folder: RunFolder, plan: Callable[[], Plan]) -> Recipe:
+    """The recipe as planned: by the events where they hold a plan already, else by a new one, noted before it acts."""
+    chosen = folder.chosen()
+    if chosen is None:
+        new = plan()
+        chosen = new.chosen
+        say_plan(new, resolve(recipe, chosen))
+        with contextlib.closing(JsonLines(folder.events_file)) as log:
+            log.write(event="plan", **dataclasses.asdict(new))
+            log.sync()
+    resolved = resolve(recipe, chosen)
+    folder.write_recipe(resolved)
+    return resolved
 
 
 def _data(recipe: Recipe, folder: RunFolder, verify: bool) -> Data:
@@ -94,7 +132,8 @@ def _data(recipe: Recipe, folder: RunFolder, verify: bool) -> Data:
         if recipe.data.context not in (PrepareConfig.context, recipe.model.context):
             raise UserError("data.context is model.context when a model is trained: leave data.context out")
         if not folder.data.exists():
-            config = dataclasses.replace(recipe.data, context=recipe.model.context)
+            longest = max(CONTEXTS) if recipe.training.minutes else 0
+            config = dataclasses.replace(recipe.data, context=max(recipe.model.context, longest))
             prepare(config, folder.data, page="all" not in config.skip)
         data = open_data(folder.data, verify=verify)
     if data.validation is not None and len(data.validation) < 2:
@@ -120,13 +159,6 @@ def _sized(config: ModelConfig, data: Data) -> ModelConfig:
         if getattr(config, name) not in (None, known) and not (name == "vocab" and config.vocab == 0):
             raise UserError(f"model.{name} is the tokenizer's, {known}, not {getattr(config, name)}: leave it out")
     return dataclasses.replace(config, vocab=tokenizer.vocab, **ids)
-
-
-def _bf16(recipe: Recipe, device: torch.device) -> bool:
-    dtype, wide = recipe.training.dtype, recipe.model.dim >= WIDE or device.type == "cuda"
-    if dtype == "bf16" and not has_bf16(device):
-        raise UserError(f"this {device.type} device has no bf16 arithmetic of its own: use --training.dtype f32")
-    return dtype == "bf16" or (dtype == "auto" and wide and has_bf16(device))
 
 
 def _compile(choice: str, config: ModelConfig, work: float, device: torch.device) -> bool:

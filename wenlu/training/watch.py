@@ -14,6 +14,7 @@ from wenlu.base.log import progress
 from wenlu.inference.generator import Generator, Settings
 from wenlu.tokenization.tokenizer import Tokenizer
 from wenlu.training.checkpoint import Progress
+from wenlu.training.pacing import Pacing
 from wenlu.training.run_folder import RunFolder
 from wenlu.training.setup import Setup, eager
 
@@ -21,8 +22,8 @@ from wenlu.training.setup import Setup, eager
 class Watch:
     """A progress bar (loss, held-out loss, tokens/s, time left) over the steps of a run."""
 
-    def __init__(self, setup: Setup, folder: RunFolder, state: Progress):
-        self._setup, self._folder, self._state = setup, folder, state
+    def __init__(self, setup: Setup, folder: RunFolder, state: Progress, pacing: Pacing):
+        self._setup, self._folder, self._state, self._pacing = setup, folder, state, pacing
         self._bar = progress("training")
         self._recent: deque[tuple[float, int]] = deque([(time.monotonic(), state.tokens)], maxlen=50)
         self._loss: float | None = None
@@ -30,9 +31,12 @@ class Watch:
 
     def __enter__(self) -> Watch:
         self._bar.start()
-        steps = self._setup.recipe.training.steps
-        self._task = self._bar.add_task("", total=steps, completed=self._state.step, note="")
+        self._task = self._bar.add_task("", total=self._pacing.steps, completed=self._state.step, note="")
         return self
+
+    def turned(self) -> None:
+        """The number of steps was planned anew."""
+        self._bar.update(self._task, total=self._pacing.steps)
 
     def __exit__(self, *error: object) -> None:
         self._bar.stop()

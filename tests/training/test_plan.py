@@ -1,0 +1,174 @@
+"""What `--minutes` chooses: within the memory, by what the recipe leaves open, and nothing measured without it."""
+
+import dataclasses
+import itertools
+
+import pytest
+import torch
+
+import wenlu.training.plan as plan_module
+from wenlu.base.errors import UserError
+from wenlu.data.prepare import PrepareConfig, prepare
+from wenlu.data.shards import open_data
+from wenlu.models.config import ModelConfig
+from wenlu.training.law import LSTM, TRANSFORMER, Text, bits_per_byte, dropout_for
+from wenlu.training.loop import train
+from wenlu.training.plan import Planner, lines
+from wenlu.training.recipe import OptimizerConfig, Recipe, TrainingConfig, resolve
+from wenlu.training.timing import Machine, key, work
+
+CPU = torch.device("cpu")
+NOVEL = Text(bytes=1_900_000, tokens=600_000, vocab=1920, level=2.2)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    lines = (
+        f"{n * n % 977} stoves burn in house {n % 131}; 第{n % 29}炉文火慢炖，{n * 7 % 311}人读书。"
+        for n in range(4000)
+    )
+    (folder / "text.txt").write_text("\n".join(lines), encoding="utf-8")
+    prepare(PrepareConfig((str(folder / "text.txt"),), tokenizer="bpe:512", skip=("all",)), folder / "out", page=False)
+    return open_data(folder / "out")
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A machine whose updates take 1 ms a layer and 1 s for 2e11 operations; what was timed is counted."""
+    timed = []
+
+    def time(self, recipe):
+        timed.append(key(recipe))
+        self._weights = None
+        self.timed[key(recipe)] = recipe, 1e-3 * recipe.model.layers + work(recipe) / 2e11
+
+    monkeypatch.setattr(Machine, "time", time)
+    return timed
+
+
+def recipe(minutes: float, **sections) -> Recipe:
+    base = Recipe(training=TrainingConfig(minutes=minutes))
+    return dataclasses.replace(base, **sections)
+
+
+def planned(wanted: Recipe, data) -> tuple:
+    plan = Planner(wanted, data, CPU, plan_module.time.monotonic()).plan()
+    return plan, resolve(wanted, plan.chosen)
+
+
+def test_a_plan_says_what_it_comes_to(data, machine):
+    plan, resolved = planned(recipe(3), data)
+    tokens = resolved.training.steps * resolved.training.batch * resolved.model.context
+    assert plan.tokens == tokens and plan.steps == resolved.training.steps
+    assert 0.85 * 180 < plan.steps * plan.step_seconds < 180
+    assert plan.epochs == pytest.approx(tokens / len(data.train))
+    assert plan.parameters > 0 and plan.flops > 0 and plan.memory_bytes > 0 and 0 < plan.bits_per_byte < 8
+    said = dict(lines(plan, resolved))
+    assert f"{plan.parameters:,} parameters" in said["model"] and "bits per byte" in said["expected"]
+
+
+def test_few_shapes_are_timed_the_chosen_one_among_them(data, machine):
+    plan, resolved = planned(recipe(1), data)
+    assert (
+        key(dataclasses.replace(resolved, model=dataclasses.replace(resolved.model, vocab=data.tokenizer.vocab)))
+        in machine
+    )
+    assert 3 <= len(machine) <= 6 and len(plan.measured) == len(set(machine))
+
+
+def test_more_time_is_foretold_to_be_better(data, machine):
+    foretold = [planned(recipe(minutes), data)[0].bits_per_byte for minutes in (0.5, 1, 3, 10, 60)]
+    assert foretold == sorted(foretold, reverse=True)
+
+
+@pytest.mark.parametrize("family", ["lstm", "gpt2", "llama", "qwen3"])
+def test_every_family_has_its_plan(data, machine, family):
+    _, resolved = planned(recipe(2, model=ModelConfig(family)), data)
+    assert resolved.model.family == family and resolved.training.steps >= plan_module.FEWEST_STEPS
+
+
+def test_what_the_recipe_states_stays(data, machine):
+    stated = recipe(
+        2, model=ModelConfig(dim=96, heads=2, context=64, dropout=0.3), optimizer=OptimizerConfig(muon_lr=0.01)
+    )
+    plan, resolved = planned(stated, data)
+    assert (resolved.model.dim, resolved.model.heads, resolved.model.context) == (96, 2, 64)
+    assert resolved.model.dropout == 0.3 and resolved.optimizer.muon_lr == 0.01
+    assert "dim" not in plan.chosen["model"]
+
+
+def test_a_stated_number_of_steps_is_refused(data, machine):
+    with pytest.raises(
+        UserError, match=r"the minutes decide how many steps there are: leave --steps out, or --minutes"
+    ):
+        planned(recipe(2, training=TrainingConfig(minutes=2, steps=50)), data)
+
+
+def test_a_plan_keeps_to_the_memory_that_is_free(data, machine, monkeypatch):
+    free = planned(recipe(600), data)[0].memory_bytes
+    monkeypatch.setattr(plan_module, "available_memory", lambda device: free // 2)
+    assert planned(recipe(600), data)[0].memory_bytes <= plan_module.MEMORY * free // 2
+    monkeypatch.setattr(plan_module, "available_memory", lambda device: 1000)
+    with pytest.raises(UserError, match=r"no model that --minutes knows of fits into this memory and text"):
+        planned(recipe(600), data)
+
+
+def test_a_time_that_is_over_before_the_first_step_is_refused(data, machine):
+    with pytest.raises(UserError, match=r"0\.001 minutes are over before the first step .* give more"):
+        planned(recipe(0.001), data)
+
+
+def test_nothing_is_measured_without_minutes(data, monkeypatch, tmp_path):
+    def measured(self, recipe):
+        raise AssertionError("measured")
+
+    monkeypatch.setattr(Machine, "time", measured)
+    training = TrainingConfig(steps=2, batch=2, sample_tokens=0, device="cpu", compile="off")
+    model = ModelConfig(dim=16, layers=1, heads=2, context=8)
+    train(Recipe(PrepareConfig((str(data.folder),)), model, training), tmp_path / "run")
+    with pytest.raises(AssertionError, match="measured"):
+        minutes = dataclasses.replace(training, steps=TrainingConfig.steps, minutes=1.0)
+        train(Recipe(PrepareConfig((str(data.folder),)), model, minutes), tmp_path / "timed")
+
+
+def test_the_machine_is_modelled_from_what_was_timed(data, machine):
+    model = Machine(data, CPU)
+    shapes = [
+        recipe(1, model=ModelConfig(dim=dim, layers=layers, heads=2, vocab=512), training=TrainingConfig(batch=batch))
+        for dim, layers, batch in itertools.product((128, 192, 256), (2, 4), (8, 32))
+    ]
+    for shape in shapes[::3]:
+        model.time(shape)
+    for shape in shapes:
+        assert model.seconds(shape) == pytest.approx(1e-3 * shape.model.layers + work(shape) / 2e11, rel=0.5)
+
+
+def bits(
+    text: Text = NOVEL, dim: int = 192, batch: int = 16, steps: int = 1000, family: str = "qwen3", **model
+) -> float:
+    return bits_per_byte(text, ModelConfig(family, dim=dim, heads=2, vocab=text.vocab, **model), batch, steps)
+
+
+@pytest.mark.parametrize("family", ["lstm", "qwen3"])
+def test_the_law_goes_the_right_way(family):
+    assert bits(family=family, steps=2000) < bits(family=family, steps=1000)
+    assert bits(family=family, dim=256) < bits(family=family, dim=128)
+    assert bits(family=family, batch=16, steps=1000) < bits(family=family, batch=64, steps=250)
+    assert bits(family=family, context=256, batch=8) < bits(family=family, context=64, batch=32)
+    again = dataclasses.replace(NOVEL, bytes=190_000, tokens=60_000)
+    assert bits(again, family=family) > bits(family=family)
+
+
+def test_reading_for_ever_helps_only_so_much():
+    assert bits(steps=10**6) == pytest.approx(bits(steps=10**7), rel=0.01)
+
+
+def test_dropout_comes_with_repetition():
+    rates = [dropout_for(epochs) for epochs in (0.5, 2, 5, 10, 30)]
+    assert rates[0] == 0 and rates == sorted(rates) and rates[-1] > 0
+
+
+def test_all_constants_are_positive():
+    for constants in (TRANSFORMER, LSTM):
+        assert all(value > 0 for value in vars(constants).values())

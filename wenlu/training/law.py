@@ -1,0 +1,83 @@
+"""Bits per byte to be expected of a run: how a model's size, what it reads, and how often make them. Free of torch.
+
+The constants are what benchmarks/dial_fit.py fitted, once, to runs on novels that the dial is not judged by;
+benchmarks/results/dial_fit.json holds those runs. The form is that of Hoffmann et al. (2022), with what is read again
+worth less each time (Muennighoff et al. 2023), in units of how hard bzip2 finds the text.
+"""
+
+from __future__ import annotations
+
+import bz2
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from wenlu.models.config import ModelConfig
+from wenlu.models.size import hidden_weights
+
+if TYPE_CHECKING:
+    from wenlu.data.shards import Data
+
+LEVEL_TOKENS = 300_000
+"""Of the text, as many tokens are compressed to see how hard it is to foresee."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """What the law knows of a training text."""
+
+    bytes: int
+    tokens: int
+    vocab: int
+    level: float
+    """Bits per byte that bzip2 needs for its beginning."""
+
+
+@dataclass(frozen=True)
+class Constants:
+    """Of one kind of model; all positive. Sizes are in millions of weights, texts in millions of bytes."""
+
+    floor: float
+    size: float
+    size_power: float
+    data: float
+    data_power: float
+    context: float
+    """For the bytes of a context, in hundreds."""
+    repeats: float
+    """Epochs after which reading again is worth next to nothing."""
+    batch: float
+    """Batches of so many times the square root of all tokens are worth half of their tokens."""
+
+
+TRANSFORMER = Constants(0.35, 0.12, 0.3, 0.30, 0.4, 0.05, 10.0, 4.0)
+LSTM = Constants(0.35, 0.15, 0.3, 0.35, 0.4, 0.05, 10.0, 4.0)
+ERROR = 0.05
+"""Of a prediction for a text that took no part in the fit, as a factor: two of three lie within it."""
+
+
+def bits_per_byte(text: Text, model: ModelConfig, batch: int, steps: int, constants: Constants | None = None) -> float:
+    """Bits per byte of held-out text after `steps` updates on batches of `batch` contexts of `text`."""
+    c = constants or (LSTM if model.family == "lstm" else TRANSFORMER)
+    bytes_of_token = text.bytes / text.tokens
+    at_once = batch * model.context
+    tokens = steps * at_once
+    again = max(0.0, tokens / text.tokens - 1)
+    read = min(tokens, text.tokens) + text.tokens * c.repeats * (1 - math.exp(-again / c.repeats))
+    worth = read / (1 + at_once / (c.batch * math.sqrt(tokens)))
+    weights, data = hidden_weights(model) / 1e6, worth * bytes_of_token / 1e6
+    context = model.context * bytes_of_token / 100
+    parts = c.floor + c.size * weights**-c.size_power + c.data * data**-c.data_power + c.context / context
+    return text.level * parts
+
+
+def dropout_for(epochs: float) -> float:
+    """What helps small models on small texts: none while a text is new, more the more often it is read."""
+    return 0.0 if epochs < 4 else 0.1
+
+
+def level_of(data: Data) -> float:
+    """How hard a prepared text is to foresee: bits per byte of its beginning, by bzip2."""
+    ids = data.train.tokens(0, min(len(data.train), LEVEL_TOKENS)).tolist()
+    raw = data.tokenizer.decode(ids).encode("utf-8", "replace")
+    return 8 * len(bz2.compress(raw)) / max(1, len(raw))

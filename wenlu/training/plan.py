@@ -1,0 +1,246 @@
+"""A length of time → model, batch, learning rates, dropout and steps: what `--minutes` means on this machine."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from wenlu.base.device import available_memory
+from wenlu.base.errors import UserError
+from wenlu.base.log import say
+from wenlu.data.shards import Data
+from wenlu.models.size import flops_per_token, parameters
+from wenlu.training.law import ERROR, Text, bits_per_byte, dropout_for, level_of
+from wenlu.training.pacing import AIM, REPORT_SECONDS
+from wenlu.training.recipe import Recipe, TrainingConfig
+from wenlu.training.timing import Machine, key, work
+
+TRANSFORMERS = ((64, 2), (96, 2), (96, 3), (128, 3), (160, 4), (192, 4), (256, 4), (256, 6), (320, 6), (384, 6))
+TRANSFORMERS += ((512, 8), (640, 10), (768, 12), (1024, 16), (1536, 20), (2048, 24))
+LSTMS = ((128, 1), (192, 1), (256, 1), (256, 2), (384, 2), (512, 2), (768, 2), (1024, 2), (1536, 2), (2048, 2))
+"""Widths and layers that come into question."""
+CONTEXTS = (64, 128, 256, 512, 1024)
+BATCH_TOKENS = tuple(1 << n for n in range(10, 20))
+FEWEST_STEPS = 200
+MOST_CHOICES = 3
+"""How often what was chosen is timed before the choice is among what was timed."""
+MEMORY = 0.8
+"""Of what is free, the part that a plan may count on."""
+RATES = {"lr": 0.02, "muon_lr": 0.025, "momentum": 0.9}
+SCHEDULE = {"warmup": 0.0, "decay": 1.0}
+"""What short runs like (found on the novels of benchmarks/dial_fit.py)."""
+EVALUATION = 0.04
+"""Of the time, about what evaluations may take."""
+START_SECONDS = 0.5
+"""Between the plan and the first update."""
+PROBE_WORK = 2e11
+"""Operations of an update beyond which no shape is timed but a chosen one."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was chosen, and what is expected of it."""
+
+    minutes: float
+    chosen: dict[str, dict[str, Any]]
+    """Section of the recipe → field → value."""
+    measured: list[dict[str, float]]
+    """Shapes that were timed: width, layers, context, batch, seconds a step."""
+    considered: int
+    parameters: int
+    steps: int
+    tokens: int
+    epochs: float
+    flops: float
+    memory_bytes: int
+    step_seconds: float
+    bits_per_byte: float | None
+    """Predicted for held-out text; None for what the law knows nothing of."""
+    error: float
+    """Of that prediction, as a factor: two of three runs lie within it."""
+    spent: float
+    """Seconds that had passed when the plan was made."""
+
+
+class Planner:
+    """Chooses for one recipe, text and device. What the recipe states otherwise than the defaults stays as it is."""
+
+    def __init__(self, recipe: Recipe, data: Data, device: torch.device, began: float):
+        self.recipe, self.data, self.began = recipe, data, began
+        self.machine, self.room = Machine(data, device), MEMORY * available_memory(device)
+        train = data.description["train"]
+        self.text = Text(train["bytes"], train["tokens"], data.tokenizer.vocab, level_of(data))
+
+    def plan(self) -> Plan:
+        """Time a few shapes, choose by the law, time what was chosen, and choose again if that changes the choice."""
+        if self.recipe.training.steps != TrainingConfig.steps:
+            raise UserError("the minutes decide how many steps there are: leave --steps out, or --minutes")
+        shapes = self._shapes()
+        for shape in _spread(shapes):
+            self.machine.time(shape)
+        best = self._best(shapes)
+        for _ in range(MOST_CHOICES):
+            if key(best) in self.machine.timed:
+                break
+            self.machine.time(best)
+            best = self._best(shapes)
+        else:
+            best = self._best([recipe for recipe, _ in self.machine.timed.values()])
+        return self._described(best, len(shapes))
+
+    def _shapes(self) -> list[Recipe]:
+        """Every shape that fits into memory and keeps to what the recipe states; steps and dropout come later."""
+        family = self.recipe.model.family
+        sizes = LSTMS if family == "lstm" else TRANSFORMERS
+        found: dict[tuple, Recipe] = {}
+        for (dim, layers), context, tokens in itertools.product(sizes, CONTEXTS, BATCH_TOKENS):
+            heads = 1 if family == "lstm" else dim // (32 if dim <= 160 else 64)
+            shape = stated(self.recipe.model, dim=dim, layers=layers, heads=heads, context=context)
+            try:
+                model = replace(self.recipe.model, **shape, vocab=self.data.tokenizer.vocab)
+            except UserError:  # a width that the stated heads do not divide
+                continue
+            batch = stated(self.recipe.training, batch=max(1, tokens // model.context))
+            recipe = replace(self.recipe, model=model, training=replace(self.recipe.training, **batch))
+            long = self.text.tokens > 4 * model.context
+            if long and key(recipe) not in found and self.machine.bytes(recipe) <= self.room:
+                found[key(recipe)] = recipe
+        if not found:
+            raise UserError(
+                "no model that --minutes knows of fits into this memory and text: state a recipe of your own"
+            )
+        return list(found.values())
+
+    def _left(self) -> float:
+        """Seconds for updates and evaluations; refused where there are none."""
+        minutes, spent = self.recipe.training.minutes, time.monotonic() - self.began
+        left = AIM * 60 * minutes - spent - REPORT_SECONDS - START_SECONDS
+        if left <= 0:
+            raise UserError(
+                f"{minutes:g} minutes are over before the first step ({spent:.0f} s went into the text): give more, "
+                "or prepare the text beforehand by wenlu prepare"
+            )
+        return left
+
+    def _best(self, shapes: list[Recipe]) -> Recipe:
+        """Of the shapes that come to enough updates the one with the least loss to be expected."""
+        planned = [self._planned(shape) for shape in shapes]
+        planned = [recipe for recipe in planned if self.machine.bytes(recipe) <= self.room] or planned
+        able = [recipe for recipe in planned if recipe.training.steps >= FEWEST_STEPS]
+        if able:
+            return min(able, key=self._expected)
+        return max(planned, key=lambda recipe: recipe.training.steps)
+
+    def _expected(self, recipe: Recipe) -> float:
+        return bits_per_byte(self.text, recipe.model, recipe.training.batch, recipe.training.steps)
+
+    def _planned(self, recipe: Recipe) -> Recipe:
+        """A shape with as many steps as fit into what is left of the time, and what follows from their number."""
+        left = self._left()
+        for _ in range(2):  # the second time as slow as dropout makes it
+            steps = max(1, math.floor((1 - EVALUATION) * left / self.machine.seconds(recipe)))
+            tokens = steps * recipe.training.batch * recipe.model.context
+            dropout = stated(self.recipe.model, dropout=dropout_for(tokens / self.text.tokens))
+            recipe = replace(recipe, model=replace(recipe.model, **dropout))
+        return self._with_rest(replace(recipe, training=replace(recipe.training, steps=steps)), tokens)
+
+    def _with_rest(self, recipe: Recipe, tokens: int) -> Recipe:
+        """With evaluations that take their part of the time, and the rates that suit."""
+        minutes = self.recipe.training.minutes
+        evaluations = min(10, max(4, round(2.5 * math.sqrt(minutes))))
+        read = max(8192, int(3 * EVALUATION * tokens / evaluations))
+        training = stated(
+            self.recipe.training,
+            eval_every=math.ceil(recipe.training.steps / evaluations),
+            eval_tokens=min(read, TrainingConfig.eval_tokens),
+            sample_tokens=min(TrainingConfig.sample_tokens, max(10, round(50 * minutes))),
+        )
+        return replace(
+            recipe,
+            training=replace(recipe.training, **training),
+            optimizer=replace(recipe.optimizer, **stated(self.recipe.optimizer, **RATES)),
+            schedule=replace(recipe.schedule, **stated(self.recipe.schedule, **SCHEDULE)),
+        )
+
+    def _described(self, best: Recipe, considered: int) -> Plan:
+        steps = best.training.steps
+        tokens = steps * best.training.batch * best.model.context
+        sections = ("model", "training", "optimizer", "schedule")
+        chosen = {}
+        for section in sections:
+            old, new = vars(getattr(self.recipe, section)), vars(getattr(best, section))
+            chosen[section] = {name: new[name] for name in old if old[name] != new[name] and name != "vocab"}
+        timed = [
+            {"dim": r.model.dim, "layers": r.model.layers, "context": r.model.context, "batch": r.training.batch}
+            | {"dropout": r.model.dropout, "seconds": round(seconds, 6)}
+            for r, seconds in self.machine.timed.values()
+        ]
+        return Plan(
+            minutes=self.recipe.training.minutes,
+            chosen=chosen,
+            measured=timed,
+            considered=considered,
+            parameters=parameters(best.model),
+            steps=steps,
+            tokens=tokens,
+            epochs=tokens / self.text.tokens,
+            flops=flops_per_token(best.model, best.model.context) * tokens,
+            memory_bytes=self.machine.bytes(best),
+            step_seconds=self.machine.seconds(best),
+            bits_per_byte=None if self.data.description.get("lossy") else self._expected(best),
+            error=ERROR,
+            spent=time.monotonic() - self.began,
+        )
+
+
+def stated(section: Any, **wanted: Any) -> dict[str, Any]:
+    """`wanted`, but for what the recipe's section states otherwise than its defaults."""
+    standard = type(section)()
+    return {
+        name: getattr(section, name) if getattr(section, name) != getattr(standard, name) else value
+        for name, value in wanted.items()
+    }
+
+
+def _spread(shapes: list[Recipe]) -> list[Recipe]:
+    """Three shapes far apart, none so large that a slow machine would need many seconds for it."""
+    by_work = sorted(shapes, key=work)
+    able = [shape for shape in by_work if work(shape) <= PROBE_WORK] or by_work[:1]
+    return [able[0], able[len(able) // 2], able[-1]]
+
+
+def lines(plan: Plan, recipe: Recipe) -> list[tuple[str, str]]:
+    """A plan as rows of a table; `recipe` is the one that was resolved by it."""
+    model, training = recipe.model, recipe.training
+    heads = "" if model.family == "lstm" else f", {model.heads} heads"
+    bits = (
+        "none: the tokenizer loses text"
+        if plan.bits_per_byte is None
+        else (f"{plan.bits_per_byte:.3f} bits per byte held out (two of three lie within {100 * plan.error:.0f} %)")
+    )
+    return [
+        ("model", f"{model.family}, {model.layers} layers of {model.dim}{heads}: {plan.parameters:,} parameters"),
+        ("batch", f"{training.batch} sequences of {model.context} tokens"),
+        ("steps", f"about {plan.steps:,}: {plan.tokens:,} tokens, {plan.epochs:.1f} epochs"),
+        ("dropout", f"{model.dropout:g}"),
+        ("rates", f"{recipe.optimizer.name}, muon_lr {recipe.optimizer.muon_lr:g}, lr {recipe.optimizer.rate:g}"),
+        (
+            "pace",
+            f"{1e3 * plan.step_seconds:.1f} ms a step, {plan.tokens / plan.steps / plan.step_seconds:,.0f} tokens/s",
+        ),
+        ("work", f"{plan.flops:.2e} FLOPs"),
+        ("memory", f"about {plan.memory_bytes / 2**20:,.0f} MiB"),
+        ("expected", bits),
+    ]
+
+
+def announce(plan: Plan, recipe: Recipe) -> None:
+    """Say a plan before it is carried out."""
+    say(f"plan for {plan.minutes:g} minutes ({plan.considered:,} shapes considered, {len(plan.measured)} timed):")
+    for name, value in lines(plan, recipe):
+        say(f"  {name:<10}{value}")

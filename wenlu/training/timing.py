@@ -1,0 +1,97 @@
+"""How long an update of a model takes on this machine: a few shapes timed, all others by a model of the machine."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from wenlu.base.device import bf16_products, has_bf16
+from wenlu.data.order import Order
+from wenlu.data.shards import Data
+from wenlu.models.build import build
+from wenlu.models.size import flops_per_token, hidden_weights, kept_by_block, training_bytes
+from wenlu.training.recipe import Recipe
+from wenlu.training.update import Updates, in_bf16
+
+PROBE_SECONDS = 0.7
+"""How long one shape is timed."""
+F32 = 3.0
+"""How much longer an operation takes in f32 where the processor multiplies in bf16 (about, for the sizes timed)."""
+
+
+class Machine:
+    """How long an update takes here: shapes as timed, others by t = a · layers + b · numbers + c · operations.
+
+    Numbers are those kept for the backward pass, logits among them; a, b, c ≥ 0 are fitted to all that was timed.
+    """
+
+    def __init__(self, data: Data, device: torch.device):
+        self._data, self.device = data, device
+        self.timed: dict[tuple, tuple[Recipe, float]] = {}
+        self._weights: np.ndarray | None = None
+
+    def seconds(self, recipe: Recipe) -> float:
+        """Of one update."""
+        if key(recipe) in self.timed:
+            return self.timed[key(recipe)][1]
+        if self._weights is None:
+            from scipy.optimize import nnls
+
+            rows = np.array([self._features(known) / seconds for known, seconds in self.timed.values()])
+            scale = rows.max(axis=0)
+            self._weights = nnls(rows / scale, np.ones(len(rows)))[0] / scale
+        return float(self._features(recipe) @ self._weights)
+
+    def time(self, recipe: Recipe) -> None:
+        """Time an update of this shape: the median of as many as fit into the time of a probe."""
+        if key(recipe) in self.timed:
+            return
+        tokenizer = self._data.tokenizer
+        config = replace(recipe.model, **{name: getattr(tokenizer, name) for name in ("bos_id", "eos_id", "pad_id")})
+        bf16 = in_bf16(recipe, self.device)
+        updates = Updates(recipe, build(config, 0).to(self.device), self._data.train, self.device, bf16)
+        order = Order(len(self._data.train), config.context, recipe.training.batch, 0, self._data.fingerprint)
+        taken, began = [], time.monotonic()
+        with bf16_products(bf16):
+            while len(taken) < 4 or time.monotonic() - began < PROBE_SECONDS:
+                before = time.monotonic()
+                _, count, norm = updates.gradients(order.batch_at(len(taken)), len(taken))
+                updates.apply(count, norm, 1.0)
+                if self.device.type == "cuda":
+                    torch.cuda.synchronize(self.device)
+                taken.append(time.monotonic() - before)
+        self.timed[key(recipe)] = recipe, float(np.median(taken[2:]))
+        self._weights = None
+
+    def bytes(self, recipe: Recipe) -> int:
+        """Predicted peak."""
+        micro = recipe.training.micro_batch or recipe.training.batch
+        shape = (recipe.model.context, recipe.optimizer.name, self._dtype(recipe), self.device.type)
+        return training_bytes(recipe.model, micro, *shape, accumulating=micro < recipe.training.batch)["total"]
+
+    def _dtype(self, recipe: Recipe) -> str:
+        return "bf16" if in_bf16(recipe, self.device) else "f32"
+
+    def _features(self, recipe: Recipe) -> np.ndarray:
+        config = recipe.model.resolved()
+        tokens = recipe.training.batch * config.context
+        kept = sum(kept_by_block(config, config.context, self._dtype(recipe), self.device.type))
+        numbers = tokens * (config.layers * kept + 3 * config.vocab)
+        slower = F32 if self._dtype(recipe) == "f32" and has_bf16(self.device) else 1.0
+        return np.array([config.layers, numbers, slower * work(recipe)])
+
+
+def work(recipe: Recipe) -> float:
+    """Operations of one update, those of Muon's five iterations among them."""
+    config = recipe.model
+    muon = 25 * hidden_weights(config) * config.dim if recipe.optimizer.name == "muon" else 0
+    return flops_per_token(config, config.context) * config.context * recipe.training.batch + muon
+
+
+def key(recipe: Recipe) -> tuple:
+    """What the time of an update depends on."""
+    model = recipe.model
+    return model.dim, model.layers, model.context, recipe.training.batch, bool(model.dropout)
