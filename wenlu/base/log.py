@@ -50,6 +50,7 @@ def progress(label: str, *, unit_counts: bool = True) -> Progress:
         TextColumn("left"),
         console=console,
         transient=_in_background,
+        disable=_in_background and not console.is_terminal,
         refresh_per_second=4,
         redirect_stdout=False,
     )

@@ -53,7 +53,7 @@ def main(arguments: list[str]) -> int:
     command = parse(Command, "sweep", arguments, DESCRIPTION, _default(arguments))
     if not command.out:
         raise UserError("where to? give --out SWEEP")
-    if not command.resume and len(command.sources) != 1:
+    if not command.resume and (len(command.sources) != 1 or not command.sources[0].endswith(".toml")):
         given = f", not {' '.join(command.sources)}" if command.sources else ""
         raise UserError(f"which recipe? give the path of one TOML file{given}: wenlu sweep RECIPE.toml --over ...")
     recipe = Recipe(**{field.name: getattr(command, field.name) for field in dataclasses.fields(Recipe)})

@@ -179,18 +179,21 @@ class Search:
         number, block = rung["rung"], 0
         while block < rung["seeds"] or self._one_more(rung, block):
             seed = self.recipe.training.seed + block
-            for configuration in rung["configurations"]:
-                if self.log.find("result", rung=number, configuration=configuration, seed=seed):
-                    continue
-                if self.log.find("cut", rung=number) or self._is_late(configuration, rung, seed):
+            left = [
+                configuration
+                for configuration in rung["configurations"]
+                if not self.log.find("result", rung=number, configuration=configuration, seed=seed)
+            ]
+            while left:
+                if self.log.find("cut", rung=number) or self._is_late(rung, seed, left if block else left[:1]):
                     return
-                self._say_result(rung, self.runs.run(rung, configuration, seed))
+                self._say_result(rung, self.runs.run(rung, left.pop(0), seed))
             block += 1
 
-    def _is_late(self, configuration: int, rung: dict[str, Any], seed: int) -> bool:
-        """Whether another run would not end within the time; noted, then."""
-        cost = self.runs.costs([configuration])[0]
-        if self.log.clock() + cost.of(rung["steps"]) + REPORT_SECONDS <= 60 * self.config.minutes:
+    def _is_late(self, rung: dict[str, Any], seed: int, wanted: list[int]) -> bool:
+        """Whether these runs would not end within the time; noted, then. Half a seed would be of no use to a pair."""
+        taken = sum(cost.of(rung["steps"]) for cost in self.runs.costs(wanted))
+        if self.log.clock() + taken + REPORT_SECONDS <= 60 * self.config.minutes:
             return False
         self.log.note("cut", rung=rung["rung"], seed=seed)
         say(f"  the time is nearly over: seeds from {seed} on are left out of this rung", "yellow")
@@ -249,7 +252,8 @@ class Search:
         left = 60 * self.config.minutes - self.log.clock()
         say(
             f"rung {rung['rung'] + 1} of {rung['rungs']}: {len(rung['configurations'])} configurations, "
-            f"{rung['seeds']} seeds, {rung['steps']:,} steps each; {time_text(left)} left of the time"
+            f"{rung['seeds']} {'seed' if rung['seeds'] == 1 else 'seeds'}, {rung['steps']:,} steps each; "
+            f"{time_text(left)} left of the time"
         )
 
     def _say_result(self, rung: dict[str, Any], row: dict[str, Any]) -> None:

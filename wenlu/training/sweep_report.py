@@ -10,7 +10,7 @@ import numpy as np
 
 from wenlu.base.page import Page, figure
 from wenlu.metrics.paired import student_interval
-from wenlu.training.standings import Standing, distinguishable, losses, ranked, whole
+from wenlu.training.standings import Standing, distinguishable, losses, whole
 
 SHOWN = 8
 """Configurations that have a colour and a name in the plot."""
@@ -83,14 +83,14 @@ def write_page(path: Path, rows: list[dict[str, Any]], placed: list[Standing], u
     page = Page(
         f"Sweep {path.parent.name}",
         f"over {', '.join(begun['sweep']['over'])}: {runs} runs in {time_text(rows[-1]['clock'])} "
-        f"of {begun['sweep']['minutes']:g} minutes",
+        f"of {time_text(60 * begun['sweep']['minutes'])}",
     )
     header, cells = table(placed, unit)
     page.text(verdict(placed, unit)).table(cells, header).text(NOTE)
     page.heading("Loss by rung").plot(_rungs_plot(rows, placed, unit))
     page.text(
-        "Points are runs, one a seed; lines join the means; bars are 95 % intervals of a mean by Student's t, cut off "
-        "at the frame. Seeds shift all configurations together: whether two differ is told by the plot below."
+        "Points are runs, one a seed; lines join the means; bars are 95 % intervals of a mean by Student's t. The frame "
+        "is that of the better half: bars are cut off at it, and what is far worse lies above. Seeds shift all configurations together: whether two differ is told by the plot below."
     )
     compared = [standing for standing in placed if standing.interval]
     if compared:
@@ -108,40 +108,47 @@ def write_page(path: Path, rows: list[dict[str, Any]], placed: list[Standing], u
 
 def _rungs_plot(rows: list[dict[str, Any]], placed: list[Standing], unit: str):
     drawing, axes = figure(height=3.8)
-    found, rungs = losses(rows), [row for row in rows if row["event"] == "rung"]
+    tracks, steps = _tracks(rows)
     best = [standing.configuration for standing in placed[:SHOWN]]
     names = {standing.configuration: standing.name for standing in placed}
-    seen: list[float] = []
-    tracks: dict[int, list[tuple[int, list[float]]]] = {}
-    for rung in rungs:
-        shared = whole(found.get(rung["rung"], {}), rung["configurations"])
-        for configuration in ranked(shared):
-            finite = [loss for loss in shared[configuration].values() if math.isfinite(loss)]
-            tracks.setdefault(configuration, []).append((rung["steps"], finite))
-            seen += finite
-    for configuration in [*(c for c in tracks if c not in best), *best]:
+    apart = max(1.02, max(steps) / min(steps)) ** 0.008
+    for configuration in [*(c for c in tracks if c not in best), *reversed(best)]:
         shown = configuration in best
-        style = {"color": f"C{best.index(configuration)}" if shown else "0.75", "zorder": 3 if shown else 2}
-        track = [(steps, finite) for steps, finite in tracks[configuration] if finite]
+        place = best.index(configuration) if shown else 0
+        style = {"color": f"C{place}" if shown else "0.75", "zorder": 3 if shown else 2}
+        track = [(count * apart**place, finite) for count, finite in tracks[configuration] if finite]
         means = [float(np.mean(finite)) for _, finite in track]
         label = names[configuration] if shown else None
-        axes.plot([steps for steps, _ in track], means, lw=1.4, label=label, **style)
-        for (steps, finite), mean in zip(track, means):
-            axes.plot([steps] * len(finite), finite, "o", ms=3, alpha=0.7, **style)
+        axes.plot([at for at, _ in track], means, lw=1.4, label=label, **style)
+        for at, finite in track:
+            axes.plot([at] * len(finite), finite, "o", ms=3, alpha=0.7, **style)
             interval = student_interval(finite) if shown else None
             if interval:
-                axes.plot([steps, steps], [interval.low, interval.high], lw=0.8, alpha=0.6, **style)
-                axes.plot([steps], [mean], "_", ms=9, **style)
+                axes.plot([at, at], [interval.low, interval.high], lw=0.8, alpha=0.6, **style)
+    better = {standing.configuration for standing in placed[: math.ceil(len(placed) / 2)]}
+    seen = [loss for c in better for _, finite in tracks.get(c, []) for loss in finite]
     if seen:
         margin = 0.08 * (max(seen) - min(seen)) or 0.05
         axes.set_ylim(min(seen) - margin, max(seen) + margin)
     axes.set_xscale("log")
-    steps = sorted({rung["steps"] for rung in rungs})
     axes.set_xticks(steps, [f"{count:,}" for count in steps])
     axes.minorticks_off()
     axes.set(xlabel="steps of a run", ylabel=f"held-out {unit}")
-    axes.legend(frameon=False, fontsize="small")
+    handles, labels = axes.get_legend_handles_labels()
+    axes.legend(handles[::-1], labels[::-1], frameon=False, fontsize="small")
     return drawing
+
+
+def _tracks(rows: list[dict[str, Any]]) -> tuple[dict[int, list[tuple[int, list[float]]]], list[int]]:
+    """Configuration → (steps, losses that are finite) of each rung it was on, and the steps of all rungs."""
+    tracks: dict[int, list[tuple[int, list[float]]]] = {}
+    found, steps = losses(rows), []
+    for rung in (row for row in rows if row["event"] == "rung"):
+        steps.append(rung["steps"])
+        shared = whole(found.get(rung["rung"], {}), rung["configurations"])
+        for configuration, own in shared.items():
+            tracks.setdefault(configuration, []).append((rung["steps"], list(filter(math.isfinite, own.values()))))
+    return tracks, steps
 
 
 def _differences_plot(best: Standing, compared: list[Standing], unit: str):

@@ -26,8 +26,9 @@ from wenlu.training.standings import losses
 from wenlu.training.sweep_folder import SweepFolder
 from wenlu.training.sweep_log import SweepLog
 
-EVALUATIONS = 3
-"""In every run, the last of them at its end: as many in a short run as in a long one."""
+EVALUATIONS = 2
+"""In every run, one half-way and one at its end: as many in a short run as in a long one, so that both are told apart
+by what they were trained and not by how often they were looked at."""
 PILOT_STEPS = 12
 PILOT_RATE = 1e-6
 """Pilots learn hardly anything, so that none diverges."""
