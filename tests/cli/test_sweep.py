@@ -31,8 +31,10 @@ LINE = "sweep recipe.toml --over optimizer.lr=0.0001,0.01,0.03 --minutes 5 --see
 
 
 @pytest.fixture
-def recipe(here):
+def recipe(here, monkeypatch):
+    """In the current folder. Reports of single runs are left out: they take longer than these runs do."""
     (here / "recipe.toml").write_text(RECIPE)
+    monkeypatch.setattr("wenlu.training.loop.write_report", lambda folder: None)
     return here
 
 

@@ -16,6 +16,7 @@ from wenlu.training.recipe import OptimizerConfig, Recipe, TrainingConfig, read_
 from wenlu.training.run_folder import RunFolder
 from wenlu.training.space import SweepConfig
 from wenlu.training.sweep import sweep
+from wenlu.training.sweep_folder import SweepFolder
 
 
 class World:
@@ -133,11 +134,11 @@ def plain(rows):
 
 
 def test_killed_at_any_row_it_ends_the_same(recipe, world, tmp_path):
-    config = SweepConfig(("optimizer.lr=0.001,0.01,0.1", "model.dim=16,32"), 1.0)
+    config = SweepConfig(("optimizer.lr=0.001,0.01", "model.dim=16,32"), 0.6)
     sweep(recipe, config, tmp_path / "whole", began=world.now)
     lines = (tmp_path / "whole/sweep.jsonl").read_bytes().splitlines(keepends=True)
     expected = rows_of(tmp_path / "whole")
-    assert len(rows_of(tmp_path / "whole", "pilot")) == 2 and len(expected) > 20
+    assert len(rows_of(tmp_path / "whole", "pilot")) == 2 and len(expected) > 15
     for count in range(1, len(lines) + 1):
         folder = tmp_path / f"killed-{count}"
         folder.mkdir()
@@ -229,6 +230,36 @@ def test_the_time_is_over_within_a_rung(recipe, world, tmp_path, monkeypatch):
     assert outcome.standings[0].name == "optimizer.lr=0.01" and outcome.standings[0].rung == 0
     assert rows_of(tmp_path / "lr", "cut") or rows_of(tmp_path / "lr", "over")
     assert not (tmp_path / "lr/best").exists() and read_recipe(tmp_path / "lr/recipe.toml").optimizer.lr == 0.01
+
+
+def test_of_many_shapes_a_few_are_timed_and_the_others_reckoned(recipe, world, tmp_path):
+    began, dims = world.now, ",".join(str(16 * n) for n in range(1, 9))
+    outcome = sweep(recipe, SweepConfig((f"model.dim={dims}",), 3.0), tmp_path / "dim", began=began)
+    pilots = [row["configuration"] for row in rows_of(tmp_path / "dim", "pilot")]
+    assert len(pilots) == 5 and pilots[0] == 0 and pilots[-1] == 7
+    assert 0.8 * 180 <= world.now - began <= 180 and outcome.standings[0].rung >= 1
+
+
+def test_stopped_while_the_text_is_prepared(recipe, world, data, tmp_path, monkeypatch):
+    def stop(*arguments, **settings):
+        raise KeyboardInterrupt
+
+    text = PrepareConfig((str(data.parent / "text.txt"),), tokenizer="byte", skip=("all",))
+    raw = Recipe(text, recipe.model, recipe.training, recipe.optimizer)
+    monkeypatch.setattr(sweep_runs, "prepare", stop)
+    config = SweepConfig(("optimizer.lr=0.001,0.01",), 1.0)
+    assert sweep(raw, config, tmp_path / "lr", began=world.now).finished == "interrupted"
+    monkeypatch.setattr(sweep_runs, "prepare", prepare)
+    assert sweep(None, None, tmp_path / "lr", resume=True, began=world.now).finished == "rungs"
+    assert {trained.data.paths for trained, *_ in world.trained} == {(str(tmp_path / "lr/data"),)}
+    assert read_recipe(tmp_path / "lr/recipe.toml").data == text
+
+
+def test_one_process_at_a_time(recipe, world, tmp_path):
+    world.stop_before = 3
+    sweep(recipe, SweepConfig(("optimizer.lr=0.001,0.01",), 1.0), tmp_path / "lr", began=world.now)
+    with SweepFolder(tmp_path / "lr").locked(), pytest.raises(UserError, match=r"another process is searching in .*lr"):
+        sweep(None, None, tmp_path / "lr", resume=True)
 
 
 def test_too_little_time_is_refused_and_leaves_nothing(recipe, world, tmp_path):

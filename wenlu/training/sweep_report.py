@@ -89,8 +89,9 @@ def write_page(path: Path, rows: list[dict[str, Any]], placed: list[Standing], u
     page.text(verdict(placed, unit)).table(cells, header).text(NOTE)
     page.heading("Loss by rung").plot(_rungs_plot(rows, placed, unit))
     page.text(
-        "Points are runs, one a seed; lines join the means; bars are 95 % intervals of a mean by Student's t. The frame "
-        "is that of the better half: bars are cut off at it, and what is far worse lies above. Seeds shift all configurations together: whether two differ is told by the plot below."
+        "Points are runs, one a seed; lines join the means; bars are 95 % intervals of a mean by Student's t. The "
+        "frame is that of the better half: bars are cut off at it, and what is far worse lies above. Seeds shift all "
+        "configurations together: whether two differ is told by the plot below."
     )
     compared = [standing for standing in placed if standing.interval]
     if compared:
