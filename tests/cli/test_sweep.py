@@ -31,10 +31,8 @@ LINE = "sweep recipe.toml --over optimizer.lr=0.0001,0.01,0.03 --minutes 5 --see
 
 
 @pytest.fixture
-def recipe(here, monkeypatch):
-    """In the current folder. Reports of single runs are left out: they take longer than these runs do."""
+def recipe(here):
     (here / "recipe.toml").write_text(RECIPE)
-    monkeypatch.setattr("wenlu.training.loop.write_report", lambda folder: None)
     return here
 
 
@@ -53,6 +51,7 @@ def test_from_end_to_end_and_the_same_when_stopped_on_the_way(recipe, capsys, mo
     assert "too few seeds" in said.out and "go on:  wenlu train whole/recipe.toml --out RUN" in said.out
     assert "rung 1 of 2: 3 configurations, 1 seed, 20 steps each" in said.err and "left" in said.err
     assert RunFolder("whole/best").recipe().training.steps == 40 and not Path("whole/runs").exists()
+    assert "Run best" in Path("whole/best/wenlu/report.html").read_text()
     page = Path("whole/sweep.html").read_text()
     assert page.count("<svg") == 1 and "optimizer.lr=0.0001" in page and "http" not in page.split("</style>")[1][:200]
 

@@ -29,7 +29,8 @@ class World:
         self.stop_before: int | None = None
         self.diverging: set[float] = set()
 
-    def train(self, recipe, out, *, resume=False):
+    def train(self, recipe, out, *, resume=False, report=True):
+        assert report == (recipe.training.steps == 2), "one to warm up, and one of the winner at the end"
         if len(self.trained) == self.stop_before:
             RunFolder(out).create(recipe)
             self.stop_before = None
@@ -60,6 +61,7 @@ def world(monkeypatch):
     for module in (sweep_module, sweep_log, sweep_runs):
         monkeypatch.setattr(module, "monotonic", lambda: world.now)
     monkeypatch.setattr(sweep_runs, "train", world.train)
+    monkeypatch.setattr(sweep_module, "write_report", lambda folder: folder.report_file.write_text("report"))
     monkeypatch.setattr(sweep_module, "write_page", lambda path, *facts: path.write_text("page"))
     return world
 
@@ -179,8 +181,8 @@ def test_time_before_a_kill_counts(recipe, world, tmp_path, monkeypatch):
     monotonic, world.slow = world.now, 0.0  # what is left of the run takes no time
     whole = World.train
 
-    def rest(world, recipe, out, *, resume=False):
-        outcome = whole(world, recipe, out, resume=resume)
+    def rest(world, recipe, out, *, resume=False, report=True):
+        outcome = whole(world, recipe, out, resume=resume, report=report)
         return Outcome(outcome.run, outcome.finished, outcome.step, outcome.held_out, 8.0 if resume else 0.0)
 
     monkeypatch.setattr(sweep_runs, "train", lambda *a, **k: rest(world, *a, **k))
@@ -207,9 +209,9 @@ def test_a_later_rung_is_planned_by_what_the_earlier_took(recipe, world, tmp_pat
     """Real runs are four times as slow as the pilot: the end comes in time all the same."""
     whole = World.train
 
-    def slower(world, recipe, out, *, resume=False):
+    def slower(world, recipe, out, *, resume=False, report=True):
         world.slow = 1.0 if out.name == "pilot" else 4.0
-        return whole(world, recipe, out, resume=resume)
+        return whole(world, recipe, out, resume=resume, report=report)
 
     monkeypatch.setattr(sweep_runs, "train", lambda *a, **k: slower(world, *a, **k))
     began = world.now
@@ -220,10 +222,10 @@ def test_a_later_rung_is_planned_by_what_the_earlier_took(recipe, world, tmp_pat
 def test_the_time_is_over_within_a_rung(recipe, world, tmp_path, monkeypatch):
     whole = World.train
 
-    def stalling(world, recipe, out, *, resume=False):
+    def stalling(world, recipe, out, *, resume=False, report=True):
         if out.name == "0-1-6":
             world.now += 45
-        return whole(world, recipe, out, resume=resume)
+        return whole(world, recipe, out, resume=resume, report=report)
 
     monkeypatch.setattr(sweep_runs, "train", lambda *a, **k: stalling(world, *a, **k))
     outcome = sweep(recipe, SweepConfig(("optimizer.lr=0.001,0.01,0.1",), 1.0), tmp_path / "lr", began=world.now)

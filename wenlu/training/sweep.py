@@ -24,6 +24,8 @@ from wenlu.base.files import atomic_write
 from wenlu.base.log import say
 from wenlu.training.halving import FEWEST_STEPS, MOST_ON_LAST, Cost, Shape, plan, replan, seconds, shortest
 from wenlu.training.recipe import Recipe
+from wenlu.training.report import write_report
+from wenlu.training.run_folder import RunFolder
 from wenlu.training.space import Configuration, SweepConfig, configurations, refuse_another
 from wenlu.training.standings import Standing, distinguishable, losses, ranked, standings, whole
 from wenlu.training.sweep_folder import SweepFolder
@@ -35,7 +37,7 @@ AIM = 0.94
 """Part of the time by which a sweep should have ended: an end too late is worse than one too early."""
 FULL = 0.98
 """Part of the time up to which one more seed is begun on the last rung."""
-REPORT_SECONDS = 1.5
+REPORT_SECONDS = 2.5
 
 
 @dataclass(frozen=True)
@@ -244,6 +246,8 @@ class Search:
         run = self.runs.best_runs().get(best.configuration)
         if run and run.exists() and not folder.best.exists():
             os.replace(run, folder.best)
+        if folder.best.exists():
+            write_report(RunFolder(folder.best))
         shutil.rmtree(folder.runs, ignore_errors=True)
         write_page(folder.report_file, self.log.rows, placed, self.log.unit)
         return Outcome(folder.root, "rungs", row["clock"], self.log.unit, placed)

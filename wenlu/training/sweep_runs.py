@@ -34,7 +34,8 @@ PILOT_RATE = 1e-6
 """Pilots learn hardly anything, so that none diverges."""
 MOST_PILOTS = 5
 WARM_UP_STEPS = 2
-"""Of a run before the first pilot: what a process does once is no run's cost."""
+"""Of a run before the first pilot, with a report: what a process does once, the import of what draws, is no run's cost,
+and is over when the time is planned."""
 
 
 @dataclass(frozen=True)
@@ -145,18 +146,18 @@ class Runs:
             if self.log.find("pilot", configuration=shapes[place]):
                 continue
             if not self.log.find("pilot"):
-                self._pilot(shapes[place], WARM_UP_STEPS)
+                self._pilot(shapes[place], WARM_UP_STEPS, report=True)
             ran = self._pilot(shapes[place], PILOT_STEPS)
             self.log.note(
                 "pilot", configuration=shapes[place], steps=ran.steps, seconds=ran.seconds, wall=round(ran.wall, 3)
             )
 
-    def _pilot(self, number: int, steps: int) -> _Ran:
+    def _pilot(self, number: int, steps: int, report: bool = False) -> _Ran:
         recipe = self._shortened(number, steps, self.recipe.training.seed)
         recipe = replace(recipe, optimizer=replace(recipe.optimizer, lr=PILOT_RATE, muon_lr=PILOT_RATE))
         path = self.folder.runs / "pilot"
         shutil.rmtree(path, ignore_errors=True)
-        ran = self._trained(number, recipe, path)
+        ran = self._trained(number, recipe, path, report)
         if ran.diverged:
             raise UserError(f"{self.configurations[number].name}: {ran.diverged}")
         shutil.rmtree(path)
@@ -166,12 +167,12 @@ class Runs:
         recipe = self.configurations[number].recipe
         return work(replace(recipe, model=replace(recipe.model, vocab=self._vocab)))
 
-    def _trained(self, number: int, recipe: Recipe, path: Path) -> _Ran:
+    def _trained(self, number: int, recipe: Recipe, path: Path, report: bool = False) -> _Ran:
         """Train one run, or go on with it."""
         resumed, began = RunFolder(path).exists(), monotonic()
         try:
             with background():
-                outcome = train(recipe, path, resume=resumed)
+                outcome = train(recipe, path, resume=resumed, report=report)
         except UserError as error:
             events = read_rows(RunFolder(path).events_file)
             if not events or events[-1]["event"] != "nonfinite":
