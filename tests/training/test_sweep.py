@@ -61,6 +61,7 @@ def world(monkeypatch):
     for module in (sweep_module, sweep_log, sweep_runs):
         monkeypatch.setattr(module, "monotonic", lambda: world.now)
     monkeypatch.setattr(sweep_runs, "train", world.train)
+    monkeypatch.setattr(sweep_runs, "write_report", lambda folder: None)
     monkeypatch.setattr(sweep_module, "write_report", lambda folder: folder.report_file.write_text("report"))
     monkeypatch.setattr(sweep_module, "write_page", lambda path, *facts: path.write_text("page"))
     return world

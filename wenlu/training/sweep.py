@@ -37,7 +37,10 @@ AIM = 0.94
 """Part of the time by which a sweep should have ended: an end too late is worse than one too early."""
 FULL = 0.98
 """Part of the time up to which one more seed is begun on the last rung."""
-REPORT_SECONDS = 2.5
+REPORTS = 4
+"""What is written at the end takes as long as so many reports of a short run: two pages, with more in them."""
+REPORT_SECONDS = 1.5
+"""At least, for that."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,12 @@ class Search:
         say(f"stopped, everything saved. Go on with:\n  wenlu sweep --resume --out {self.folder.root}")
         return Outcome(self.folder.root, "interrupted", self.log.clock(), self.log.unit, [])
 
+    @property
+    def _ending(self) -> float:
+        """Seconds that are kept for what is written at the end."""
+        report = self.log.find("report")
+        return max(REPORT_SECONDS, REPORTS * report["seconds"]) if report else REPORT_SECONDS
+
     def _rung(self, number: int, alive: list[int], before: int) -> dict[str, Any] | None:
         """The plan of the next rung, by what earlier ones took; None where the time, or the steps, are over."""
         if self.log.find("over"):
@@ -147,7 +156,7 @@ class Search:
         rung = self.log.find("rung", rung=number)
         if rung is None:
             costs, least = self.runs.costs(alive), before + 1 if before else min(FEWEST_STEPS, self.shape.most_steps)
-            left = AIM * 60 * self.config.minutes - self.log.clock() - REPORT_SECONDS
+            left = AIM * 60 * self.config.minutes - self.log.clock() - self._ending
             rungs = replan(costs, left, least, self.shape) if before else plan(costs, left, least, self.shape)
             if rungs is None and not before:
                 self._refuse_time(costs, least)
@@ -170,7 +179,7 @@ class Search:
 
     def _refuse_time(self, costs: list[Cost], least: int) -> None:
         rungs = shortest(costs, least, self.shape, self.shape.seeds_on_last)
-        needed = (self.log.clock() + seconds(rungs, costs) + REPORT_SECONDS) / AIM / 60
+        needed = (self.log.clock() + seconds(rungs, costs) + self._ending) / AIM / 60
         raise UserError(
             f"{len(costs)} configurations of {self.shape.seeds} seeds and {rungs[0].steps} steps at least want about "
             f"{math.ceil(10 * needed) / 10:g} minutes here: give them by --minutes, or fewer values, or --seeds 1"
@@ -195,7 +204,7 @@ class Search:
     def _is_late(self, rung: dict[str, Any], seed: int, wanted: list[int]) -> bool:
         """Whether these runs would not end within the time; noted, then. Half a seed would be of no use to a pair."""
         taken = sum(cost.of(rung["steps"]) for cost in self.runs.costs(wanted))
-        if self.log.clock() + taken + REPORT_SECONDS <= 60 * self.config.minutes:
+        if self.log.clock() + taken + self._ending <= 60 * self.config.minutes:
             return False
         self.log.note("cut", rung=rung["rung"], seed=seed)
         say(f"  the time is nearly over: seeds from {seed} on are left out of this rung", "yellow")
@@ -211,7 +220,7 @@ class Search:
         wanted = sum(cost.of(rung["steps"]) for cost in self.runs.costs(rung["configurations"]))
         if (
             self.log.find("cut", rung=number)
-            or self.log.clock() + wanted + REPORT_SECONDS > FULL * 60 * self.config.minutes
+            or self.log.clock() + wanted + self._ending > FULL * 60 * self.config.minutes
         ):
             return False
         self.log.note("more", rung=number, seed=block)

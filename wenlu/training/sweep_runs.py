@@ -19,6 +19,7 @@ from wenlu.training.halving import Cost
 from wenlu.training.loop import train
 from wenlu.training.plan import work
 from wenlu.training.recipe import Recipe
+from wenlu.training.report import write_report
 from wenlu.training.run_folder import RunFolder
 from wenlu.training.setup import Setup, set_up
 from wenlu.training.space import Configuration
@@ -145,12 +146,20 @@ class Runs:
         for place in sorted(places):
             if self.log.find("pilot", configuration=shapes[place]):
                 continue
-            if not self.log.find("pilot"):
-                self._pilot(shapes[place], WARM_UP_STEPS, report=True)
+            if not self.log.find("report"):
+                self._warm_up(shapes[place])
             ran = self._pilot(shapes[place], PILOT_STEPS)
             self.log.note(
                 "pilot", configuration=shapes[place], steps=ran.steps, seconds=ran.seconds, wall=round(ran.wall, 3)
             )
+        shutil.rmtree(self.folder.runs / "pilot", ignore_errors=True)
+
+    def _warm_up(self, number: int) -> None:
+        """A run that is not counted; how long a page of plots takes is noted, for two of them come at the end."""
+        self._pilot(number, WARM_UP_STEPS, report=True)
+        began = monotonic()
+        write_report(RunFolder(self.folder.runs / "pilot"))
+        self.log.note("report", seconds=round(monotonic() - began, 3))
 
     def _pilot(self, number: int, steps: int, report: bool = False) -> _Ran:
         recipe = self._shortened(number, steps, self.recipe.training.seed)
@@ -160,7 +169,6 @@ class Runs:
         ran = self._trained(number, recipe, path, report)
         if ran.diverged:
             raise UserError(f"{self.configurations[number].name}: {ran.diverged}")
-        shutil.rmtree(path)
         return ran
 
     def _work(self, number: int) -> float:
