@@ -1,11 +1,13 @@
 """Configuration is strict."""
 
+import math
+import tomllib
 from dataclasses import dataclass, field
 from typing import Literal
 
 import pytest
 
-from wenlu.base.config import from_dict, read_toml, to_dict
+from wenlu.base.config import from_dict, read_toml, to_dict, to_toml
 from wenlu.base.errors import UserError
 
 
@@ -28,6 +30,38 @@ def test_round_trip():
     value = Outer(3, True, 4, Inner(1.0, ("a", "b"), "two"))
     assert from_dict(Outer, to_dict(value)) == value
     assert from_dict(Outer, {}) == Outer()
+
+
+@dataclass(frozen=True)
+class Values:
+    text: str = ""
+    texts: tuple[str, ...] = ()
+    number: float = 0.0
+    count: int = 0
+    on: bool = False
+    maybe: int | None = None
+
+
+@dataclass(frozen=True)
+class File:
+    values: Values = field(default_factory=Values)
+
+
+HARD = ('a "quoted" \\ back\\slash', "炉火\n\ttab \x7f\x01\u2028", "'", "# no comment", "")
+
+
+@pytest.mark.parametrize("text", HARD)
+@pytest.mark.parametrize("number", [0.0, -1e-300, 1e22, 0.1, math.inf])
+def test_toml_round_trip(text, number, tmp_path):
+    value = File(Values(text, HARD, number, -(2**62), True, 3))
+    (tmp_path / "file.toml").write_text(to_toml(value), encoding="utf-8", newline="")
+    assert from_dict(File, read_toml(tmp_path / "file.toml")) == value
+    assert from_dict(File, tomllib.loads(to_toml(File()))) == File()
+
+
+def test_toml_refuses_what_no_file_can_hold():
+    with pytest.raises(UserError, match=r"values\.text holds what no text file can: .*; rename it"):
+        to_toml(File(Values("\ud800")))
 
 
 def test_defaults_are_kept_where_nothing_is_said():

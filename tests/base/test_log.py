@@ -1,6 +1,6 @@
 """Rows are appended whole; a torn last line is cut off."""
 
-from wenlu.base.log import JsonLines, read_rows
+from wenlu.base.log import JsonLines, background, read_rows, say
 
 
 def test_rows_survive_a_torn_line(tmp_path):
@@ -26,3 +26,11 @@ def test_rows_of_steps_to_be_redone_are_dropped(tmp_path):
     rows.write(step=9)
     rows.close()
     assert [row["step"] for row in read_rows(tmp_path / "rows.jsonl")] == [0, 1, 2, 9]
+
+
+def test_in_the_background_only_warnings_are_said(capsys):
+    with background():
+        say("one of many")
+        say("a warning", "yellow")
+    say("afterwards")
+    assert capsys.readouterr().err == "a warning\nafterwards\n"

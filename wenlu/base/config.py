@@ -1,6 +1,7 @@
 """Configuration: TOML or JSON mappings to frozen dataclasses and back, strictly."""
 
 import dataclasses
+import json
 import tomllib
 import types
 import typing
@@ -59,6 +60,32 @@ def to_dict(config: Any) -> dict[str, Any]:
         elif value is not None:
             result[field.name] = list(value) if isinstance(value, tuple) else value
     return result
+
+
+def to_toml(config: Any) -> str:
+    """The TOML form of a dataclass whose own fields are dataclasses, one section each; read back by `from_dict`.
+
+    Fields that are None are left out, as in `to_dict`; TOML has no word for them.
+    """
+    sections = []
+    for name, values in to_dict(config).items():
+        assert isinstance(values, dict), f"{name} is no section"
+        lines = [f"{key} = {_toml_value(value, f'{name}.{key}')}" for key, value in values.items()]
+        sections.append("\n".join([f"[{name}]", *lines]) + "\n")
+    return "\n".join(sections)
+
+
+def _toml_value(value: Any, place: str) -> str:
+    if isinstance(value, list):
+        return "[" + ", ".join(_toml_value(item, place) for item in value) + "]"
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise UserError(f"{place} holds what no text file can: {value!r}; rename it") from None
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    assert isinstance(value, bool | int | float), f"{place} has no form in TOML: {value!r}"
+    return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def _coerce(value: Any, hint: Any, place: str) -> Any:

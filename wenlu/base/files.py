@@ -1,6 +1,7 @@
 """Files that are whole or absent: atomic writes, folders renamed into place, manifests of sha256."""
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -101,6 +102,18 @@ def sweep(folder: Path, name: str = ".+") -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+def lock_file(path: Path, refusal: str) -> int:
+    """Hold `path` for this process until it ends or closes the descriptor; a `UserError` where another one does."""
+    with writing(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise UserError(refusal) from None
+    return descriptor
 
 
 def sha256_file(path: Path | str) -> str:

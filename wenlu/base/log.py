@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,27 @@ from wenlu.base.errors import UserError
 from wenlu.base.files import writing
 
 console = Console(stderr=True, highlight=False)
+_in_background = False
+
+
+@contextmanager
+def background() -> Iterator[None]:
+    """For work that is one part of many: plain lines are left out for a while, and progress bars vanish with their end.
+
+    Lines in a style of their own, which are warnings, are said all the same.
+    """
+    global _in_background
+    before, _in_background = _in_background, True
+    try:
+        yield
+    finally:
+        _in_background = before
 
 
 def say(text: str, style: str = "") -> None:
     """A line on stderr as it stands: paths in it are not folded, nor read as markup."""
+    if _in_background and not style:
+        return
     console.print(text, style=style, markup=False, emoji=False, soft_wrap=True)
 
 
@@ -30,7 +49,8 @@ def progress(label: str, *, unit_counts: bool = True) -> Progress:
         TimeRemainingColumn(compact=True),
         TextColumn("left"),
         console=console,
-        transient=False,
+        transient=_in_background,
+        disable=_in_background and not console.is_terminal,
         refresh_per_second=4,
         redirect_stdout=False,
     )

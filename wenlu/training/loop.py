@@ -56,11 +56,12 @@ def train(
     resume: bool = False,
     inexact: bool = False,
     began: float | None = None,
+    report: bool = True,
 ) -> Outcome:
     """Train what `recipe` says into the folder `out`, or go on with the run there (`recipe` may then be None).
 
     A recipe with `training.minutes` is planned for this machine and ends in that time, counted from `began`, a moment
-    of `time.monotonic()`; from this call on by default.
+    of `time.monotonic()`; from this call on by default. Without `report`, no HTML is written at the end.
 
     Raises `UserError` for whatever the user can mend, before the first step where that is possible.
     """
@@ -81,7 +82,7 @@ def train(
             raise UserError(f"another process has just begun a run in {folder.root}: choose another --out")
         stack.enter_context(deterministic())
         stack.enter_context(out_of_memory(recipe))
-        loop = Loop(set_up(recipe, folder, began, verify=resume), folder, began)
+        loop = Loop(set_up(recipe, folder, began, verify=resume), folder, began, report)
         stack.callback(loop.close)
         if resume:
             loop.restore(inexact)
@@ -111,8 +112,8 @@ def _same_recipe(saved: Recipe, given: Recipe | None, chosen: dict[str, dict[str
 class Loop:
     """One run in one process."""
 
-    def __init__(self, setup: Setup, folder: RunFolder, began: float):
-        self.setup, self.folder = setup, folder
+    def __init__(self, setup: Setup, folder: RunFolder, began: float, report: bool = True):
+        self.setup, self.folder, self._report = setup, folder, report
         self.recipe, self.model = setup.recipe, setup.model
         self.updates = Updates(setup.recipe, setup.model, setup.data.train, setup.device, setup.bf16)
         self.progress = Progress()
@@ -321,7 +322,8 @@ class Loop:
 
     def _interrupted(self) -> Outcome:
         self.events.write(event="interrupted", step=self.progress.step)
-        write_report(self.folder)
+        if self._report:
+            write_report(self.folder)
         say(
             f"stopped after step {self.progress.step:,}, everything saved. Go on with:\n"
             f"  wenlu train --resume --out {self.folder.root}"
@@ -334,7 +336,8 @@ class Loop:
             peak = peak_memory(self.setup.device)
             facts = {"why": self.progress.finished, "peak": peak, "clock": round(self.pacing.clock(), 3)}
             self.events.write(event="finished", step=self.progress.step, **facts)
-        write_report(self.folder)
+        if self._report:
+            write_report(self.folder)
 
     def outcome(self, finished: str = "") -> Outcome:
         progress = self.progress

@@ -1,6 +1,5 @@
 """Where a run keeps what: a Transformers folder at its root, everything of ours under `wenlu/`."""
 
-import fcntl
 import json
 import os
 import shutil
@@ -9,7 +8,7 @@ from typing import Any
 
 from wenlu.base.config import from_dict, to_dict
 from wenlu.base.errors import UserError
-from wenlu.base.files import atomic_write, sweep, writing
+from wenlu.base.files import atomic_write, lock_file, sweep, writing
 from wenlu.base.log import read_rows
 from wenlu.training.recipe import Recipe
 
@@ -84,16 +83,8 @@ class RunFolder:
 
     def lock(self) -> None:
         """Hold the folder for this process until it ends."""
-        with writing(self.own):
-            self._lock = os.open(self.own / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self._lock)
-            self._lock = None
-            raise UserError(
-                f"another process is training in {self.root}: wait for it, or choose another --out"
-            ) from None
+        refusal = f"another process is training in {self.root}: wait for it, or choose another --out"
+        self._lock = lock_file(self.own / "lock", refusal)
 
     def unlock(self) -> None:
         if self._lock is not None:
