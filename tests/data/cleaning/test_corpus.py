@@ -18,6 +18,7 @@ from wenlu.data.cleaning.limits import LIMITS as LIMIT_NAMES
 from wenlu.data.cleaning.rules import RULES
 from wenlu.data.cleaning.spool import Spool
 from wenlu.data.prepare import PrepareConfig, prepare
+from wenlu.data.reading import pieces
 from wenlu.data.reading.sources import Piece
 from wenlu.data.shards import open_data
 
@@ -242,7 +243,8 @@ def test_info_shows_the_audit_without_its_examples(tmp_path, capsys):
 
 
 def test_documents_of_a_spool_can_be_replaced(tmp_path, monkeypatch):
-    monkeypatch.setattr(spool_module, "BLOCK", 50)
+    for module, name in ((spool_module, "BLOCK"), (pieces, "CHUNK")):
+        monkeypatch.setattr(module, name, 50)
     texts = ["天气真好\n" * 40, "short", "", "line of words\n" * 30]
     with Spool(tmp_path / "spool") as spool:
         for text in texts:
@@ -255,10 +257,10 @@ def test_documents_of_a_spool_can_be_replaced(tmp_path, monkeypatch):
         spool.replace(3)
         spool.write("new")
         assert spool.end() == 4 and spool.size(4) == 3
-        pieces = list(spool.pieces([3, 2, 4]))
-        assert "".join(p.text for p in pieces if p.document == 0) == texts[3].upper()
-        assert pieces[-2:] == [Piece(1, "", True), Piece(2, "new", True)]
-        assert [p.last for p in pieces if p.document == 0].count(True) == 1
+        made = list(spool.pieces([3, 2, 4]))
+        assert "".join(p.text for p in made if p.document == 0) == texts[3].upper()
+        assert made[-2:] == [Piece(1, "", True), Piece(2, "new", True)]
+        assert [p.last for p in made if p.document == 0].count(True) == 1
     assert not (tmp_path / "spool").exists()
 
 
