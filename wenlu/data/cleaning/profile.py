@@ -38,17 +38,21 @@ class _Classes:
     def __init__(self):
         self._of = np.full(0x110000, UNKNOWN, dtype=np.uint8)
 
-    def count(self, texts: list[str]) -> list[list[int]]:
-        """How many characters of each class each text has, in the order of `CLASSES`."""
+    def count(self, texts: list[str]) -> tuple[list[list[int]], list[bool]]:
+        """How many characters of each class each text has, in the order of `CLASSES`; whether in it any ideograph
+        stands beside a letter or sign of ASCII, as at the signs of damage."""
         codes = np.frombuffer("".join(texts).encode("utf-32-le"), dtype=np.uint32)
         classes = self._of[codes]
         if (new := classes == UNKNOWN).any():
             for code in np.unique(codes[new]).tolist():
                 self._of[code] = CLASSES.index(_class_of(chr(code)))
             classes = self._of[codes]
-        owners = np.repeat(np.arange(len(texts)) * len(CLASSES), [len(text) for text in texts])
-        counts = np.bincount(owners + classes, minlength=len(texts) * len(CLASSES))
-        return counts.reshape(len(texts), len(CLASSES)).tolist()
+        owners = np.repeat(np.arange(len(texts)), [len(text) for text in texts])
+        counts = np.bincount(owners * len(CLASSES) + classes, minlength=len(texts) * len(CLASSES))
+        ideographs, signs = classes == CLASSES.index("Han"), (codes > ord(" ")) & (codes < 128)
+        mixed = np.zeros(len(texts), dtype=bool)
+        mixed[owners[1:][(ideographs[:-1] & signs[1:]) | (signs[:-1] & ideographs[1:])]] = True
+        return counts.reshape(len(texts), len(CLASSES)).tolist(), mixed.tolist()
 
 
 def _class_of(character: str) -> str:
@@ -80,9 +84,13 @@ class Profile:
 
     def _count(self) -> None:
         waiting, self._waiting, self._size = self._waiting, [], 0
-        rows = self._classes.count([piece.text for _, piece in waiting])
-        for (side, piece), row in zip(waiting, rows):
+        rows, mixed = self._classes.count([piece.text for _, piece in waiting])
+        for (side, piece), row, is_mixed in zip(waiting, rows, mixed):
             self._add(side, piece, dict(zip(CLASSES, row)))
+            self._look_for_damage(piece.text, is_mixed)
+            self._beginning = piece.last
+            if piece.last:
+                self._end()
 
     def _add(self, side: str, piece: Piece, counts: dict[str, int]) -> None:
         text, number, here = piece.text, len(self._lengths), self._here
@@ -100,14 +108,10 @@ class Profile:
             line = max(text.split("\n"), key=len)
             self._longest = heapq.nlargest(LINES, [*self._longest, (len(line), number, line[:SHOWN])])
             self._shortest_shown = self._longest[-1][0] if len(self._longest) == LINES else 0
-        self._look_for_damage(text, counts)
-        self._beginning = piece.last
-        if piece.last:
-            self._end()
 
-    def _look_for_damage(self, text: str, counts: dict[str, int]) -> None:
+    def _look_for_damage(self, text: str, is_mixed: bool) -> None:
         for index, (name, pattern) in enumerate(DAMAGE.items()):
-            if not (counts["Han"] if index else "\ufffd" in text):
+            if not (is_mixed if index else "\ufffd" in text):
                 continue
             for match in pattern.finditer(text):
                 self._damage[name][0] += 1
