@@ -4,7 +4,7 @@ Paragraphs of all English and Chinese corpora, shuffled, repeated up to 10, 100 
 tokenizer (bpe:8192, learned once), no cleaning (`--skip all`), nothing held out. `wenlu prepare` is timed as a whole
 process, and so is datasets.map (num_proc=2) over the same jsonl; the bare encode_batch_fast over texts in memory only
 while it encodes (tokenizing_forms.py says both in full). By turns; the ids of all three must be the same, by sha256.
-The ratios are what counts: the seconds are those of a machine that does other things too. Apart from that: cleaning,
+The ratios are what counts: the machine does other things too, so seconds of processors are given beside the clock's. Apart from that: cleaning,
 near-duplicates (planted as in dedup.py), the growth of memory by documents, learning a tokenizer from the most text.
 
     pip install -c constraints.txt -e ".[benchmarks]"
@@ -32,7 +32,7 @@ from contest import read
 from dedup import judge, plant_all
 from dedup import wenlu as near_duplicates
 from tokenizing_forms import digest_of_arrow
-from whole_process import Run, wenlu
+from whole_process import Run, used, wenlu
 
 HERE = Path(__file__).parent
 SEED = 0
@@ -82,21 +82,22 @@ def ours(rows: Path, tokenizer: Path, folder: Path) -> dict:
     for file in sorted((folder / "data" / "train").glob("*.bin")):
         digest.update(np.fromfile(file, description["dtype"]).astype(np.uint32).tobytes())
     tokens = description["train"]["tokens"]
-    return {"seconds": run.seconds, "peak": run.peak, "sha256": digest.hexdigest(), "tokens": tokens}
+    facts = {"seconds": run.seconds, "processor": run.processor, "peak": run.peak}
+    return facts | {"sha256": digest.hexdigest(), "tokens": tokens}
 
 
 def peer(side: str, rows: Path, tokenizer: Path, folder: Path) -> dict:
     end = json.loads((tokenizer / "tokenizer.json").read_text())["model"]["vocab"]["<|endoftext|>"]
     script = [sys.executable, str(HERE / "tokenizing_forms.py"), side]
-    began = time.perf_counter()
+    began, work = time.perf_counter(), used()
     line = [*script, str(rows), str(tokenizer / "tokenizer.json"), str(folder), str(end)]
     done = subprocess.run(line, capture_output=True, text=True)
-    seconds = time.perf_counter() - began
+    seconds, work = time.perf_counter() - began, used() - work
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])
     if side == "raw":
         return json.loads((folder / "ids.json").read_text())
-    return {"seconds": seconds, "sha256": digest_of_arrow(folder)}
+    return {"seconds": seconds, "processor": work, "sha256": digest_of_arrow(folder)}
 
 
 def speed(found: list[str], sizes: list[int], rounds: list[int], tokenizer: Path, keep) -> None:
@@ -117,12 +118,14 @@ def speed(found: list[str], sizes: list[int], rounds: list[int], tokenizer: Path
 
 
 def ratios(runs: dict[str, list[dict]]) -> dict:
-    seconds = {side: [run["seconds"] for run in own] for side, own in runs.items()}
-    result = {"seconds": seconds, "peak": statistics.median(run["peak"] for run in runs["wenlu"])}
-    for other in ("datasets", "raw"):
-        each = [them / us for them, us in zip(seconds[other], seconds["wenlu"])]
-        result[f"times {other}"] = {"median": statistics.median(each), "each": each}
-        print(f"wenlu is {statistics.median(each):.2f} times as fast as {other} ({each})", flush=True)
+    result = {"peak": statistics.median(run["peak"] for run in runs["wenlu"])}
+    for clock in ("seconds", "processor"):
+        taken = {side: [run[clock] for run in own] for side, own in runs.items()}
+        result[clock] = taken
+        for other in ("datasets", "raw"):
+            each = [them / us for them, us in zip(taken[other], taken["wenlu"])]
+            result[f"{clock} of {other} / of wenlu"] = {"median": statistics.median(each), "each": each}
+            print(f"{clock} of {other} / of wenlu: {statistics.median(each):.2f} ({each})", flush=True)
     return result | {"tokens": runs["wenlu"][0]["tokens"], "same ids": True}
 
 

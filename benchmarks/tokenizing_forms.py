@@ -58,17 +58,19 @@ def digest_of_arrow(cache: Path) -> str:
 
 
 def raw(rows: str, file: str, cache: str, end: int) -> None:
-    tokenizer, digest, seconds = opened(file), hashlib.sha256(), 0.0
+    tokenizer, digest, seconds, work = opened(file), hashlib.sha256(), 0.0, 0.0
     with open(rows, encoding="utf-8") as lines:
         texts = [json.loads(line)["text"] for line in lines]
     for start in range(0, len(texts), BATCH):
         batch = texts[start : start + BATCH]
-        began = time.perf_counter()
+        began, worked = time.perf_counter(), time.process_time()
         found = tokenizer.encode_batch_fast(batch, add_special_tokens=False)
-        seconds += time.perf_counter() - began
+        seconds, work = seconds + time.perf_counter() - began, work + time.process_time() - worked
         for encoding in found:
             digest.update(np.array([*encoding.ids, end], dtype=np.uint32).tobytes())
-    Path(cache, "ids.json").write_text(json.dumps({"seconds": seconds, "sha256": digest.hexdigest()}))
+    Path(cache, "ids.json").write_text(
+        json.dumps({"seconds": seconds, "processor": work, "sha256": digest.hexdigest()})
+    )
 
 
 if __name__ == "__main__":

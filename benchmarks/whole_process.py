@@ -1,7 +1,8 @@
-"""A command of wenlu as a process of its own: its seconds from start to end, its peak of memory, what it said."""
+"""A command of wenlu as a process of its own: its seconds, its peak of memory, what it said."""
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -28,6 +29,9 @@ class Run:
     """What a process did."""
 
     seconds: float
+    """By the clock, from start to end."""
+    processor: float
+    """Seconds of processors, of its own processes too."""
     peak: int
     """Bytes of memory that were resident at most."""
     code: int
@@ -35,15 +39,21 @@ class Run:
     """Its stderr."""
 
 
+def used() -> float:
+    """Seconds of processors that the processes that were waited for have taken."""
+    found = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return found.ru_utime + found.ru_stime
+
+
 def wenlu(*arguments: str, width: int = 120) -> Run:
     """Run `wenlu ARGUMENTS` from this checkout."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": str(width)}
     with tempfile.TemporaryDirectory() as folder:
         note = Path(folder, "peak.json")
-        began = time.perf_counter()
+        began, work = time.perf_counter(), used()
         line = [sys.executable, "-c", CODE, str(note), *arguments]
         done = subprocess.run(line, env=environment, capture_output=True, text=True)
-        seconds = time.perf_counter() - began
+        seconds, work = time.perf_counter() - began, used() - work
         if not note.exists():
             raise RuntimeError(done.stderr[-2000:])
-        return Run(seconds, json.loads(note.read_text()), done.returncode, done.stderr)
+        return Run(seconds, work, json.loads(note.read_text()), done.returncode, done.stderr)

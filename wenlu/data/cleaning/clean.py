@@ -210,9 +210,10 @@ _NEAR = 160
 def _line_around(text: str, place: int) -> tuple[int, int]:
     """The line in which a place lies, of a long one its neighbourhood; no farther than that is any line end looked for,
     or a text without them would be gone through for every sign."""
-    before, after = text.rfind("\n", max(0, place - 2 * _NEAR), place), text.find("\n", place, place + 2 * _NEAR)
-    start = before + 1 if before >= 0 or place <= 2 * _NEAR else place - 2 * _NEAR
-    end = after if after >= 0 else min(len(text), place + 2 * _NEAR)
+    far = 2 * _NEAR + 1
+    before, after = text.rfind("\n", max(0, place - far), place), text.find("\n", place, place + far)
+    start = before + 1 if before >= 0 else max(0, place - far)
+    end = after if after >= 0 else min(len(text), place + far)
     return (start, end) if end - start <= 2 * _NEAR else (max(start, place - _NEAR), min(end, place + _NEAR))
 
 

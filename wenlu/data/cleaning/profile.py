@@ -20,6 +20,9 @@ DAMAGE = {
     "single Latin letters or signs between ideographs": re.compile(
         r"(?<=[\u4e00-\u9fff])[A-Za-z^~{}|_?]{1,2}(?=[\u4e00-\u9fff])"
     ),
+    "sentences without a space between them, as where line ends were lost": re.compile(
+        r"[.!?](?<=[a-z]{3}[.!?])(?=[A-Z][a-z])"
+    ),
 }
 """Signs of damage that no rule can mend, and how they are found."""
 
@@ -39,8 +42,8 @@ class _Classes:
         self._of = np.full(0x110000, UNKNOWN, dtype=np.uint8)
 
     def count(self, texts: list[str]) -> tuple[list[list[int]], list[bool]]:
-        """How many characters of each class each text has, in the order of `CLASSES`; whether in it any ideograph
-        stands beside a letter or sign of ASCII, as at the signs of damage."""
+        """How many characters of each class each text has, in the order of `CLASSES`; whether it may be damaged:
+        whether any ideograph stands beside a letter or sign of ASCII, or a capital behind the end of a sentence."""
         codes = np.frombuffer("".join(texts).encode("utf-32-le"), dtype=np.uint32)
         classes = self._of[codes]
         if (new := classes == UNKNOWN).any():
@@ -50,9 +53,11 @@ class _Classes:
         owners = np.repeat(np.arange(len(texts)), [len(text) for text in texts])
         counts = np.bincount(owners * len(CLASSES) + classes, minlength=len(texts) * len(CLASSES))
         ideographs, signs = classes == CLASSES.index("Han"), (codes > ord(" ")) & (codes < 128)
-        mixed = np.zeros(len(texts), dtype=bool)
-        mixed[owners[1:][(ideographs[:-1] & signs[1:]) | (signs[:-1] & ideographs[1:])]] = True
-        return counts.reshape(len(texts), len(CLASSES)).tolist(), mixed.tolist()
+        capitals, ends = (codes >= ord("A")) & (codes <= ord("Z")), classes == CLASSES.index("ends")
+        suspect = np.zeros(len(texts), dtype=bool)
+        for left, right in ((ideographs, signs), (signs, ideographs), (ends, capitals)):
+            suspect[owners[1:][left[:-1] & right[1:]]] = True
+        return counts.reshape(len(texts), len(CLASSES)).tolist(), suspect.tolist()
 
 
 def _class_of(character: str) -> str:
@@ -84,10 +89,10 @@ class Profile:
 
     def _count(self) -> None:
         waiting, self._waiting, self._size = self._waiting, [], 0
-        rows, mixed = self._classes.count([piece.text for _, piece in waiting])
-        for (side, piece), row, is_mixed in zip(waiting, rows, mixed):
+        rows, suspect = self._classes.count([piece.text for _, piece in waiting])
+        for (side, piece), row, is_suspect in zip(waiting, rows, suspect):
             self._add(side, piece, dict(zip(CLASSES, row)))
-            self._look_for_damage(piece.text, is_mixed)
+            self._look_for_damage(piece.text, is_suspect)
             self._beginning = piece.last
             if piece.last:
                 self._end()
@@ -109,9 +114,9 @@ class Profile:
             self._longest = heapq.nlargest(LINES, [*self._longest, (len(line), number, line[:SHOWN])])
             self._shortest_shown = self._longest[-1][0] if len(self._longest) == LINES else 0
 
-    def _look_for_damage(self, text: str, is_mixed: bool) -> None:
+    def _look_for_damage(self, text: str, is_suspect: bool) -> None:
         for index, (name, pattern) in enumerate(DAMAGE.items()):
-            if not (is_mixed if index else "\ufffd" in text):
+            if not (is_suspect if index else "\ufffd" in text):
                 continue
             for match in pattern.finditer(text):
                 self._damage[name][0] += 1
