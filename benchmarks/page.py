@@ -4,6 +4,7 @@ python benchmarks/page.py
 """
 
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -21,6 +22,11 @@ def where(about: dict) -> str:
         f"{machine['processor']} ({machine['cpu_capability']}), {machine['threads']} threads, "
         f"torch {machine['torch']}, Python {about['python']}, {about['date']}, commit {about['commit']}."
     )
+
+
+def table(header: str, rows: Iterable[Sequence[str]]) -> list[str]:
+    """A table in Markdown, the heads of its columns parted by |."""
+    return ["", f"| {header} |", "|---" * (header.count("|") + 1) + "|", *(f"| {' | '.join(row)} |" for row in rows)]
 
 
 def reached(result: dict) -> dict:
@@ -43,18 +49,21 @@ def time_to_loss(result: dict) -> list[str]:
         "Clock: start of the process to final weights. Medians over seeds. Ours: `benchmarks/time_to_loss.toml`, the",
         "smallest budget on the grid 5 · 1.25ᵏ s that reaches the peer's loss; in the peer's own time:",
         "`benchmarks/time_to_loss_long.toml`. Both were chosen on a part of tinyshakespeare's training text.",
-        "",
-        "| corpus | peer: nats/char, time | ours: nats/char (windows of 64), budget | ratio | ours in its time |",
-        "|---|---|---|---|---|",
     ]
+    rows = []
     for row in result["results"]:
         ours = reached(row)
-        lines.append(
-            f"| {row['corpus']} | {row['peer_loss']:.3f}, {row['peer_seconds']:.0f} s "
-            f"| {ours['loss']:.3f} ({ours['loss_64']:.3f}), {ours['budget']:.2f} s | {ratio(row)} "
-            f"| {row['in_peers_time']['loss']:.3f} |"
+        rows.append(
+            (
+                row["corpus"],
+                f"{row['peer_loss']:.3f}, {row['peer_seconds']:.0f} s",
+                f"{ours['loss']:.3f} ({ours['loss_64']:.3f}), {ours['budget']:.2f} s",
+                ratio(row),
+                f"{row['in_peers_time']['loss']:.3f}",
+            )
         )
-    return [*lines, "", where(result["about"]), ""]
+    header = "corpus | peer: nats/char, time | ours: nats/char (windows of 64), budget | ratio | ours in its time"
+    return [*lines, *table(header, rows), "", where(result["about"]), ""]
 
 
 def lstm(result: dict) -> list[str]:
@@ -64,11 +73,16 @@ def lstm(result: dict) -> list[str]:
         "",
         "`python benchmarks/lstm.py`. Peer: Embedding → LSTM → Linear, Adam, cross-entropy, two epochs of",
         "tinyshakespeare's characters (`benchmarks/article_form.py`). Ours, of the same size: `benchmarks/lstm.toml`.",
-        "",
-        "| peer: nats/char, time | ours: nats/char, budget | ratio |",
-        "|---|---|---|",
-        f"| {result['peer_loss']:.3f}, {result['peer_seconds']:.1f} s "
-        f"| {ours['loss']:.3f}, {ours['budget']:.2f} s | {ratio(result)} |",
+        *table(
+            "peer: nats/char, time | ours: nats/char, budget | ratio",
+            [
+                (
+                    f"{result['peer_loss']:.3f}, {result['peer_seconds']:.1f} s",
+                    f"{ours['loss']:.3f}, {ours['budget']:.2f} s",
+                    ratio(result),
+                )
+            ],
+        ),
         "",
         where(result["about"]),
         "",
@@ -83,22 +97,21 @@ def sources(result: dict) -> list[str]:
         "",
         f"`python benchmarks/sources.py` ({peers}).",
         "MB per second of processor time, one thread, the best of five turns.",
-        "",
-        "| file of 100 MB, paragraphs of novels shuffled | `read_documents` | a loop over `open()`, no checks |",
-        "|---|---|---|",
     ]
-    for name, speeds in result["reading_MB_per_second"].items():
-        lines.append(f"| {name} | {speeds['wenlu']:.0f} | {speeds['a loop over open()']:.0f} |")
-    lines += [
-        "",
-        "| encodings: slices of 300 to 30,000 bytes of web pages, WikiText and CMRC | wrong | of | MB/s |",
-        "|---|---|---|---|",
-    ]
-    for name, told in result["encodings"].items():
-        lines.append(f"| {name} | {told['all_wrong']} | {told['slices']} | {told['MB_per_second']:.0f} |")
-    lines += ["", "wenlu weighs UTF-8, GB18030 and cp1252 alone; the detectors know dozens.", ""]
-    lines += ["| HTML → text | MB/s |", "|---|---|"]
-    lines += [f"| {name} | {speed:.0f} |" for name, speed in result["html_MB_per_second"].items()]
+    speeds = result["reading_MB_per_second"].items()
+    lines += table(
+        "file of 100 MB, paragraphs of novels shuffled | `read_documents` | a loop over `open()`, no checks",
+        ((name, f"{speed['wenlu']:.0f}", f"{speed['a loop over open()']:.0f}") for name, speed in speeds),
+    )
+    lines += table(
+        "encodings: slices of 300 to 30,000 bytes of web pages, WikiText and CMRC | wrong | of | MB/s",
+        (
+            (name, str(told["all_wrong"]), str(told["slices"]), f"{told['MB_per_second']:.0f}")
+            for name, told in result["encodings"].items()
+        ),
+    )
+    lines += ["", "wenlu weighs UTF-8, GB18030 and cp1252 alone; the detectors know dozens."]
+    lines += table("HTML → text | MB/s", ((k, f"{speed:.0f}") for k, speed in result["html_MB_per_second"].items()))
     return [*lines, "", where(result["about"]), ""]
 
 
@@ -113,15 +126,14 @@ def dedup(result: dict) -> list[str]:
         f"(RMinHashLSH), datasketch {result['peers']['datasketch']} (MinHashLSH), with the same n-grams, values, bands",
         "and limit. Recall: planted pairs",
         "of a true Jaccard similarity of 0.8 or more; false: reported pairs below 0.6.",
-        "",
-        "| | documents/s | memory a document | recall | false |",
-        "|---|---|---|---|---|",
     ]
+    rows = []
     for side, row in result["results"].items():
         recall = f"{row['recall_from_0.8']:.4f} of {row['planted_from_0.8']:,}"
         false = f"{row['false']:,} of {row['reported']:,}"
         memory = f"{row['memory_bytes_per_document']:,.0f} B"
-        lines.append(f"| {side} | {row['documents_per_second']:,.0f} | {memory} | {recall} | {false} |")
+        rows.append((side, f"{row['documents_per_second']:,.0f}", memory, recall, false))
+    lines += table("| documents/s | memory a document | recall | false", rows)
     return [*lines, "", where(result["about"]), ""]
 
 
@@ -131,19 +143,23 @@ def memory(result: dict) -> list[str]:
         "",
         "`python benchmarks/memory.py`. Predicted by `wenlu/models/size.py` before a run; measured: growth of resident",
         "memory at its peak over four steps, an evaluation and a checkpoint, each shape in a process of its own.",
-        "",
-        "| model | dim × layers, context, batch | parameters | measured | predicted | predicted / measured |",
-        "|---|---|---|---|---|---|",
     ]
+    rows = []
     for row in result["results"]:
         shape = row["shape"]
         extra = "".join(f", {key} {shape[key]}" for key in ("optimizer", "dropout", "micro") if key in shape)
-        lines.append(
-            f"| {shape['family']} | {shape['dim']} × {shape['layers']}, {shape['context']}, {shape['batch']}{extra} "
-            f"| {row['parameters'] / 1e6:.1f} M | {row['measured'] / 1e6:,.0f} MB "
-            f"| {row['predicted']['total'] / 1e6:,.0f} MB | {row['ratio']:.2f} |"
+        rows.append(
+            (
+                shape["family"],
+                f"{shape['dim']} × {shape['layers']}, {shape['context']}, {shape['batch']}{extra}",
+                f"{row['parameters'] / 1e6:.1f} M",
+                f"{row['measured'] / 1e6:,.0f} MB",
+                f"{row['predicted']['total'] / 1e6:,.0f} MB",
+                f"{row['ratio']:.2f}",
+            )
         )
-    return [*lines, "", where(result["about"]), ""]
+    header = "model | dim × layers, context, batch | parameters | measured | predicted | predicted / measured"
+    return [*lines, *table(header, rows), "", where(result["about"]), ""]
 
 
 def tokenizers(result: dict) -> list[str]:
@@ -157,27 +173,23 @@ def tokenizers(result: dict) -> list[str]:
         "Seconds of learning: by the clock (of processor). Bytes of training text: "
         + ", ".join(f"{language} {size:,}" for language, size in result["training_bytes"].items())
         + ".",
-        "",
-        "| tokenizer | text | bytes per token (characters) | ratio | lossless |",
-        "|---|---|---|---|---|",
     ]
-    speeds = []
+    rows, speeds = [], []
     for contest in result["results"]:
         public = contest["tokenizers"][contest["public"]]["texts"]
         for kind, found in contest["tokenizers"].items():
             name = kind if kind == contest["public"] else f"ours, {kind}:{contest['vocab']}"
             for text, row in found["texts"].items():
                 ratio = row["bytes_per_token"] / public[text]["bytes_per_token"]
-                lines.append(
-                    f"| {name} | {text} | {row['bytes_per_token']:.2f} ({row['characters_per_token']:.2f}) "
-                    f"| {ratio:.2f} | {'yes' if row['lossless'] else 'no'} |"
-                )
+                figures = f"{row['bytes_per_token']:.2f} ({row['characters_per_token']:.2f})"
+                rows.append((name, text, figures, f"{ratio:.2f}", "yes" if row["lossless"] else "no"))
             size = sum(row["bytes"] for row in found["texts"].values())
             seconds = sum(row["bytes"] / 1e6 / row["megabytes_per_second"] for row in found["texts"].values())
             learned = "learning_seconds" in found
             learning = f"{found['learning_seconds']:.0f} ({found['learning_cpu_seconds']:.0f})" if learned else ""
-            speeds.append(f"| {name}, {contest['vocab']:,} tokens | {size / 1e6 / seconds:.1f} | {learning} |")
-    lines += ["", "| tokenizer | encoding, MB/s | learning, s |", "|---|---|---|", *speeds]
+            speeds.append((f"{name}, {contest['vocab']:,} tokens", f"{size / 1e6 / seconds:.1f}", learning))
+    lines += table("tokenizer | text | bytes per token (characters) | ratio | lossless", rows)
+    lines += table("tokenizer | encoding, MB/s | learning, s", speeds)
     return [*lines, "", where(result["about"]), ""]
 
 

@@ -4,8 +4,9 @@ Paragraphs of all English and Chinese corpora, shuffled, repeated up to 10, 100 
 tokenizer (bpe:8192, learned once), no cleaning (`--skip all`), nothing held out. `wenlu prepare` is timed as a whole
 process, and so is datasets.map (num_proc=2) over the same jsonl; the bare encode_batch_fast over texts in memory only
 while it encodes (tokenizing_forms.py says both in full). By turns; the ids of all three must be the same, by sha256.
-The ratios are what counts: the machine does other things too, so seconds of processors are given beside the clock's. Apart from that: cleaning,
-near-duplicates (planted as in dedup.py), the growth of memory by documents, learning a tokenizer from the most text.
+The ratios are what counts: the machine does other things too, so seconds of processors are given beside the clock's.
+Apart from that: cleaning, near-duplicates (planted as in dedup.py), the growth of memory by documents, learning a
+tokenizer from the most text.
 
     pip install -c constraints.txt -e ".[benchmarks]"
     python benchmarks/prepare.py [--sizes 10 100 400] [--rounds 3 3 1] [--only speed|cleaning|learning]
