@@ -4,11 +4,14 @@ python benchmarks/page.py
 """
 
 import json
+import re
+import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+PAIRS = [(other, clock) for other in ("datasets", "raw") for clock in ("seconds", "processor")]
 
 
 def load(name: str) -> dict | None:
@@ -193,6 +196,88 @@ def tokenizers(result: dict) -> list[str]:
     return [*lines, "", where(result["about"]), ""]
 
 
+def prepare(result: dict) -> list[str]:
+    found, peers = result["results"], result["peers"]
+    lines = [
+        "## Preparing",
+        "",
+        f"`python benchmarks/prepare.py`. Paragraphs of all corpora ({result['distinct_bytes']:,} bytes), shuffled and",
+        "repeated; one tokenizer (bpe:8192); no cleaning. `wenlu prepare` and `datasets.map` (datasets",
+        f"{peers['datasets']}, num_proc=2, `encode_batch_fast`) as whole processes; raw: `encode_batch_fast` alone, on",
+        "texts in memory, its clock stopped outside the call. By turns; medians of the ratios; above 1 wenlu is faster.",
+        "The machine did other things meanwhile: the ratios count, those of processor time above all.",
+    ]
+    rows = []
+    for name, row in found.items():
+        if "seconds of raw / of wenlu" not in row:
+            continue
+        taken = ", ".join(f"{statistics.median(row['processor'][side]):.1f}" for side in ("wenlu", "datasets", "raw"))
+        medians = [row[f"{clock} of {other} / of wenlu"]["median"] for other, clock in PAIRS]
+        ratios = [f"{value:.2f} ×" for value in medians]
+        rows.append((f"{name}, {row['documents']:,}", f"{len(row['seconds']['raw'])}", taken, *ratios))
+    lines += table(
+        "text, documents | rounds | processor s: wenlu, datasets, raw | datasets: clock | processor "
+        "| raw: clock | processor",
+        rows,
+    )
+    if "cleaning" in found:
+        rows = []
+        for row in found["cleaning"]["rows"]:
+            speed, peaks = row["cleaning seconds"], (row[side]["peak"] / 1e6 for side in ("raw", "cleaned"))
+            each = (f"{row['bytes'] / 1e6 / speed:.1f}", f"{row['documents'] / speed:,.0f}")
+            kind = f"{row['kind']}, {row['bytes'] / 1e6:.0f} MB, {row['documents']:,}"
+            rows.append((kind, *each, *(f"{peak:,.0f} MB" for peak in peaks)))
+        lines += table(
+            "cleaning alone, by processor time | MB/s | documents/s | peak of prepare, no cleaning | with cleaning",
+            rows,
+        )
+        near = found["cleaning"]["near-duplicates"]
+        lines += [
+            "",
+            f"Near-duplicates: recall {near['recall_from_0.8']:.4f} of {near['planted_from_0.8']:,} planted of a true",
+            f"similarity of 0.8 or more; {near['false']:,} false of {near['reported']:,} reported.",
+        ]
+    learned = {name: row for name, row in found.items() if name.startswith("learning")}
+    rows = [
+        (name.removeprefix("learning "), f"{row['processor']:.0f} s", f"{row['peak'] / 1e6:,.0f} MB")
+        for name, row in learned.items()
+    ]
+    lines += table("learning bpe:8192 from | processor | peak of memory", rows) if rows else []
+    return [*lines, "", *memory_by_documents(found), where(result["about"]), ""]
+
+
+def memory_by_documents(found: dict) -> list[str]:
+    """The growth of the peak of `wenlu prepare` from the least to the most documents."""
+    by_size = [row for row in found.values() if "tokens" in row or "wenlu alone" in row]
+    by_size.sort(key=lambda row: row["documents"])
+    if len(by_size) < 2:
+        return []
+    few, many = by_size[0], by_size[-1]
+    slope = (many["peak"] - few["peak"]) / (many["documents"] - few["documents"])
+    return [
+        f"Peak of memory without cleaning: {few['peak'] / 1e6:,.0f} MB with {few['documents']:,} documents,",
+        f"{many['peak'] / 1e6:,.0f} MB with {many['documents']:,}: {slope:,.0f} bytes a document.",
+        "",
+    ]
+
+
+def dirty(result: dict) -> list[str]:
+    lines = [
+        "## Dirty data",
+        "",
+        "`python benchmarks/dirty.py`: what `wenlu prepare` says, with its default rules and a tokenizer in a folder.",
+    ]
+    rows = []
+    for name, row in result["results"].items():
+        said = next((line for line in row["said"] if line.startswith("wenlu: ")), "")
+        noted = [line for line in row["said"] if re.match(r"[0-9,]+ ", line)]
+        rules = [" ".join(line.split()[:1]) for line in row["said"] if line.rstrip().endswith("%")]
+        shown = said.removeprefix("wenlu: ") or "; ".join([*([f"rules: {', '.join(rules)}"] if rules else []), *noted])
+        verdict = "refused" if row["code"] else "made"
+        rows.append((name, f"{verdict}: {shown}".replace("|", "\\|"), f"{row['seconds']}", f"{row['peak'] / 1e6:,.0f}"))
+    return [*lines, *table("given | what is said | s | MB at most", rows), "", where(result["about"]), ""]
+
+
 def campaigns() -> list[str]:
     found = [(name, load(name)) for name in ("kills", "damage")]
     lines = ["## Campaigns", "", "`make campaigns`.", ""]
@@ -209,6 +294,8 @@ def main() -> None:
         "time_to_loss": time_to_loss,
         "lstm": lstm,
         "sources": sources,
+        "prepare": prepare,
+        "dirty": dirty,
         "dedup": dedup,
         "memory": memory,
         "tokenizers": tokenizers,
