@@ -141,6 +141,15 @@ def judge(pairs: list[list[int]], texts: list[np.ndarray], planted: dict[int, tu
     }
 
 
+def plant_all(data: Path, wanted: int) -> tuple[list[np.ndarray], dict[int, tuple[int, float]]]:
+    """(texts as numbers of units, copy → (its original, their true similarity)): a quarter of the texts are copies."""
+    given = documents(data, wanted * 3 // 4)
+    random.Random(3).shuffle(given)
+    copies = plant(given, wanted - len(given))
+    texts = [unit_numbers(" ".join(document)) for document in given + copies]
+    return texts, {len(given) + k: (k, jaccard(texts[k], texts[len(given) + k])) for k in range(len(copies))}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", type=Path, default=record.data_folder())
@@ -152,11 +161,7 @@ def main() -> None:
     if options.side:
         child(options.side, options.folder)
         return
-    given = documents(options.data, options.documents * 3 // 4)
-    random.Random(3).shuffle(given)
-    copies = plant(given, options.documents - len(given))
-    texts = [unit_numbers(" ".join(document)) for document in given + copies]
-    planted = {len(given) + k: (k, jaccard(texts[k], texts[len(given) + k])) for k in range(len(copies))}
+    texts, planted = plant_all(options.data, options.documents)
     runs: dict[str, list[dict]] = {side: [] for side in SIDES}
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "texts.pickle").write_bytes(pickle.dumps(texts))

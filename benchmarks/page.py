@@ -4,10 +4,14 @@ python benchmarks/page.py
 """
 
 import json
+import re
+import statistics
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+PAIRS = [(other, clock) for other in ("datasets", "raw") for clock in ("seconds", "processor")]
 
 
 def load(name: str) -> dict | None:
@@ -21,6 +25,11 @@ def where(about: dict) -> str:
         f"{machine['processor']} ({machine['cpu_capability']}), {machine['threads']} threads, "
         f"torch {machine['torch']}, Python {about['python']}, {about['date']}, commit {about['commit']}."
     )
+
+
+def table(header: str, rows: Iterable[Sequence[str]]) -> list[str]:
+    """A table in Markdown, the heads of its columns parted by |."""
+    return ["", f"| {header} |", "|---" * (header.count("|") + 1) + "|", *(f"| {' | '.join(row)} |" for row in rows)]
 
 
 def reached(result: dict) -> dict:
@@ -43,18 +52,21 @@ def time_to_loss(result: dict) -> list[str]:
         "Clock: start of the process to final weights. Medians over seeds. Ours: `benchmarks/time_to_loss.toml`, the",
         "smallest budget on the grid 5 · 1.25ᵏ s that reaches the peer's loss; in the peer's own time:",
         "`benchmarks/time_to_loss_long.toml`. Both were chosen on a part of tinyshakespeare's training text.",
-        "",
-        "| corpus | peer: nats/char, time | ours: nats/char (windows of 64), budget | ratio | ours in its time |",
-        "|---|---|---|---|---|",
     ]
+    rows = []
     for row in result["results"]:
         ours = reached(row)
-        lines.append(
-            f"| {row['corpus']} | {row['peer_loss']:.3f}, {row['peer_seconds']:.0f} s "
-            f"| {ours['loss']:.3f} ({ours['loss_64']:.3f}), {ours['budget']:.2f} s | {ratio(row)} "
-            f"| {row['in_peers_time']['loss']:.3f} |"
+        rows.append(
+            (
+                row["corpus"],
+                f"{row['peer_loss']:.3f}, {row['peer_seconds']:.0f} s",
+                f"{ours['loss']:.3f} ({ours['loss_64']:.3f}), {ours['budget']:.2f} s",
+                ratio(row),
+                f"{row['in_peers_time']['loss']:.3f}",
+            )
         )
-    return [*lines, "", where(result["about"]), ""]
+    header = "corpus | peer: nats/char, time | ours: nats/char (windows of 64), budget | ratio | ours in its time"
+    return [*lines, *table(header, rows), "", where(result["about"]), ""]
 
 
 def lstm(result: dict) -> list[str]:
@@ -64,11 +76,16 @@ def lstm(result: dict) -> list[str]:
         "",
         "`python benchmarks/lstm.py`. Peer: Embedding → LSTM → Linear, Adam, cross-entropy, two epochs of",
         "tinyshakespeare's characters (`benchmarks/article_form.py`). Ours, of the same size: `benchmarks/lstm.toml`.",
-        "",
-        "| peer: nats/char, time | ours: nats/char, budget | ratio |",
-        "|---|---|---|",
-        f"| {result['peer_loss']:.3f}, {result['peer_seconds']:.1f} s "
-        f"| {ours['loss']:.3f}, {ours['budget']:.2f} s | {ratio(result)} |",
+        *table(
+            "peer: nats/char, time | ours: nats/char, budget | ratio",
+            [
+                (
+                    f"{result['peer_loss']:.3f}, {result['peer_seconds']:.1f} s",
+                    f"{ours['loss']:.3f}, {ours['budget']:.2f} s",
+                    ratio(result),
+                )
+            ],
+        ),
         "",
         where(result["about"]),
         "",
@@ -83,22 +100,21 @@ def sources(result: dict) -> list[str]:
         "",
         f"`python benchmarks/sources.py` ({peers}).",
         "MB per second of processor time, one thread, the best of five turns.",
-        "",
-        "| file of 100 MB, paragraphs of novels shuffled | `read_documents` | a loop over `open()`, no checks |",
-        "|---|---|---|",
     ]
-    for name, speeds in result["reading_MB_per_second"].items():
-        lines.append(f"| {name} | {speeds['wenlu']:.0f} | {speeds['a loop over open()']:.0f} |")
-    lines += [
-        "",
-        "| encodings: slices of 300 to 30,000 bytes of web pages, WikiText and CMRC | wrong | of | MB/s |",
-        "|---|---|---|---|",
-    ]
-    for name, told in result["encodings"].items():
-        lines.append(f"| {name} | {told['all_wrong']} | {told['slices']} | {told['MB_per_second']:.0f} |")
-    lines += ["", "wenlu weighs UTF-8, GB18030 and cp1252 alone; the detectors know dozens.", ""]
-    lines += ["| HTML → text | MB/s |", "|---|---|"]
-    lines += [f"| {name} | {speed:.0f} |" for name, speed in result["html_MB_per_second"].items()]
+    speeds = result["reading_MB_per_second"].items()
+    lines += table(
+        "file of 100 MB, paragraphs of novels shuffled | `read_documents` | a loop over `open()`, no checks",
+        ((name, f"{speed['wenlu']:.0f}", f"{speed['a loop over open()']:.0f}") for name, speed in speeds),
+    )
+    lines += table(
+        "encodings: slices of 300 to 30,000 bytes of web pages, WikiText and CMRC | wrong | of | MB/s",
+        (
+            (name, str(told["all_wrong"]), str(told["slices"]), f"{told['MB_per_second']:.0f}")
+            for name, told in result["encodings"].items()
+        ),
+    )
+    lines += ["", "wenlu weighs UTF-8, GB18030 and cp1252 alone; the detectors know dozens."]
+    lines += table("HTML → text | MB/s", ((k, f"{speed:.0f}") for k, speed in result["html_MB_per_second"].items()))
     return [*lines, "", where(result["about"]), ""]
 
 
@@ -113,15 +129,14 @@ def dedup(result: dict) -> list[str]:
         f"(RMinHashLSH), datasketch {result['peers']['datasketch']} (MinHashLSH), with the same n-grams, values, bands",
         "and limit. Recall: planted pairs",
         "of a true Jaccard similarity of 0.8 or more; false: reported pairs below 0.6.",
-        "",
-        "| | documents/s | memory a document | recall | false |",
-        "|---|---|---|---|---|",
     ]
+    rows = []
     for side, row in result["results"].items():
         recall = f"{row['recall_from_0.8']:.4f} of {row['planted_from_0.8']:,}"
         false = f"{row['false']:,} of {row['reported']:,}"
         memory = f"{row['memory_bytes_per_document']:,.0f} B"
-        lines.append(f"| {side} | {row['documents_per_second']:,.0f} | {memory} | {recall} | {false} |")
+        rows.append((side, f"{row['documents_per_second']:,.0f}", memory, recall, false))
+    lines += table("| documents/s | memory a document | recall | false", rows)
     return [*lines, "", where(result["about"]), ""]
 
 
@@ -131,19 +146,23 @@ def memory(result: dict) -> list[str]:
         "",
         "`python benchmarks/memory.py`. Predicted by `wenlu/models/size.py` before a run; measured: growth of resident",
         "memory at its peak over four steps, an evaluation and a checkpoint, each shape in a process of its own.",
-        "",
-        "| model | dim × layers, context, batch | parameters | measured | predicted | predicted / measured |",
-        "|---|---|---|---|---|---|",
     ]
+    rows = []
     for row in result["results"]:
         shape = row["shape"]
         extra = "".join(f", {key} {shape[key]}" for key in ("optimizer", "dropout", "micro") if key in shape)
-        lines.append(
-            f"| {shape['family']} | {shape['dim']} × {shape['layers']}, {shape['context']}, {shape['batch']}{extra} "
-            f"| {row['parameters'] / 1e6:.1f} M | {row['measured'] / 1e6:,.0f} MB "
-            f"| {row['predicted']['total'] / 1e6:,.0f} MB | {row['ratio']:.2f} |"
+        rows.append(
+            (
+                shape["family"],
+                f"{shape['dim']} × {shape['layers']}, {shape['context']}, {shape['batch']}{extra}",
+                f"{row['parameters'] / 1e6:.1f} M",
+                f"{row['measured'] / 1e6:,.0f} MB",
+                f"{row['predicted']['total'] / 1e6:,.0f} MB",
+                f"{row['ratio']:.2f}",
+            )
         )
-    return [*lines, "", where(result["about"]), ""]
+    header = "model | dim × layers, context, batch | parameters | measured | predicted | predicted / measured"
+    return [*lines, *table(header, rows), "", where(result["about"]), ""]
 
 
 def tokenizers(result: dict) -> list[str]:
@@ -157,28 +176,106 @@ def tokenizers(result: dict) -> list[str]:
         "Seconds of learning: by the clock (of processor). Bytes of training text: "
         + ", ".join(f"{language} {size:,}" for language, size in result["training_bytes"].items())
         + ".",
-        "",
-        "| tokenizer | text | bytes per token (characters) | ratio | lossless |",
-        "|---|---|---|---|---|",
     ]
-    speeds = []
+    rows, speeds = [], []
     for contest in result["results"]:
         public = contest["tokenizers"][contest["public"]]["texts"]
         for kind, found in contest["tokenizers"].items():
             name = kind if kind == contest["public"] else f"ours, {kind}:{contest['vocab']}"
             for text, row in found["texts"].items():
                 ratio = row["bytes_per_token"] / public[text]["bytes_per_token"]
-                lines.append(
-                    f"| {name} | {text} | {row['bytes_per_token']:.2f} ({row['characters_per_token']:.2f}) "
-                    f"| {ratio:.2f} | {'yes' if row['lossless'] else 'no'} |"
-                )
+                figures = f"{row['bytes_per_token']:.2f} ({row['characters_per_token']:.2f})"
+                rows.append((name, text, figures, f"{ratio:.2f}", "yes" if row["lossless"] else "no"))
             size = sum(row["bytes"] for row in found["texts"].values())
             seconds = sum(row["bytes"] / 1e6 / row["megabytes_per_second"] for row in found["texts"].values())
             learned = "learning_seconds" in found
             learning = f"{found['learning_seconds']:.0f} ({found['learning_cpu_seconds']:.0f})" if learned else ""
-            speeds.append(f"| {name}, {contest['vocab']:,} tokens | {size / 1e6 / seconds:.1f} | {learning} |")
-    lines += ["", "| tokenizer | encoding, MB/s | learning, s |", "|---|---|---|", *speeds]
+            speeds.append((f"{name}, {contest['vocab']:,} tokens", f"{size / 1e6 / seconds:.1f}", learning))
+    lines += table("tokenizer | text | bytes per token (characters) | ratio | lossless", rows)
+    lines += table("tokenizer | encoding, MB/s | learning, s", speeds)
     return [*lines, "", where(result["about"]), ""]
+
+
+def prepare(result: dict) -> list[str]:
+    found, peers = result["results"], result["peers"]
+    lines = [
+        "## Preparing",
+        "",
+        f"`python benchmarks/prepare.py`. Paragraphs of all corpora ({result['distinct_bytes']:,} bytes), shuffled and",
+        "repeated; one tokenizer (bpe:8192); no cleaning. `wenlu prepare` and `datasets.map` (datasets",
+        f"{peers['datasets']}, num_proc=2, `encode_batch_fast`) as whole processes; raw: `encode_batch_fast` alone, on",
+        "texts in memory, its clock stopped outside the call. By turns; medians of the ratios; above 1 wenlu is faster.",
+        "The machine did other things meanwhile: the ratios count, those of processor time above all.",
+    ]
+    rows = []
+    for name, row in found.items():
+        if "seconds of raw / of wenlu" not in row:
+            continue
+        taken = ", ".join(f"{statistics.median(row['processor'][side]):.1f}" for side in ("wenlu", "datasets", "raw"))
+        medians = [row[f"{clock} of {other} / of wenlu"]["median"] for other, clock in PAIRS]
+        ratios = [f"{value:.2f} ×" for value in medians]
+        rows.append((f"{name}, {row['documents']:,}", f"{len(row['seconds']['raw'])}", taken, *ratios))
+    lines += table(
+        "text, documents | rounds | processor s: wenlu, datasets, raw | datasets: clock | processor "
+        "| raw: clock | processor",
+        rows,
+    )
+    if "cleaning" in found:
+        rows = []
+        for row in found["cleaning"]["rows"]:
+            speed, peaks = row["cleaning seconds"], (row[side]["peak"] / 1e6 for side in ("raw", "cleaned"))
+            each = (f"{row['bytes'] / 1e6 / speed:.1f}", f"{row['documents'] / speed:,.0f}")
+            kind = f"{row['kind']}, {row['bytes'] / 1e6:.0f} MB, {row['documents']:,}"
+            rows.append((kind, *each, *(f"{peak:,.0f} MB" for peak in peaks)))
+        lines += table(
+            "cleaning alone, by processor time | MB/s | documents/s | peak of prepare, no cleaning | with cleaning",
+            rows,
+        )
+        near = found["cleaning"]["near-duplicates"]
+        lines += [
+            "",
+            f"Near-duplicates: recall {near['recall_from_0.8']:.4f} of {near['planted_from_0.8']:,} planted of a true",
+            f"similarity of 0.8 or more; {near['false']:,} false of {near['reported']:,} reported.",
+        ]
+    learned = {name: row for name, row in found.items() if name.startswith("learning")}
+    rows = [
+        (name.removeprefix("learning "), f"{row['processor']:.0f} s", f"{row['peak'] / 1e6:,.0f} MB")
+        for name, row in learned.items()
+    ]
+    lines += table("learning bpe:8192 from | processor | peak of memory", rows) if rows else []
+    return [*lines, "", *memory_by_documents(found), where(result["about"]), ""]
+
+
+def memory_by_documents(found: dict) -> list[str]:
+    """The growth of the peak of `wenlu prepare` from the least to the most documents."""
+    by_size = [row for row in found.values() if "tokens" in row or "wenlu alone" in row]
+    by_size.sort(key=lambda row: row["documents"])
+    if len(by_size) < 2:
+        return []
+    few, many = by_size[0], by_size[-1]
+    slope = (many["peak"] - few["peak"]) / (many["documents"] - few["documents"])
+    return [
+        f"Peak of memory without cleaning: {few['peak'] / 1e6:,.0f} MB with {few['documents']:,} documents,",
+        f"{many['peak'] / 1e6:,.0f} MB with {many['documents']:,}: {slope:,.0f} bytes a document.",
+        "",
+    ]
+
+
+def dirty(result: dict) -> list[str]:
+    lines = [
+        "## Dirty data",
+        "",
+        "`python benchmarks/dirty.py`: what `wenlu prepare` says, with its default rules and a tokenizer in a folder.",
+    ]
+    rows = []
+    for name, row in result["results"].items():
+        said = next((line for line in row["said"] if line.startswith("wenlu: ")), "")
+        noted = [line for line in row["said"] if re.match(r"[0-9,]+ ", line)]
+        rules = [" ".join(line.split()[:1]) for line in row["said"] if line.rstrip().endswith("%")]
+        shown = said.removeprefix("wenlu: ") or "; ".join([*([f"rules: {', '.join(rules)}"] if rules else []), *noted])
+        verdict = "refused" if row["code"] else "made"
+        rows.append((name, f"{verdict}: {shown}".replace("|", "\\|"), f"{row['seconds']}", f"{row['peak'] / 1e6:,.0f}"))
+    return [*lines, *table("given | what is said | s | MB at most", rows), "", where(result["about"]), ""]
 
 
 def campaigns() -> list[str]:
@@ -197,6 +294,8 @@ def main() -> None:
         "time_to_loss": time_to_loss,
         "lstm": lstm,
         "sources": sources,
+        "prepare": prepare,
+        "dirty": dirty,
         "dedup": dedup,
         "memory": memory,
         "tokenizers": tokenizers,

@@ -6,6 +6,7 @@ import pytest
 import tokenizers
 from tokenizers import decoders, normalizers, pre_tokenizers
 
+from wenlu.base.errors import UserError
 from wenlu.data.prepare import PrepareConfig, prepare
 from wenlu.data.shards import open_data
 from wenlu.tokenization.learn import learn
@@ -84,3 +85,21 @@ def test_a_tokenizer_of_unknown_form_reads_documents_whole(tmp_path, validation,
     assert all(len(side) == 1 for side in sides)
     assert sides[0][0].startswith(" " + "\n\n".join(TEXTS)[:200])
     assert sides[-1][0].endswith("\n\n".join(TEXTS)[-200:])
+
+
+def test_many_batches_keep_their_order_and_a_refusal_amid_them_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("wenlu.data.encode.AT_ONCE", 50)
+    _, data = prepared(tmp_path, "byte")
+    assert data.train.documents(data.tokenizer) == TEXTS
+    encode, calls = Tokenizer.encode_batch, []
+
+    def fail_late(self, texts):
+        calls.append(texts)
+        if len(calls) == 5:
+            raise UserError("the fifth batch is refused")
+        return encode(self, texts)
+
+    monkeypatch.setattr(Tokenizer, "encode_batch", fail_late)
+    with pytest.raises(UserError, match="the fifth batch is refused"):
+        prepare(PrepareConfig((str(tmp_path / "rows.jsonl"),), tokenizer="byte", skip=("all",)), tmp_path / "e")
+    assert not (tmp_path / "e").exists() and len(calls) <= 6

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from wenlu.tokenization.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from wenlu.data.cleaning.profile import Profile
 
-AT_ONCE = 8 << 20
+AT_ONCE = 4 << 20
 """Characters encoded together, so that every core has some to work on."""
 
 
@@ -48,8 +49,8 @@ def write_shards(
         bar = stack.enter_context(progress("encoding", unit_counts=False))
         stack.callback(lambda: [writer.release() for writer in writers.values()])
         task = bar.add_task("", total=size, note="")
-        for batch in _batches(parts if tokenizer.is_known else _whole(parts)):
-            encoded = tokenizer.encode_batch([piece.text for _, piece in batch])
+        known = parts if tokenizer.is_known else _whole(parts)
+        for batch, encoded in _encoded(_batches(known), tokenizer, stack):
             for (side, piece), ids in zip(batch, encoded, strict=True):
                 text_bytes = len(piece.text.encode())
                 bar.advance(task, text_bytes)
@@ -67,6 +68,22 @@ def write_shards(
                 writers[side].add([*first, *ids, *last], text_bytes, last=piece.last)
         splits = {side: writer.close() for side, writer in writers.items()}
     return Encoded(splits, writers["train"].dtype.name, gap, lossy)
+
+
+def _encoded(
+    batches: Iterable[list[tuple[Side, Piece]]], tokenizer: Tokenizer, stack: contextlib.ExitStack
+) -> Iterator[tuple[list[tuple[Side, Piece]], list[list[int]]]]:
+    """Every batch with its ids. While one is used, the next is read and encoded: the library works without Python's
+    lock."""
+    worker = stack.enter_context(ThreadPoolExecutor(1))
+    before: tuple[list[tuple[Side, Piece]], Future[list[list[int]]]] | None = None
+    for batch in batches:
+        here = batch, worker.submit(tokenizer.encode_batch, [piece.text for _, piece in batch])
+        if before:
+            yield before[0], before[1].result()
+        before = here
+    if before:
+        yield before[0], before[1].result()
 
 
 def _whole(parts: Iterable[tuple[Side, Piece]]) -> Iterator[tuple[Side, Piece]]:

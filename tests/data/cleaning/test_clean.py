@@ -4,7 +4,7 @@ import lzma
 
 import pytest
 
-from wenlu.data.cleaning.clean import TEXT_RULES
+from wenlu.data.cleaning.clean import _NEAR, STRETCH, TEXT_RULES, _line_around, _stretches
 from wenlu.data.cleaning.rules import RULES, active_rules
 
 CHANGES = {
@@ -81,6 +81,33 @@ def test_what_no_rule_touches(text):
 def test_names():
     assert set(TEXT_RULES) < set(RULES)
     assert active_rules(("all",)) == frozenset() and active_rules(("html",)) == frozenset(RULES) - {"html"}
+
+
+@pytest.mark.parametrize("filler", ["word ", "炉火", "é ", "x"])
+def test_a_line_without_end_is_mended_like_a_short_one(filler):
+    dirt = "the shoreâ€™s edge " + "天气" + "不见了唐僧。小^说^无广告的~顶点*小说~网www.example.com这个"
+    for rule in ("unicode", "adverts"):
+        mend = TEXT_RULES[rule]
+        text = filler * 3000 + dirt + filler * 3000 + dirt
+        assert mend(text) == filler * 3000 + mend(dirt) + filler * 3000 + mend(dirt) != text
+
+
+@pytest.mark.parametrize("text", ["", "short\n", "word " * 5000, "炉" * 9000 + "\n", "é" * 9000, "é" * 9000 + " é" * 9])
+def test_stretches_are_the_line(text):
+    parts = list(_stretches(text))
+    assert "".join(parts) == text
+    assert "é" * 9 in text or all(len(part) <= STRETCH + 8 for part in parts)
+
+
+@pytest.mark.parametrize("before", [0, 1, _NEAR, 2 * _NEAR, 2 * _NEAR + 1, 999])
+@pytest.mark.parametrize("after", [1, _NEAR, 2 * _NEAR, 2 * _NEAR + 1, 999])
+@pytest.mark.parametrize("ends", ["", "\n"])
+def test_the_line_around_a_place(before, after, ends):
+    text, place = ends + "x" * (before + after) + ends, len(ends) + before
+    start, end = len(ends), len(ends) + before + after
+    if end - start > 2 * _NEAR:
+        start, end = max(start, place - _NEAR), min(end, place + _NEAR)
+    assert _line_around(text, place) == (start, end)
 
 
 @pytest.mark.data

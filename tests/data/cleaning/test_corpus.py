@@ -13,11 +13,13 @@ from wenlu.base.errors import UserError
 from wenlu.base.files import verify_folder
 from wenlu.cli.main import main
 from wenlu.data.cleaning import spool as spool_module
+from wenlu.data.cleaning.audit import rule_rows
 from wenlu.data.cleaning.corpus import differences
 from wenlu.data.cleaning.limits import LIMITS as LIMIT_NAMES
 from wenlu.data.cleaning.rules import RULES
 from wenlu.data.cleaning.spool import Spool
 from wenlu.data.prepare import PrepareConfig, prepare
+from wenlu.data.reading import pieces
 from wenlu.data.reading.sources import Piece
 from wenlu.data.shards import open_data
 
@@ -225,12 +227,18 @@ def test_the_page_tells_all_and_is_part_of_the_manifest(tmp_path):
         "asterisks in place of",
     ):
         assert words in text, words
-    assert "documents almost without commas" in text and "single Latin letters" in text
+    assert "1 document almost without commas" in text and "single Latin letters" in text
     assert {"table", "svg"} <= reader.tags and not {"script", "link", "img"} & reader.tags
     assert facts["profile"]["documents_without_commas"] == 1 and facts["profile"]["characters"]["Han"] > 3000
     assert verify_folder(tmp_path / "data") == []
     (tmp_path / "data" / "audit.html").write_text("x")
     assert verify_folder(tmp_path / "data") == [f"audit.html has 1 bytes instead of {len(page.encode())}"]
+
+
+def test_a_share_that_rounds_to_nothing_is_not_called_nothing():
+    counts = {"documents": 1, "dropped": 0, "bytes": 3}
+    rows = rule_rows({"bytes": 1_000_000, "rules": {"html": counts, "spaces": counts | {"bytes": 0}}})
+    assert [row[-1] for row in rows] == ["< 0.01%", "0.00%"]
 
 
 def test_info_shows_the_audit_without_its_examples(tmp_path, capsys):
@@ -242,7 +250,8 @@ def test_info_shows_the_audit_without_its_examples(tmp_path, capsys):
 
 
 def test_documents_of_a_spool_can_be_replaced(tmp_path, monkeypatch):
-    monkeypatch.setattr(spool_module, "BLOCK", 50)
+    for module, name in ((spool_module, "BLOCK"), (pieces, "CHUNK")):
+        monkeypatch.setattr(module, name, 50)
     texts = ["天气真好\n" * 40, "short", "", "line of words\n" * 30]
     with Spool(tmp_path / "spool") as spool:
         for text in texts:
@@ -255,10 +264,10 @@ def test_documents_of_a_spool_can_be_replaced(tmp_path, monkeypatch):
         spool.replace(3)
         spool.write("new")
         assert spool.end() == 4 and spool.size(4) == 3
-        pieces = list(spool.pieces([3, 2, 4]))
-        assert "".join(p.text for p in pieces if p.document == 0) == texts[3].upper()
-        assert pieces[-2:] == [Piece(1, "", True), Piece(2, "new", True)]
-        assert [p.last for p in pieces if p.document == 0].count(True) == 1
+        made = list(spool.pieces([3, 2, 4]))
+        assert "".join(p.text for p in made if p.document == 0) == texts[3].upper()
+        assert made[-2:] == [Piece(1, "", True), Piece(2, "new", True)]
+        assert [p.last for p in made if p.document == 0].count(True) == 1
     assert not (tmp_path / "spool").exists()
 
 

@@ -25,7 +25,8 @@ def notes(description: dict[str, Any]) -> list[str]:
     lines += [f"{found['times']:,} {name}" for name, found in profile.get("damage", {}).items()]
     if count := profile.get("documents_without_commas"):
         example = " ".join(profile["without_commas_examples"][0]["text"].split())
-        lines.append(f"{count:,} documents almost without commas, which may be lost: {example[:30]} …")
+        what = "document" if count == 1 else "documents"
+        lines.append(f"{count:,} {what} almost without commas, which may be lost: {example[:30]} …")
     if found := description.get("contamination"):
         lines.append(
             f"{found['found']:,} of {found['examples']:,} examples of the evaluation set stand in "
@@ -42,7 +43,7 @@ def rule_rows(cleaning: dict[str, Any]) -> list[tuple[str, str, str, str, str]]:
         if found := cleaning["rules"].get(name):
             share = found["bytes"] / max(1, cleaning["bytes"])
             figures = (f"{found[key]:,}" for key in ("documents", "dropped", "bytes"))
-            rows.append((name, *figures, f"{share:.2%}"))
+            rows.append((name, *figures, "< 0.01%" if 0 < share < 5e-5 else f"{share:.2%}"))
     return rows
 
 

@@ -48,7 +48,8 @@ def _rules(page: Page, description: dict[str, Any]) -> None:
     if not cleaning:
         page.text("All rules were switched off: this is the text as it stands in its sources.")
         return
-    page.text(f"Read: {cleaning['documents']:,} documents, {cleaning['bytes']:,} bytes.")
+    what = "document" if cleaning["documents"] == 1 else "documents"
+    page.text(f"Read: {cleaning['documents']:,} {what}, {cleaning['bytes']:,} bytes.")
     rows = rule_rows(cleaning)
     if not rows:
         page.text("The rules found nothing to clean.")

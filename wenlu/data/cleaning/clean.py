@@ -6,7 +6,7 @@ They work on parts of a document that end with a line, and know nothing of each 
 import html
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from html.entities import html5
 
@@ -21,13 +21,27 @@ def unicode(text: str) -> str:
     bad, mended = _ftfy()
     runs = {text[max(0, m.start() - 2) : m.end() + 2] for m in _SUSPECT.finditer(text)}
     if found := [run for run in runs if bad(run)]:
-        lines = text.splitlines(keepends=True)
+        lines = [part for line in text.splitlines(keepends=True) for part in _stretches(line)]
         text = "".join(mended(line) if any(run in line for run in found) else line for line in lines)
     if _C1.search(text):
         text = _C1.sub(lambda match: match[0].encode("latin-1").decode("cp1252", "ignore"), text)
     return text if unicodedata.is_normalized("NFC", text) else unicodedata.normalize("NFC", text)
 
 
+STRETCH = 4096
+"""Characters of a line that are mended together: ftfy goes over all of them again for each thing that it mends."""
+
+
+def _stretches(line: str) -> Iterator[str]:
+    """A line; a long one in parts, each of which begins with a character that no mojibake goes on with."""
+    start = 0
+    while len(line) - start > STRETCH and (match := _BORDER.search(line, start + STRETCH)):
+        yield line[start : match.start()]
+        start = match.start()
+    yield line[start:]
+
+
+_BORDER = re.compile("[ \n\u3000-\U0010ffff]")
 _C1 = re.compile("[\x80-\x84\x86-\x9f]")
 _SUSPECT = re.compile("[^\x00-\x7f\u3000-\U0010ffff]+")
 """What mojibake is made of, so that only the different ones of these runs are looked at, with their neighbours."""
@@ -172,10 +186,7 @@ def adverts(text: str) -> str:
     for sign in _ADVERT_SIGNS:
         place = text.find(sign)
         while place >= 0:
-            start, end = text.rfind("\n", 0, place) + 1, text.find("\n", place)
-            end = end if end >= 0 else len(text)
-            if end - start > 2 * _NEAR:  # of a long line its neighbourhood
-                start, end = max(start, place - _NEAR), min(end, place + _NEAR)
+            start, end = _line_around(text, place)
             windows[start] = max(end, windows.get(start, 0))
             place = text.find(sign, end)
     if not windows:
@@ -194,6 +205,18 @@ def adverts(text: str) -> str:
 
 _NEAR = 160
 """Characters around an advert's sign that are looked at."""
+
+
+def _line_around(text: str, place: int) -> tuple[int, int]:
+    """The line in which a place lies, of a long one its neighbourhood; no farther than that is any line end looked for,
+    or a text without them would be gone through for every sign."""
+    far = 2 * _NEAR + 1
+    before, after = text.rfind("\n", max(0, place - far), place), text.find("\n", place, place + far)
+    start = before + 1 if before >= 0 else max(0, place - far)
+    end = after if after >= 0 else min(len(text), place + far)
+    return (start, end) if end - start <= 2 * _NEAR else (max(start, place - _NEAR), min(end, place + _NEAR))
+
+
 _ADVERT_SIGNS = (
     *("www.", "http", "尽在", "小说整理"),
     *("一页", "后页", "首页", "目录", "书页", "一章", "书签", "推荐票", "推荐本书", "本站"),

@@ -2,12 +2,10 @@
 
 import heapq
 import re
-from collections import Counter
 from typing import Any
 
 import numpy as np
 
-from wenlu.data.cleaning.quality import character_counts
 from wenlu.data.reading.sources import Piece
 from wenlu.tokenization.survey import SCRIPTS, script_of
 
@@ -22,53 +20,103 @@ DAMAGE = {
     "single Latin letters or signs between ideographs": re.compile(
         r"(?<=[\u4e00-\u9fff])[A-Za-z^~{}|_?]{1,2}(?=[\u4e00-\u9fff])"
     ),
+    "sentences without a space between them, as where line ends were lost": re.compile(
+        r"[.!?](?<=[a-z]{3}[.!?])(?=[A-Z][a-z])"
+    ),
 }
 """Signs of damage that no rule can mend, and how they are found."""
+
+CLASSES = (*SCRIPTS, "commas", "ends")
+"""What characters are counted as: punctuation but for commas and the ends of sentences, which have their own."""
+COMMAS, ENDS = ",，、", ".!?。！？"
+PER_DOCUMENT = (*FEW_COMMAS, "commas", "ends")
+AT_ONCE = 1 << 20
+"""Characters counted together."""
+UNKNOWN = 255
+
+
+class _Classes:
+    """The class of every character, looked up once for each."""
+
+    def __init__(self):
+        self._of = np.full(0x110000, UNKNOWN, dtype=np.uint8)
+
+    def count(self, texts: list[str]) -> tuple[list[list[int]], list[bool]]:
+        """How many characters of each class each text has, in the order of `CLASSES`; whether it may be damaged:
+        whether any ideograph stands beside a letter or sign of ASCII, or a capital behind the end of a sentence."""
+        codes = np.frombuffer("".join(texts).encode("utf-32-le"), dtype=np.uint32)
+        classes = self._of[codes]
+        if (new := classes == UNKNOWN).any():
+            for code in np.unique(codes[new]).tolist():
+                self._of[code] = CLASSES.index(_class_of(chr(code)))
+            classes = self._of[codes]
+        owners = np.repeat(np.arange(len(texts)), [len(text) for text in texts])
+        counts = np.bincount(owners * len(CLASSES) + classes, minlength=len(texts) * len(CLASSES))
+        ideographs, signs = classes == CLASSES.index("Han"), (codes > ord(" ")) & (codes < 128)
+        capitals, ends = (codes >= ord("A")) & (codes <= ord("Z")), classes == CLASSES.index("ends")
+        suspect = np.zeros(len(texts), dtype=bool)
+        for left, right in ((ideographs, signs), (signs, ideographs), (ends, capitals)):
+            suspect[owners[1:][left[:-1] & right[1:]]] = True
+        return counts.reshape(len(texts), len(CLASSES)).tolist(), suspect.tolist()
+
+
+def _class_of(character: str) -> str:
+    return "commas" if character in COMMAS else "ends" if character in ENDS else script_of(character)
 
 
 class Profile:
     """Figures of the text that is kept, gathered as it is encoded."""
 
     def __init__(self, documents: int):
-        self._scripts: Counter[str] = Counter()
+        self._classes, self._totals = _Classes(), dict.fromkeys(CLASSES, 0)
+        self._waiting: list[tuple[str, Piece]] = []
+        self._size = self._shortest_shown = 0
         self._sampled = set(np.linspace(0, max(0, documents - 1), SAMPLES, dtype=int).tolist())
         self._samples: list[dict[str, Any]] = []
         self._longest: list[tuple[int, int, str]] = []
         self._damage = {name: [0, ""] for name in DAMAGE}
         self._lengths: list[int] = []
-        self._here: Counter[str] = Counter()
+        self._here = dict.fromkeys((*PER_DOCUMENT, "characters"), 0)
         self._few_commas: list[dict[str, Any]] = []
         self._beginning = True
 
     def add(self, side: str, piece: Piece) -> None:
-        """A piece of the text, and its side of the split."""
-        text, number = piece.text, len(self._lengths)
+        """A piece of the text, and its side of the split. Characters are counted for many pieces at a time."""
+        self._waiting.append((side, piece))
+        self._size += len(piece.text)
+        if self._size >= AT_ONCE:
+            self._count()
+
+    def _count(self) -> None:
+        waiting, self._waiting, self._size = self._waiting, [], 0
+        rows, suspect = self._classes.count([piece.text for _, piece in waiting])
+        for (side, piece), row, is_suspect in zip(waiting, rows, suspect):
+            self._add(side, piece, dict(zip(CLASSES, row)))
+            self._look_for_damage(piece.text, is_suspect)
+            self._beginning = piece.last
+            if piece.last:
+                self._end()
+
+    def _add(self, side: str, piece: Piece, counts: dict[str, int]) -> None:
+        text, number, here = piece.text, len(self._lengths), self._here
         if self._beginning and number in self._sampled:
             self._samples.append({"side": side, "text": text[:SHOWN]})
         if self._beginning:
             self._head = text[:60]
-        scripts, here = dict.fromkeys(SCRIPTS, 0), self._here
-        for character, count in character_counts(text).items():
-            scripts[script_of(character)] += count
-            if character in ",，、":
-                here["commas"] += count
-            elif character in ".!?。！？":
-                here["ends"] += count
-        for name, count in scripts.items():
-            self._scripts[name] += count
-        for name in FEW_COMMAS:
-            here[name] += scripts[name]
-        self._here["characters"] += len(text)
-        line = max(text.split("\n"), key=len)
-        self._longest = heapq.nlargest(LINES, [*self._longest, (len(line), number, line[:SHOWN])])
-        self._look_for_damage(text, scripts)
-        self._beginning = piece.last
-        if piece.last:
-            self._end()
+        for name, count in counts.items():
+            if count:
+                self._totals[name] += count
+        for name in PER_DOCUMENT:
+            here[name] += counts[name]
+        here["characters"] += len(text)
+        if len(text) >= self._shortest_shown:
+            line = max(text.split("\n"), key=len)
+            self._longest = heapq.nlargest(LINES, [*self._longest, (len(line), number, line[:SHOWN])])
+            self._shortest_shown = self._longest[-1][0] if len(self._longest) == LINES else 0
 
-    def _look_for_damage(self, text: str, scripts: dict[str, int]) -> None:
+    def _look_for_damage(self, text: str, is_suspect: bool) -> None:
         for index, (name, pattern) in enumerate(DAMAGE.items()):
-            if not (scripts["Han"] if index else "\ufffd" in text):
+            if not (is_suspect if index else "\ufffd" in text):
                 continue
             for match in pattern.finditer(text):
                 self._damage[name][0] += 1
@@ -82,15 +130,18 @@ class Profile:
         if prose and commas < FEW_COMMAS[script]:
             self._few_commas.append({"document": len(self._lengths), "text": self._head, "commas": round(commas, 2)})
         self._lengths.append(here["characters"])
-        self._here = Counter()
+        self._here = dict.fromkeys((*PER_DOCUMENT, "characters"), 0)
 
     def as_dict(self) -> dict[str, Any]:
         """For data.json."""
+        self._count()
+        scripts = {name: self._totals[name] for name in SCRIPTS}
+        scripts["punctuation"] += self._totals["commas"] + self._totals["ends"]
         lengths = np.array(self._lengths or [0])
         marks = {"shortest": 0, "5 %": 5, "median": 50, "95 %": 95, "longest": 100}
         edges = np.geomspace(max(1, lengths.min()), max(2, lengths.max() + 1), 25)
         return {
-            "characters": {name: self._scripts[name] for name in SCRIPTS if self._scripts[name]},
+            "characters": {name: count for name, count in scripts.items() if count},
             "document_characters": {name: int(np.percentile(lengths, q)) for name, q in marks.items()},
             "length_histogram": {
                 "edges": [round(float(edge), 1) for edge in edges],

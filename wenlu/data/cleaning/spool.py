@@ -3,29 +3,15 @@
 import codecs
 import contextlib
 import os
-import re
 from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from wenlu.data.reading.pieces import LONGEST, cut_after
+from wenlu.data.reading.pieces import in_pieces
 from wenlu.data.reading.sources import Piece
 
 BLOCK = 1 << 20
-"""Bytes read at a time, and about the characters of a piece."""
-
-
-_BEFORE_SPACE = re.compile(r"\S(?=\s)")
-
-
-def _cut(text: str) -> int:
-    """Where `sources.cut_after` cuts, without its search for line ends where there is none."""
-    if text.find("\n", BLOCK) >= 0:
-        return cut_after(text, BLOCK)
-    if len(text) <= LONGEST:
-        return 0
-    match = _BEFORE_SPACE.search(text, BLOCK - 1)
-    return match.end() if match else LONGEST
+"""Bytes read at a time."""
 
 
 class Spool:
@@ -75,28 +61,21 @@ class Spool:
 
     def texts(self, document: int) -> Iterator[str]:
         """A document in parts of about 1 MB, cut where no token spans; an empty one is one empty part."""
-        self._out.flush()
-        start, left = self._starts[document], self._sizes[document]
-        if left <= BLOCK:
-            yield os.pread(self._in.fileno(), left, start).decode()
-            return
-        decoder, waiting = codecs.getincrementaldecoder("utf-8")(), ""
-        while left:
-            raw = os.pread(self._in.fileno(), min(BLOCK, left), start)
-            start, left = start + len(raw), left - len(raw)
-            waiting += decoder.decode(raw, final=not left)
-            while len(waiting) > BLOCK and (cut := _cut(waiting)):
-                yield waiting[:cut]
-                waiting = waiting[cut:]
-        if waiting:
-            yield waiting
+        return (piece.text for piece in self.pieces([document]))
 
     def pieces(self, documents: Iterable[int]) -> Iterator[Piece]:
         """The pieces of these documents, numbered anew from 0."""
         for number, document in enumerate(documents):
-            before = None
-            for text in self.texts(document):
-                if before is not None:
-                    yield Piece(number, before, False)
-                before = text
-            yield Piece(number, before or "", True)
+            if not self._sizes[document]:
+                yield Piece(number, "", True)
+            for text, last in in_pieces(self._blocks(document)):
+                yield Piece(number, text, last)
+
+    def _blocks(self, document: int) -> Iterator[str]:
+        self._out.flush()
+        start, left = self._starts[document], self._sizes[document]
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        while left:
+            raw = os.pread(self._in.fileno(), min(BLOCK, left), start)
+            start, left = start + len(raw), left - len(raw)
+            yield decoder.decode(raw, final=not left)
