@@ -128,7 +128,7 @@ def fit(rows: list[dict], texts: dict[str, Text], start: Constants) -> Constants
 
     def pull(logs: np.ndarray) -> np.ndarray:
         """Towards where the fit starts: what so few runs cannot tell keeps its usual value."""
-        return np.concatenate([misses(logs), 0.01 * (logs - first)])
+        return np.concatenate([misses(logs), 0.1 * (logs - first)])
 
     first = np.log([getattr(start, name) for name in names])
     found = least_squares(pull, first, loss="soft_l1", f_scale=0.03)

@@ -66,7 +66,7 @@ def test_what_the_remedy_names_is_accepted(here, capsys):
 RECIPES = {
     "[training]\nstep = 3": ("unknown setting 'training.step'", "Did you mean 'steps'?"),
     "[trainning]\nsteps = 3": ("unknown setting 'trainning'", "Did you mean 'training'?"),
-    "[training]\nqqq = 3": ("unknown setting 'training.qqq'", "Known here: steps, batch"),
+    "[training]\nqqq = 3": ("unknown setting 'training.qqq'", "Known here: steps, minutes, batch"),
     "[training": ("recipe.toml is not valid TOML", "Expected"),
     '[training]\nsteps = "3"': ("training.steps must be a whole number, not '3'",),
     "[training]\nsteps = true": ("training.steps must be a whole number, not True",),

@@ -19,8 +19,8 @@ everything on each GPU and sharded as FSDP2 would; nothing is run, and no GPU is
 machine: what `wenlu train` with the same flags would choose, after some seconds of measuring.
 Defaults < recipe < flags, as in wenlu train. GPUs in the table: {", ".join(GPUS)}.
 
-examples: wenlu plan recipes/gpt3-175b.toml --gpu h100 --gpus 1024 --utilisation 0.4
-          wenlu plan novel.txt --minutes 10"""
+example: wenlu plan recipes/gpt3-175b.toml --gpu h100 --gpus 1024 --utilisation 0.4
+         wenlu plan novel.txt --minutes 10"""
 
 
 @dataclass(frozen=True)
