@@ -29,6 +29,7 @@ benchmarks: $(INSTALLED)  ## the figures of docs/benchmarks.md; an hour of an ot
 	$(BIN)/python benchmarks/lstm.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[benchmarks]" && $(BIN)/python benchmarks/dedup.py
+	$(BIN)/python benchmarks/prepare.py && $(BIN)/python benchmarks/dirty.py
 	$(BIN)/python benchmarks/tokenization.py
 	$(BIN)/python benchmarks/page.py
 

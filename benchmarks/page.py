@@ -204,7 +204,7 @@ def prepare(result: dict) -> list[str]:
         f"`python benchmarks/prepare.py`. Paragraphs of all corpora ({result['distinct_bytes']:,} bytes), shuffled and",
         "repeated; one tokenizer (bpe:8192); no cleaning. `wenlu prepare` and `datasets.map` (datasets",
         f"{peers['datasets']}, num_proc=2, `encode_batch_fast`) as whole processes; raw: `encode_batch_fast` alone, on",
-        "texts in memory, its clock stopped outside the call. By turns; medians of the ratios; above 1 wenlu is faster.",
+        "texts in memory, its clock stopped outside it. By turns; medians of the ratios; above 1: wenlu is faster.",
         "The machine did other things meanwhile: the ratios count, those of processor time above all.",
     ]
     rows = []
