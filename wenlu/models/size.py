@@ -13,6 +13,8 @@ SHORT = 256
 whose own small ones oneDNN takes ten times longer to begin (measured)."""
 WORKSPACE = 42 << 20
 """What libraries set aside for themselves and the C library's heap does not give back, in bytes (measured)."""
+BF16_PRODUCTS = 90 << 20
+"""What oneDNN sets aside beside that for a transformer's products in bf16 on a processor, in bytes (measured)."""
 HOLES = 0.22
 """Of what a step allocates on a processor, the part that is lost between blocks of that heap (measured)."""
 HEAP = 32 << 20
@@ -161,9 +163,12 @@ def training_bytes(
     }
     peak = max(moments.values())
     holes = int(HOLES * peak) if device == "cpu" else 0
+    workspace = WORKSPACE
+    if dtype == "bf16" and device == "cpu" and config.family != "lstm":
+        workspace += BF16_PRODUCTS
     kinds = {"weights": weights, "gradients": gradients, "optimizer": optimizer_bytes(config, optimizer)}
-    kinds |= {"activations": activations + working + WORKSPACE, "logits": logits, "update": update, "holes": holes}
-    return {**kinds, "total": weights + kinds["optimizer"] + peak + holes + WORKSPACE}
+    kinds |= {"activations": activations + working + workspace, "logits": logits, "update": update, "holes": holes}
+    return {**kinds, "total": weights + kinds["optimizer"] + peak + holes + workspace}
 
 
 def _working(config: ModelConfig, seq: int, dtype: str, device: str) -> int:

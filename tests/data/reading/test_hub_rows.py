@@ -7,7 +7,8 @@ import types
 import pytest
 
 from wenlu.base.errors import UserError
-from wenlu.cli.train import Command, _recipe
+from wenlu.cli.recipe_flags import recipe_of
+from wenlu.cli.train import Command
 from wenlu.data.prepare import PrepareConfig, prepare
 from wenlu.data.reading.sources import read_documents, spooled
 from wenlu.training.recipe import read_recipe
@@ -77,4 +78,4 @@ def test_refusals(calls, monkeypatch):
 def test_ids_of_the_hub_stay_as_they_are_in_recipes(tmp_path):
     (tmp_path / "recipe.toml").write_text('[data]\npaths = ["hub:owner/name", "-", "a.txt"]\n')
     assert read_recipe(tmp_path / "recipe.toml").data.paths == ("hub:owner/name", "-", str(tmp_path / "a.txt"))
-    assert _recipe(Command(sources=("hub:owner/name:test", "-"))).data.paths == ("hub:owner/name:test", "-")
+    assert recipe_of(Command(), ("hub:owner/name:test", "-")).data.paths == ("hub:owner/name:test", "-")
