@@ -88,11 +88,12 @@ class Pair:
         """Seconds before the peer's first step, and of a step, while the other core is as busy as later."""
         taken = []
         for steps in (20, 320):
-            other = start(self.ours(0.35, 99, self.folder / f"busy-{steps}"), 1)
+            other = start(self.peer(100_000, 1, self.folder / "busy.safetensors"), 1)
             began = time.monotonic()
             finish(start(self.peer(steps, 0, self.folder / "pace.safetensors"), 0))
             taken.append(time.monotonic() - began)
-            finish(other)
+            other.kill()
+            other.wait()
         step = (taken[1] - taken[0]) / 300
         return taken[0] - 20 * step, step
 

@@ -72,3 +72,22 @@ def test_the_lstm_is_planned_too(tmp_path, capsys):
 )
 def test_wrong_uses(line, words, capsys):
     assert words in refuse(capsys, *line)
+
+
+def test_minutes_plan_text_on_this_machine(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("wenlu.training.timing.PROBE_SECONDS", 0.0)
+    monkeypatch.setattr("wenlu.training.plan.TRANSFORMERS", ((64, 2), (96, 2)))
+    text = tmp_path / "炉.txt"
+    text.write_text(
+        "\n".join(f"{n * n % 977} stoves burn, 第{n % 29}炉文火慢炖。" for n in range(3000)), encoding="utf-8"
+    )
+    before = sorted(tmp_path.iterdir())
+    line = ["plan", str(text), "--minutes", "0.5", "--tokenizer", "bpe:512"]
+    assert main(line) == 0
+    said = capsys.readouterr().out
+    for words in ("model ", "qwen3, 2 layers of", "tokens/s", "FLOPs", "MiB", "bits per byte held out"):
+        assert words in said
+    assert main([*line, "--json", "--model", "lstm", "--model.dim", "32", "--model.layers", "1"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["minutes"] == 0.5 and facts["steps"] > 0 and "dim" not in facts["chosen"]["model"]
+    assert sorted(tmp_path.iterdir()) == before, "nothing is kept"

@@ -17,6 +17,7 @@ from wenlu.training.law import ERROR, LSTM, TRANSFORMER, Text, bits_per_byte, dr
 from wenlu.training.loop import train
 from wenlu.training.plan import Planner, lines
 from wenlu.training.recipe import OptimizerConfig, Recipe, TrainingConfig, resolve
+from wenlu.training.setup import plan_for
 from wenlu.training.timing import Machine, key, work
 
 CPU = torch.device("cpu")
@@ -101,11 +102,14 @@ def test_what_the_recipe_states_stays(data, machine):
     assert "dim" not in plan.chosen["model"]
 
 
-def test_a_stated_number_of_steps_is_refused(data, machine):
+def test_a_stated_number_of_steps_is_refused_before_anything_is_prepared(tmp_path):
     with pytest.raises(
         UserError, match=r"the minutes decide how many steps there are: leave --steps out, or --minutes"
     ):
-        planned(recipe(2, training=TrainingConfig(minutes=2, steps=50)), data)
+        train(recipe(2, training=TrainingConfig(minutes=2, steps=50)), tmp_path / "run")
+    with pytest.raises(UserError, match="the minutes decide how many steps there are"):
+        plan_for(recipe(2, training=TrainingConfig(minutes=2, steps=50)))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_plan_keeps_to_the_memory_that_is_free(data, machine, monkeypatch):

@@ -13,11 +13,11 @@ import tyro
 from wenlu.base.errors import UserError
 from wenlu.cli.flags import parse
 from wenlu.training.recipe import Recipe, read_recipe
-from wenlu.training.space import SweepConfig, configurations
-from wenlu.training.sweep_folder import SweepFolder
+from wenlu.training.sweep.folder import SweepFolder
+from wenlu.training.sweep.space import SweepConfig, configurations
 
 if TYPE_CHECKING:
-    from wenlu.training.sweep import Outcome
+    from wenlu.training.sweep.search import Outcome
 
 DESCRIPTION = """The best of several settings, by successive halving: every configuration that the lists of --over span
 is trained shortly, with the same seeds; the best of them for longer, and so on. The last are trained for as many steps
@@ -60,7 +60,7 @@ def main(arguments: list[str]) -> int:
     over = command.over or (SweepFolder(command.out).begun()[1].over if command.resume else ())
     config = SweepConfig(over, command.minutes, command.eta, command.seeds)
     configurations(recipe, config.over)
-    from wenlu.training.sweep import sweep
+    from wenlu.training.sweep.search import sweep
 
     outcome = sweep(recipe, config, command.out, resume=command.resume, began=began)
     if command.json:
@@ -86,7 +86,7 @@ def _default(arguments: list[str]) -> Command:
 
 
 def _print(outcome: "Outcome") -> None:
-    from wenlu.training.sweep_report import lines
+    from wenlu.training.sweep.report import lines
 
     print("\n".join(lines(outcome.standings, outcome.unit)))
     folder = SweepFolder(outcome.root)
@@ -99,7 +99,7 @@ def _print(outcome: "Outcome") -> None:
 
 
 def _facts(outcome: "Outcome") -> dict[str, Any]:
-    from wenlu.training.standings import distinguishable
+    from wenlu.training.sweep.standings import distinguishable
 
     folder, placed = SweepFolder(outcome.root), outcome.standings
     rows = [

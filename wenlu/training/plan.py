@@ -39,8 +39,8 @@ EVALUATION = 0.04
 """Of the time, about what evaluations may take."""
 START_SECONDS = 0.5
 """Between the plan and the first update."""
-PROBE_WORK = 2e11
-"""Operations of an update beyond which no shape is timed but a chosen one."""
+LONGEST_PROBE = 0.7
+"""Seconds that a step of a timed shape may take if larger shapes were no better at operations than the smallest."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +79,8 @@ class Planner:
 
     def plan(self) -> Plan:
         """Time a few shapes, choose by the law, time what was chosen, and choose again if that changes the choice."""
-        if self.recipe.training.steps != TrainingConfig.steps:
-            raise UserError("the minutes decide how many steps there are: leave --steps out, or --minutes")
         shapes = self._shapes()
-        for shape in _spread(shapes):
-            self.machine.time(shape)
+        self._probe(shapes)
         best = self._best(shapes)
         for _ in range(MOST_CHOICES):
             if key(best) in self.machine.timed:
@@ -117,14 +114,23 @@ class Planner:
             )
         return list(found.values())
 
+    def _probe(self, shapes: list[Recipe]) -> None:
+        """Time the smallest shape, then two that are far from it, but not so large that a step would take long here."""
+        smallest, *larger = sorted(shapes, key=work)
+        self.machine.time(smallest)
+        most = work(smallest) * LONGEST_PROBE / self.machine.seconds(smallest)
+        able = [shape for shape in larger if work(shape) <= most]
+        for shape in able[len(able) // 2 :: max(1, len(able) - len(able) // 2 - 1)][:2]:
+            self.machine.time(shape)
+
     def _left(self) -> float:
         """Seconds for updates and evaluations; refused where there are none."""
         minutes, spent = self.recipe.training.minutes, time.monotonic() - self.began
         left = AIM * 60 * minutes - spent - REPORT_SECONDS - START_SECONDS
         if left <= 0:
             raise UserError(
-                f"{minutes:g} minutes are over before the first step ({spent:.0f} s went into the text): give more, "
-                "or prepare the text beforehand by wenlu prepare"
+                f"{minutes:g} minutes are over before the first step (text and measuring took {spent:.0f} s): "
+                "give more, or prepare the text beforehand by wenlu prepare"
             )
         return left
 
@@ -199,6 +205,12 @@ class Planner:
         )
 
 
+def refuse_steps(recipe: Recipe) -> None:
+    """A recipe that is yet to be planned states no number of steps."""
+    if recipe.training.steps != TrainingConfig.steps:
+        raise UserError("the minutes decide how many steps there are: leave --steps out, or --minutes")
+
+
 def stated(section: Any, **wanted: Any) -> dict[str, Any]:
     """`wanted`, but for what the recipe's section states otherwise than its defaults."""
     standard = type(section)()
@@ -206,13 +218,6 @@ def stated(section: Any, **wanted: Any) -> dict[str, Any]:
         name: getattr(section, name) if getattr(section, name) != getattr(standard, name) else value
         for name, value in wanted.items()
     }
-
-
-def _spread(shapes: list[Recipe]) -> list[Recipe]:
-    """Three shapes far apart, none so large that a slow machine would need many seconds for it."""
-    by_work = sorted(shapes, key=work)
-    able = [shape for shape in by_work if work(shape) <= PROBE_WORK] or by_work[:1]
-    return [able[0], able[len(able) // 2], able[-1]]
 
 
 def lines(plan: Plan, recipe: Recipe) -> list[tuple[str, str]]:

@@ -26,7 +26,7 @@ from wenlu.data.shards import Data, open_data
 from wenlu.models.build import build
 from wenlu.models.config import ModelConfig
 from wenlu.models.size import flops_per_token, training_bytes
-from wenlu.training.plan import CONTEXTS, Plan, Planner
+from wenlu.training.plan import CONTEXTS, Plan, Planner, refuse_steps
 from wenlu.training.plan import announce as say_plan
 from wenlu.training.recipe import Recipe, resolve
 from wenlu.training.run_folder import RunFolder
@@ -65,6 +65,8 @@ def set_up(recipe: Recipe, folder: RunFolder, began: float, *, verify: bool = Fa
 def _set_up(recipe: Recipe, folder: RunFolder, began: float, verify: bool) -> Setup:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("training on several processes is not built yet: start one process, without torchrun")
+    if recipe.training.minutes and folder.chosen() is None:
+        refuse_steps(recipe)
     device = pick_device(recipe.training.device)
     bf16 = in_bf16(recipe, device)
     data = _data(recipe, folder, verify)
@@ -86,6 +88,7 @@ def _set_up(recipe: Recipe, folder: RunFolder, began: float, verify: bool) -> Se
 def plan_for(recipe: Recipe) -> tuple[Plan, Recipe]:
     """The plan for the recipe's length of time on this machine, and the recipe that it makes; nothing is kept."""
     began = time.monotonic()
+    refuse_steps(recipe)
     with tempfile.TemporaryDirectory() as folder, deterministic():
         device = pick_device(recipe.training.device)
         data = _data(recipe, RunFolder(folder), verify=False)

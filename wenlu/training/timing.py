@@ -56,14 +56,14 @@ class Machine:
         order = Order(len(self._data.train), config.context, recipe.training.batch, 0, self._data.fingerprint)
         taken, began = [], time.monotonic()
         with bf16_products(bf16):
-            while len(taken) < 4 or time.monotonic() - began < PROBE_SECONDS:
+            while len(taken) < 3 or time.monotonic() - began < PROBE_SECONDS:
                 before = time.monotonic()
                 _, count, norm = updates.gradients(order.batch_at(len(taken)), len(taken))
                 updates.apply(count, norm, 1.0)
                 if self.device.type == "cuda":
                     torch.cuda.synchronize(self.device)
                 taken.append(time.monotonic() - before)
-        self.timed[key(recipe)] = recipe, float(np.median(taken[2:]))
+        self.timed[key(recipe)] = recipe, float(np.median(taken[1:]))
         self._weights = None
 
     def bytes(self, recipe: Recipe) -> int:

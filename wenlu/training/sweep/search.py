@@ -22,16 +22,16 @@ from wenlu.base.config import to_dict, to_toml
 from wenlu.base.errors import UserError
 from wenlu.base.files import atomic_write
 from wenlu.base.log import say
-from wenlu.training.halving import FEWEST_STEPS, MOST_ON_LAST, Cost, Shape, plan, replan, seconds, shortest
 from wenlu.training.recipe import Recipe
 from wenlu.training.report import write_report
 from wenlu.training.run_folder import RunFolder
-from wenlu.training.space import Configuration, SweepConfig, configurations, refuse_another
-from wenlu.training.standings import Standing, distinguishable, losses, ranked, standings, whole
-from wenlu.training.sweep_folder import SweepFolder
-from wenlu.training.sweep_log import SweepLog
-from wenlu.training.sweep_report import time_text, write_page
-from wenlu.training.sweep_runs import Runs
+from wenlu.training.sweep.folder import SweepFolder
+from wenlu.training.sweep.halving import FEWEST_STEPS, MOST_ON_LAST, Cost, Shape, plan, replan, seconds, shortest
+from wenlu.training.sweep.log import SweepLog
+from wenlu.training.sweep.report import time_text, write_page
+from wenlu.training.sweep.runs import Runs
+from wenlu.training.sweep.space import Configuration, SweepConfig, configurations, refuse_another
+from wenlu.training.sweep.standings import Standing, distinguishable, losses, ranked, standings, whole
 
 AIM = 0.94
 """Part of the time by which a sweep should have ended: an end too late is worse than one too early."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from wenlu.base.page import Page, figure
 from wenlu.metrics.paired import student_interval
-from wenlu.training.standings import Standing, distinguishable, losses, whole
+from wenlu.training.sweep.standings import Standing, distinguishable, losses, whole
 
 SHOWN = 8
 """Configurations that have a colour and a name in the plot."""

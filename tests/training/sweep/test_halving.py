@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from wenlu.training.halving import FEWEST_STEPS, Cost, Rung, Shape, ladder, numbers, plan, replan, seconds
+from wenlu.training.sweep.halving import FEWEST_STEPS, Cost, Rung, Shape, ladder, numbers, plan, replan, seconds
 
 
 def test_one_in_eta_goes_on_and_two_come_to_the_last_rung():

@@ -15,17 +15,17 @@ from wenlu.base.device import machine
 from wenlu.base.errors import UserError
 from wenlu.base.log import background, read_rows, say
 from wenlu.data.prepare import PrepareConfig, prepare
-from wenlu.training.halving import Cost
 from wenlu.training.loop import train
-from wenlu.training.plan import work
 from wenlu.training.recipe import Recipe
 from wenlu.training.report import write_report
 from wenlu.training.run_folder import RunFolder
 from wenlu.training.setup import Setup, set_up
-from wenlu.training.space import Configuration
-from wenlu.training.standings import losses
-from wenlu.training.sweep_folder import SweepFolder
-from wenlu.training.sweep_log import SweepLog
+from wenlu.training.sweep.folder import SweepFolder
+from wenlu.training.sweep.halving import Cost
+from wenlu.training.sweep.log import SweepLog
+from wenlu.training.sweep.space import Configuration
+from wenlu.training.sweep.standings import losses
+from wenlu.training.timing import work
 
 EVALUATIONS = 2
 """In every run, one half-way and one at its end: as many in a short run as in a long one, so that both are told apart

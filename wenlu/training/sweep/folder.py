@@ -11,7 +11,7 @@ from wenlu.base.errors import UserError
 from wenlu.base.files import lock_file, writing
 from wenlu.base.log import read_rows
 from wenlu.training.recipe import Recipe
-from wenlu.training.space import SweepConfig
+from wenlu.training.sweep.space import SweepConfig
 
 
 class SweepFolder:

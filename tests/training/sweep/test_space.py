@@ -5,7 +5,7 @@ import pytest
 from wenlu.base.errors import UserError
 from wenlu.data.prepare import PrepareConfig
 from wenlu.training.recipe import Recipe, TrainingConfig
-from wenlu.training.space import SETTLED, SweepConfig, configurations, refuse_another
+from wenlu.training.sweep.space import SETTLED, SweepConfig, configurations, refuse_another
 
 RECIPE = Recipe(data=PrepareConfig(paths=("novel.txt",)))
 

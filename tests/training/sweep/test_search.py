@@ -9,14 +9,15 @@ from wenlu.base.errors import UserError
 from wenlu.base.log import JsonLines, read_rows
 from wenlu.data.prepare import PrepareConfig, prepare
 from wenlu.models.config import ModelConfig
-from wenlu.training import sweep as sweep_module
-from wenlu.training import sweep_log, sweep_runs
 from wenlu.training.loop import Outcome
 from wenlu.training.recipe import OptimizerConfig, Recipe, TrainingConfig, read_recipe
 from wenlu.training.run_folder import RunFolder
-from wenlu.training.space import SweepConfig
-from wenlu.training.sweep import sweep
-from wenlu.training.sweep_folder import SweepFolder
+from wenlu.training.sweep import log as log_module
+from wenlu.training.sweep import runs as runs_module
+from wenlu.training.sweep import search as search_module
+from wenlu.training.sweep.folder import SweepFolder
+from wenlu.training.sweep.search import sweep
+from wenlu.training.sweep.space import SweepConfig
 
 
 class World:
@@ -58,12 +59,12 @@ class World:
 @pytest.fixture
 def world(monkeypatch):
     world = World()
-    for module in (sweep_module, sweep_log, sweep_runs):
+    for module in (search_module, log_module, runs_module):
         monkeypatch.setattr(module, "monotonic", lambda: world.now)
-    monkeypatch.setattr(sweep_runs, "train", world.train)
-    monkeypatch.setattr(sweep_runs, "write_report", lambda folder: None)
-    monkeypatch.setattr(sweep_module, "write_report", lambda folder: folder.report_file.write_text("report"))
-    monkeypatch.setattr(sweep_module, "write_page", lambda path, *facts: path.write_text("page"))
+    monkeypatch.setattr(runs_module, "train", world.train)
+    monkeypatch.setattr(runs_module, "write_report", lambda folder: None)
+    monkeypatch.setattr(search_module, "write_report", lambda folder: folder.report_file.write_text("report"))
+    monkeypatch.setattr(search_module, "write_page", lambda path, *facts: path.write_text("page"))
     return world
 
 
@@ -186,7 +187,7 @@ def test_time_before_a_kill_counts(recipe, world, tmp_path, monkeypatch):
         outcome = whole(world, recipe, out, resume=resume, report=report)
         return Outcome(outcome.run, outcome.finished, outcome.step, outcome.held_out, 8.0 if resume else 0.0)
 
-    monkeypatch.setattr(sweep_runs, "train", lambda *a, **k: rest(world, *a, **k))
+    monkeypatch.setattr(runs_module, "train", lambda *a, **k: rest(world, *a, **k))
     sweep(None, None, killed, resume=True, began=monotonic)
     before, after = rows_of(killed)[first - 1 : first + 1]
     assert after["resumed"] and after["clock"] - before["clock"] == pytest.approx(8.0)
@@ -214,7 +215,7 @@ def test_a_later_rung_is_planned_by_what_the_earlier_took(recipe, world, tmp_pat
         world.slow = 1.0 if out.name == "pilot" else 4.0
         return whole(world, recipe, out, resume=resume, report=report)
 
-    monkeypatch.setattr(sweep_runs, "train", lambda *a, **k: slower(world, *a, **k))
+    monkeypatch.setattr(runs_module, "train", lambda *a, **k: slower(world, *a, **k))
     began = world.now
     outcome = sweep(recipe, SweepConfig((NINE,), 3.0), tmp_path / "lr", began=began)
     assert world.now - began <= 180 and outcome.standings[0].name == "optimizer.lr=0.01"
@@ -228,7 +229,7 @@ def test_the_time_is_over_within_a_rung(recipe, world, tmp_path, monkeypatch):
             world.now += 45
         return whole(world, recipe, out, resume=resume, report=report)
 
-    monkeypatch.setattr(sweep_runs, "train", lambda *a, **k: stalling(world, *a, **k))
+    monkeypatch.setattr(runs_module, "train", lambda *a, **k: stalling(world, *a, **k))
     outcome = sweep(recipe, SweepConfig(("optimizer.lr=0.001,0.01,0.1",), 1.0), tmp_path / "lr", began=world.now)
     assert outcome.standings[0].name == "optimizer.lr=0.01" and outcome.standings[0].rung == 0
     assert rows_of(tmp_path / "lr", "cut") or rows_of(tmp_path / "lr", "over")
@@ -249,10 +250,10 @@ def test_stopped_while_the_text_is_prepared(recipe, world, data, tmp_path, monke
 
     text = PrepareConfig((str(data.parent / "text.txt"),), tokenizer="byte", skip=("all",))
     raw = Recipe(text, recipe.model, recipe.training, recipe.optimizer)
-    monkeypatch.setattr(sweep_runs, "prepare", stop)
+    monkeypatch.setattr(runs_module, "prepare", stop)
     config = SweepConfig(("optimizer.lr=0.001,0.01",), 1.0)
     assert sweep(raw, config, tmp_path / "lr", began=world.now).finished == "interrupted"
-    monkeypatch.setattr(sweep_runs, "prepare", prepare)
+    monkeypatch.setattr(runs_module, "prepare", prepare)
     assert sweep(None, None, tmp_path / "lr", resume=True, began=world.now).finished == "rungs"
     assert {trained.data.paths for trained, *_ in world.trained} == {(str(tmp_path / "lr/data"),)}
     assert read_recipe(tmp_path / "lr/recipe.toml").data == text

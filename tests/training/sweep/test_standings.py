@@ -5,8 +5,8 @@ import math
 import pytest
 from scipy import stats
 
-from wenlu.training.standings import distinguishable, losses, ranked, standings, whole
-from wenlu.training.sweep_report import lines, verdict
+from wenlu.training.sweep.report import lines, verdict
+from wenlu.training.sweep.standings import distinguishable, losses, ranked, standings, whole
 
 NAMES = ["a", "b", "c"]
 
