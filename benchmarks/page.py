@@ -278,6 +278,51 @@ def dirty(result: dict) -> list[str]:
     return [*lines, *table("given | what is said | s | MB at most", rows), "", where(result["about"]), ""]
 
 
+def dial(result: dict) -> list[str]:
+    lines = [
+        "## The dial",
+        "",
+        "`python benchmarks/dial.py`. `wenlu train TEXT --minutes M`, nothing else stated, beside nanoGPT's recipe for",
+        "a processor (characters) with its steps scaled to the same minutes. Both at the same time, each on one core",
+        "with one thread; bits per byte of the same held-out text, each in windows of its own training length. Medians.",
+    ]
+    rows = []
+    for name, minutes in sorted({(row["corpus"], row["minutes"]) for row in result["runs"]}):
+        runs = [row for row in result["runs"] if (row["corpus"], row["minutes"]) == (name, minutes)]
+        ours, peer = ([row[side]["bits"] for row in runs] for side in ("ours", "peer"))
+        foretold = statistics.median(row["ours"]["plan"]["bits_per_byte"] for row in runs)
+        used = [row["ours"]["clock"] / 60 / minutes for row in runs]
+        fewer = 1 - statistics.median(ours) / statistics.median(peer)
+        rows.append(
+            (
+                f"{name}, {minutes:g} min",
+                f"{len(runs)}",
+                f"{statistics.median(ours):.3f}",
+                f"{statistics.median(peer):.3f}",
+                f"{fewer:.0%}",
+                f"{foretold:.3f}",
+                f"{min(used):.2f} to {max(used):.2f}",
+            )
+        )
+    header = "text, time | seeds | ours | nanoGPT's recipe | fewer bits | foretold | part of the time used"
+    return [*lines, *table(header, rows), "", where(result["about"]), ""]
+
+
+def dial_fit(result: dict) -> list[str]:
+    lines = [
+        "## The dial's law",
+        "",
+        f"`python benchmarks/dial_fit.py`: {len(result['runs'])} runs on four novels, none of them one of the dial's",
+        "contest. Errors of the foretold bits per byte for each novel when the law is fitted to the other ones.",
+    ]
+    rows = [
+        (family, name, f"{len(errors)}", f"{min(errors):+.0%} to {max(errors):+.0%}")
+        for family, fitted in result["fitted"].items()
+        for name, errors in fitted["errors_left_out"].items()
+    ]
+    return [*lines, *table("models | novel left out | runs | error", rows), "", where(result["about"]), ""]
+
+
 def campaigns() -> list[str]:
     found = [(name, load(name)) for name in ("kills", "damage")]
     lines = ["## Campaigns", "", "`make campaigns`.", ""]
@@ -293,6 +338,8 @@ def main() -> None:
     sections = {
         "time_to_loss": time_to_loss,
         "lstm": lstm,
+        "dial": dial,
+        "dial_fit": dial_fit,
         "sources": sources,
         "prepare": prepare,
         "dirty": dirty,

@@ -43,7 +43,7 @@ def progress(label: str, *, unit_counts: bool = True) -> Progress:
     counts = [MofNCompleteColumn(separator="/")] if unit_counts else []
     return Progress(
         TextColumn(label),
-        BarColumn(bar_width=14),
+        BarColumn(bar_width=14 if console.width >= 100 else 4),
         *counts,
         TextColumn("{task.fields[note]}"),
         TimeRemainingColumn(compact=True),

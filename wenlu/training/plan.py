@@ -161,8 +161,10 @@ class Planner:
         minutes = self.recipe.training.minutes
         evaluations = min(10, max(4, round(2.5 * math.sqrt(minutes))))
         read = max(8192, int(3 * EVALUATION * tokens / evaluations))
+        on_processor = self.machine.device.type == "cpu"  # measured as it is there, without a compiler's half minute
         training = stated(
             self.recipe.training,
+            compile="off" if on_processor else TrainingConfig.compile,
             eval_every=math.ceil(recipe.training.steps / evaluations),
             eval_tokens=min(read, TrainingConfig.eval_tokens),
             sample_tokens=min(TrainingConfig.sample_tokens, max(10, round(50 * minutes))),

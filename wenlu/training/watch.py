@@ -49,7 +49,7 @@ class Watch:
         speed = (tokens - before) / max(1e-9, now - began)
         held_out = f" · held-out {self._state.held_out:.3f}" if self._state.held_out is not None else ""
         self._bar.update(
-            self._task, completed=self._state.step, note=f"loss {self._loss:.3f}{held_out} · {speed:,.0f} tokens/s"
+            self._task, completed=self._state.step, note=f"loss {self._loss:.3f}{held_out} · {_short(speed)} tokens/s"
         )
 
     def row(self, scale: float, norm: float) -> dict[str, Any]:
@@ -88,3 +88,8 @@ class Watch:
         finally:
             torch.set_deterministic_debug_mode("error")
             model.train(training)
+
+
+def _short(speed: float) -> str:
+    """A number that leaves room for the rest of a line of eighty columns."""
+    return f"{speed:.0f}" if speed < 1000 else f"{speed / 1000:.3g}k"
