@@ -284,7 +284,7 @@ def dial(result: dict) -> list[str]:
         "",
         "`python benchmarks/dial.py`. `wenlu train TEXT --minutes M`, nothing else stated, beside nanoGPT's recipe for",
         "a processor (characters) with its steps scaled to the same minutes. Both at the same time, each on one core",
-        "with one thread; bits per byte of the same held-out text, each in windows of its own training length. Medians.",
+        "with one thread; bits per byte of one held-out text, each in windows of its own training length. Medians.",
     ]
     rows = []
     for name, minutes in sorted({(row["corpus"], row["minutes"]) for row in result["runs"]}):
