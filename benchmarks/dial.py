@@ -25,6 +25,7 @@ import torch
 from safetensors.torch import load_file
 
 from wenlu.data.shards import open_data
+from wenlu.training.plan import CONTEXTS
 
 import record
 from contest import HERE, read, score
@@ -70,6 +71,7 @@ class Pair:
         """The split, by a run of one step; the peer's vocabulary covers both parts."""
         run = self.folder / "split"
         command = ["-m", "wenlu.cli.main", "train", str(self.text), "--out", str(run), "--steps", "1"]
+        command += ["--model.context", str(max(CONTEXTS))]  # as wide a gap before the held-out text as a plan leaves
         finish(start([*command, "--training.eval-every", "0"], 0))
         train, held_out = self.split = self.parts(run)
         self.vocabulary = "".join(sorted(set(train + held_out)))
