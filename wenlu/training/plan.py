@@ -97,8 +97,8 @@ class Planner:
         sizes = LSTMS if family == "lstm" else TRANSFORMERS
         found: dict[tuple, Recipe] = {}
         for (dim, layers), context, tokens in itertools.product(sizes, CONTEXTS, BATCH_TOKENS):
-            heads = 1 if family == "lstm" else dim // (32 if dim <= 160 else 64)
-            shape = stated(self.recipe.model, dim=dim, layers=layers, heads=heads, context=context)
+            shape = stated(self.recipe.model, dim=dim, layers=layers, context=context)
+            shape |= stated(self.recipe.model, heads=1 if family == "lstm" else heads_of(shape["dim"]))
             try:
                 model = replace(self.recipe.model, **shape, vocab=self.data.tokenizer.vocab)
             except UserError:  # a width that the stated heads do not divide
@@ -205,6 +205,12 @@ class Planner:
             error=ERROR,
             spent=time.monotonic() - self.began,
         )
+
+
+def heads_of(dim: int) -> int:
+    """As many heads as come nearest to 32 wide each, from a width of 160 on to 64, of those that divide it evenly."""
+    most = max(1, dim // (32 if dim <= 160 else 64))
+    return next((heads for heads in range(most, 0, -1) if dim % (2 * heads) == 0), 1)
 
 
 def refuse_steps(recipe: Recipe) -> None:
