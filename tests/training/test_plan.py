@@ -96,8 +96,8 @@ def test_what_the_recipe_states_stays(data, machine):
     stated = recipe(
         2, model=ModelConfig(dim=96, heads=2, context=64, dropout=0.3), optimizer=OptimizerConfig(muon_lr=0.01)
     )
-    odd = planned(recipe(2, model=ModelConfig(dim=200)), data)[1].model
-    assert odd.dim == 200 and (odd.heads, 200 % (2 * odd.heads)) == (2, 0)
+    odd = planned(recipe(2, model=ModelConfig(dim=330)), data)[1].model
+    assert (odd.dim, odd.heads) == (330, 5), "heads follow the width that was stated"
     plan, resolved = planned(stated, data)
     assert (resolved.model.dim, resolved.model.heads, resolved.model.context) == (96, 2, 64)
     assert resolved.model.dropout == 0.3 and resolved.optimizer.muon_lr == 0.01
