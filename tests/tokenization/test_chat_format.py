@@ -1,4 +1,4 @@
-"""Conversations: the same ids as Transformers', the assistant's part found exactly, written special tokens stay text."""
+"""Conversations: the same ids as Transformers', the assistant's part found exactly, special tokens in texts kept."""
 
 import warnings
 
@@ -17,7 +17,8 @@ TALK = [
     {"role": "assistant", "content": "\nYes, two."},
 ]
 TRIMMED = (
-    "{{- bos_token }}{% for m in messages %}<|im_start|>{{ m['role'] }}\n\n{{ m['content'] | trim }}<|im_end|>{% endfor %}"
+    "{{- bos_token }}{% for m in messages %}<|im_start|>{{ m['role'] }}\n\n{{ m['content'] | trim }}<|im_end|>"
+    "{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n\n{% endif %}"
 )
 FORGETFUL = (  # as Qwen3's: the thoughts of earlier replies are left out

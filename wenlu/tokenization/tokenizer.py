@@ -174,7 +174,7 @@ class Tokenizer:
         return inner
 
     def extended(self, tokens: Sequence[str] = (), *, chat_template: str = "", **roles: str) -> "Tokenizer":
-        """With more special tokens (new ids follow the old), another chat template, or other tokens for `eos`, `pad`."""
+        """With more special tokens (new ids follow the old), another chat template, or others for `eos`, `pad`."""
         inner = self.copy_of_library()
         inner.add_special_tokens([_special(token) for token in tokens])
         config = self._config | ({"chat_template": chat_template} if chat_template else {})
