@@ -7,6 +7,7 @@ Spans: Raffel et al. 2020, 3.1.4, and `random_spans_noise_mask` of google-resear
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -193,6 +194,15 @@ def take_out(
     last = np.append(first[:, 1:] & ~out[:, :-1], np.zeros((batch, 1), dtype=bool), axis=1)
     targets = np.where(out, ids, names)[out | last].reshape(batch, -1)
     return tuple(np.pad(side, ((0, 0), (0, 1)), constant_values=end) for side in (inputs, targets))
+
+
+def sentinels(tokenizer: Tokenizer) -> Int64[np.ndarray, " spans"]:
+    """The ids of <extra_id_0>, <extra_id_1> and so on, as many as the tokenizer has."""
+    names = {tokenizer.token_bytes(id).decode("utf-8", "replace"): id for id in tokenizer.special_ids}
+    found = list(
+        itertools.takewhile(lambda id: id is not None, (names.get(f"<extra_id_{n}>") for n in itertools.count()))
+    )
+    return np.array(found, dtype=np.int64)
 
 
 def _parts(keys: np.ndarray, items: int, parts: int, stream: int) -> np.ndarray:
