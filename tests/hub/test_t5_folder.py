@@ -10,6 +10,8 @@ from transformers import T5Config, T5ForConditionalGeneration
 from wenlu.base.errors import UserError
 from wenlu.hub.configuration import from_json, to_json
 from wenlu.hub.folder import load, save
+from wenlu.inference.generate import generate
+from wenlu.inference.sample import Greedy
 from wenlu.models.build import build
 from wenlu.models.config import ModelConfig
 
@@ -80,3 +82,12 @@ def test_both_directions(tmp_path, name):
     assert before.keys() == after.keys()
     assert all(torch.equal(before[key], after[key]) for key in before)
     assert load(tmp_path / "ours")[0].config == model.config
+
+
+@pytest.mark.parametrize("name", ["1.0-odd-heads", "1.1"])
+def test_greedy_is_theirs(tmp_path, name):
+    reference = theirs(name, tmp_path)
+    model, _ = load(tmp_path)
+    wanted = reference.generate(IDS[:1], do_sample=False, num_beams=1, max_new_tokens=30)[0, 1:].tolist()
+    found = list(generate(model, IDS[0].tolist(), Greedy(), 30, stop_ids=[model.config.eos_id]))
+    assert found == [token for token in wanted if token != 1] and len(found) > 5
