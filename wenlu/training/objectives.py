@@ -132,7 +132,9 @@ OBJECTIVES = {
     ("lstm", "tokens"): CAUSAL,
     ("gpt2", "tokens"): CAUSAL,
     ("llama", "tokens"): CAUSAL,
+    ("qwen2", "tokens"): CAUSAL,
     ("qwen3", "tokens"): CAUSAL,
+    ("mistral", "tokens"): CAUSAL,
     ("bert", "tokens"): MASKED,
     ("t5", "tokens"): TEXT_TO_TEXT,
 }
