@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from wenlu.base.errors import UserError, did_you_mean
-from wenlu.models.config import ModelConfig
+from wenlu.hub import bert
+from wenlu.models.config import ACTIVATIONS, ModelConfig
 
 ARCHITECTURES = {
     "gpt2": "GPT2LMHeadModel",
@@ -16,7 +17,7 @@ ARCHITECTURES = {
     "qwen3": "Qwen3ForCausalLM",
     "lstm": "WenluLSTM",
 }
-MODEL_TYPES = {"gpt2": "gpt2", "llama": "llama", "qwen3": "qwen3", "lstm": "wenlu_lstm"}
+MODEL_TYPES = {"gpt2": "gpt2", "llama": "llama", "qwen3": "qwen3", "lstm": "wenlu_lstm", "bert": "bert"}
 
 COMMON = {"vocab": "vocab_size", "bos_id": "bos_token_id", "eos_id": "eos_token_id", "pad_id": "pad_token_id"}
 GPT2 = {
@@ -44,12 +45,25 @@ LLAMA = {
     "tied": "tie_word_embeddings",
     "attention_bias": "attention_bias",
 }
+BERT = {
+    "dim": "hidden_size",
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "ffn": "intermediate_size",
+    "context": "max_position_embeddings",
+    "activation": "hidden_act",
+    "dropout": "hidden_dropout_prob",
+    "norm_eps": "layer_norm_eps",
+    "tied": "tie_word_embeddings",
+    "types": "type_vocab_size",
+}
 LSTM = {name: name for name in ("dim", "layers", "context", "dropout", "tied")}
 KEYS = {
     "gpt2": COMMON | GPT2,
     "llama": COMMON | LLAMA | {"mlp_bias": "mlp_bias"},
     "qwen3": COMMON | LLAMA,
     "lstm": COMMON | LSTM,
+    "bert": COMMON | BERT,
 }
 """Our field → their key, by family."""
 
@@ -58,6 +72,7 @@ ABSENT = {
     "llama": {"tied": False, "kv_heads": 0, "head_dim": 0, "activation": "silu", "dropout": 0.0, "norm_eps": 1e-6},
     "qwen3": {"tied": False, "kv_heads": 0, "head_dim": 128, "activation": "silu", "dropout": 0.0, "norm_eps": 1e-6},
     "lstm": {},
+    "bert": {"tied": True, "activation": "gelu", "dropout": 0.1, "norm_eps": 1e-12, "types": 2},
 }
 """What Transformers takes where a key is absent."""
 
@@ -66,6 +81,13 @@ UNSUPPORTED = {
     "llama": {"pretraining_tp": 1},
     "qwen3": {"use_sliding_window": False},
     "lstm": {},
+    "bert": {
+        "position_embedding_type": "absolute",
+        "is_decoder": False,
+        "add_cross_attention": False,
+        "chunk_size_feed_forward": 0,
+        "pruned_heads": {},
+    },
 }
 """Features that are read only at their ordinary value."""
 
@@ -81,12 +103,14 @@ TYPES = {field.name: get_args(field.type) or (field.type,) for field in fields_o
 def to_json(config: ModelConfig) -> dict[str, Any]:
     """The body of config.json."""
     config = config.resolved()
-    body = {"architectures": [ARCHITECTURES[config.family]], "model_type": MODEL_TYPES[config.family]}
+    body = {"architectures": [ARCHITECTURES.get(config.family)], "model_type": MODEL_TYPES[config.family]}
     body |= {theirs: getattr(config, ours) for ours, theirs in KEYS[config.family].items()}
     body["eos_token_id"] = eos_token_id(config)
     body |= {"dtype": "float32", "torch_dtype": "float32", "use_cache": True}
     if config.family == "gpt2":
         body |= {"n_ctx": config.context, "attn_pdrop": config.dropout, "embd_pdrop": config.dropout}
+    elif config.family == "bert":
+        body |= bert.head_json(config)
     elif config.family == "lstm":
         body |= {"about": "an LSTM in wenlu's own form: Transformers has no such family; open it with wenlu"}
     else:
@@ -134,7 +158,13 @@ def from_json(body: dict[str, Any], where: str) -> ModelConfig:
         if value is not None:
             fields[ours] = _typed(ours, value, f"{where}: {theirs}")
     if "activation" in fields:
-        fields["activation"] = SAME_ACTIVATION.get(fields["activation"], fields["activation"])
+        named = fields["activation"]
+        fields["activation"] = SAME_ACTIVATION.get(named, named)
+        if fields["activation"] not in ACTIVATIONS:
+            known = ", ".join([*ACTIVATIONS, *SAME_ACTIVATION])
+            raise UserError(f"{where}: {KEYS[family]['activation']} = {named!r} is not supported (only {known})")
+    if family == "bert":
+        fields |= bert.head_fields(body, where)
     if family in ("llama", "qwen3"):
         fields["rope_theta"] = _rope_theta(body, where)
     return ModelConfig(family=family, **fields)

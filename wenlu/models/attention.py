@@ -1,4 +1,4 @@
-"""Causal attention with grouped key and value heads (Vaswani et al. 2017; Ainslie et al. 2023)."""
+"""Attention with grouped key and value heads (Vaswani et al. 2017; Ainslie et al. 2023)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wenlu.models.cache import KeyValueCache, causal_mask
-from wenlu.models.config import ModelConfig
+from wenlu.models.config import PLAIN, ModelConfig
 from wenlu.models.layers import rms_norm
 from wenlu.models.position import Rotary
 from wenlu.models.size import SHORT
@@ -25,14 +25,19 @@ def attend(
     v: Float[Tensor, "batch kv_heads seq head_dim"],
     mask: Bool[Tensor, "*batch new seq"] | None,
     dropout: float = 0.0,
+    causal: bool = True,
 ) -> Float[Tensor, "batch heads new head_dim"]:
-    """softmax(q kᵀ / √head_dim) v; without a mask every token sees itself and those before it, or, alone, all."""
+    """softmax(q kᵀ / √head_dim) v.
+
+    Without a mask every token sees itself and those before it (`causal`), or all; a token alone sees all.
+    """
     if q.is_cpu and k.shape[2] <= SHORT and torch.get_float32_matmul_precision() == "medium":
-        return attend_explicitly(q, k, v, mask, dropout)
+        return attend_explicitly(q, k, v, mask, dropout, causal)
     alone = q.shape[2] == 1
     grouped = q.shape[1] != k.shape[1]
+    causal = causal and mask is None and not alone
     return F.scaled_dot_product_attention(
-        q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None and not alone, enable_gqa=grouped
+        q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal, enable_gqa=grouped
     )
 
 
@@ -42,6 +47,7 @@ def attend_explicitly(
     v: Float[Tensor, "batch kv_heads seq head_dim"],
     mask: Bool[Tensor, "*batch new seq"] | None,
     dropout: float = 0.0,
+    causal: bool = True,
 ) -> Float[Tensor, "batch heads new head_dim"]:
     """`attend`, with the weights of attention as a tensor of its own."""
     batch, heads, new, head_dim = q.shape
@@ -53,7 +59,7 @@ def attend_explicitly(
     if mask is not None:
         hidden = torch.zeros(mask.shape, dtype=q.dtype, device=q.device).masked_fill_(~mask, float("-inf"))
         hidden = hidden.expand(batch, heads, new, seq).reshape(-1, new, seq)
-    elif new > 1:
+    elif causal and new > 1:
         hidden = torch.full((new, seq), float("-inf"), dtype=q.dtype, device=q.device).triu_(1)
     weights = torch.baddbmm(hidden, q, k.mT, alpha=1 / math.sqrt(head_dim)).softmax(dim=-1)
     if dropout:
@@ -68,12 +74,12 @@ class Attention(nn.Module):
         super().__init__()
         self.layer = layer
         self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
-        bias = config.attention_bias or config.family == "gpt2"
+        bias = config.attention_bias or config.family in PLAIN
         parts = tuple(n * self.head_dim for n in (self.heads, self.kv_heads, self.kv_heads))
         self.qkv = nn.Linear(config.dim, sum(parts), bias=bias)
         self.out = nn.Linear(parts[0], config.dim, bias=bias)
         self.stacked = {"qkv.weight": parts}
-        self.eps, self.dropout = config.norm_eps, config.dropout
+        self.eps, self.dropout, self.causal = config.norm_eps, config.dropout, config.family != "bert"
         self.q_norm = self.k_norm = None
         if config.family == "qwen3":
             self.q_norm = nn.Parameter(torch.ones(self.head_dim))
@@ -97,5 +103,5 @@ class Attention(nn.Module):
             k, v = cache.update(self.layer, k, v)
             if before and seq > 1 and mask is None:
                 mask = causal_mask(seq, before, x.device)
-        y = attend(q, k, v, mask, self.dropout if self.training else 0.0)
+        y = attend(q, k, v, mask, self.dropout if self.training else 0.0, self.causal)
         return self.out(y.transpose(1, 2).reshape(batch, seq, -1))

@@ -6,11 +6,12 @@ import torch
 from torch import nn
 
 from wenlu.base.errors import UserError
+from wenlu.models.bert import BERT
 from wenlu.models.config import ModelConfig
 from wenlu.models.gpt import GPT
 from wenlu.models.lstm import LSTM
 
-FAMILIES = {"lstm": LSTM, "gpt2": GPT, "llama": GPT, "qwen3": GPT}
+FAMILIES = {"lstm": LSTM, "gpt2": GPT, "llama": GPT, "qwen3": GPT, "bert": BERT}
 
 
 def empty(config: ModelConfig) -> nn.Module:
@@ -26,6 +27,7 @@ def build(config: ModelConfig, seed: int) -> nn.Module:
     gpt2: N(0, 0.02), the projections into the residual stream by 1/√(2 · layers) less (Radford et al. 2019).
     llama, qwen3: embeddings N(0, 0.02); matrices uniform with variance 1 / fan-in; the projections into the residual
     stream zero, so that every block begins as the identity (Zhang et al. 2019); an untied head zero.
+    bert: N(0, 0.02) (Devlin et al. 2018).
     lstm: matrices uniform with variance 1 / (2 fan-in), since every gate sums two of them; the forget gate's bias 1
     (Jozefowicz et al. 2015).
     """
@@ -33,7 +35,9 @@ def build(config: ModelConfig, seed: int) -> nn.Module:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if config.family == "gpt2":
+            if config.family == "bert":
+                _bert(parameter, name, generator)
+            elif config.family == "gpt2":
                 _gpt2(name, parameter, config, generator)
             else:
                 _others(name, parameter, config, generator)
@@ -44,6 +48,13 @@ def _gpt2(name: str, parameter: torch.Tensor, config: ModelConfig, generator: to
     if parameter.ndim == 2:
         into_stream = name.endswith(("out.weight", "down.weight"))
         parameter.normal_(0, 0.02 / math.sqrt(2 * config.layers) if into_stream else 0.02, generator=generator)
+    elif name.endswith("bias"):
+        parameter.zero_()
+
+
+def _bert(parameter: torch.Tensor, name: str, generator: torch.Generator) -> None:
+    if parameter.ndim == 2:
+        parameter.normal_(0, 0.02, generator=generator)
     elif name.endswith("bias"):
         parameter.zero_()
 

@@ -1,6 +1,6 @@
 """How large a model is: parameters, floating-point operations, bytes while it trains. Free of torch."""
 
-from wenlu.models.config import ModelConfig
+from wenlu.models.config import PLAIN, ModelConfig
 
 WHOLE_LOGITS = 1 << 21
 """More logits than that never exist at once (8 MiB in f32): a loss is computed in chunks, a text in parts.
@@ -11,6 +11,8 @@ memory of a small model.
 SHORT = 256
 """Tokens up to which a processor that multiplies in bf16 attends faster by whole products than by the fused kernel,
 whose own small ones oneDNN takes ten times longer to begin (measured)."""
+CHOSEN = 0.15
+"""Of the tokens that an encoder learns to fill in, the part that its head looks at (Devlin et al. 2018)."""
 WORKSPACE = 42 << 20
 """What libraries set aside for themselves and the C library's heap does not give back, in bytes (measured)."""
 BF16_PRODUCTS = 90 << 20
@@ -27,27 +29,37 @@ def _block_weights(config: ModelConfig) -> tuple[int, int]:
     if config.family == "lstm":
         return 8 * dim * dim, 4 * dim
     queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
-    gpt2 = config.family == "gpt2"
-    matrices = dim * (queries + 2 * keys) + queries * dim + dim * config.ffn * (2 if gpt2 else 3)
-    vectors = 4 * dim if gpt2 else 2 * dim
-    if gpt2 or config.attention_bias:
+    plain = config.family in PLAIN
+    matrices = dim * (queries + 2 * keys) + queries * dim + dim * config.ffn * (2 if plain else 3)
+    vectors = 4 * dim if plain else 2 * dim
+    if plain or config.attention_bias:
         vectors += queries + 2 * keys + dim
-    if gpt2:
+    if plain:
         vectors += config.ffn + dim
     elif config.mlp_bias:
         vectors += 2 * config.ffn + dim
     return matrices, vectors + (2 * config.head_dim if config.family == "qwen3" else 0)
 
 
+def _head_weights(config: ModelConfig) -> tuple[int, int]:
+    """Of bert's heads: weights of the matrix that is dim high and wide, and all others that are not the embedding's."""
+    dim, labels = config.dim, 2 if config.head == "span" else len(config.labels)
+    square = dim * dim if config.head in ("tokens", "classify", "pool") else 0
+    others = (dim if square else 0) + labels * (dim + 1)
+    return square, others + (2 * dim + config.vocab if config.head == "tokens" else 0)
+
+
 def parameters(config: ModelConfig) -> int:
     """Trainable weights, the embedding counted once where the head shares it."""
     config = config.resolved()
     matrices, vectors = _block_weights(config)
-    ends = config.vocab * config.dim * (1 if config.tied else 2)
+    ends = config.vocab * config.dim * (1 if config.tied or config.head != "tokens" else 2)
     if config.family == "lstm":
         ends += config.vocab
     elif config.family == "gpt2":
         ends += config.context * config.dim + 2 * config.dim
+    elif config.family == "bert":
+        ends += (config.context + config.types + 2) * config.dim + sum(_head_weights(config))
     else:
         ends += config.dim
     return config.layers * (matrices + vectors) + ends
@@ -57,19 +69,27 @@ def flops_per_token(config: ModelConfig, seq: int) -> float:
     """Floating-point operations of training on one token, forward and backward.
 
     6 for each weight that multiplies (the head's among them, the embedding's look-up not), and for attention
-    12 · layers · heads · head_dim · seq, halved since it is causal (Chowdhery et al. 2022, appendix B).
+    12 · layers · heads · head_dim · seq, halved where it is causal (Chowdhery et al. 2022, appendix B). bert's head of
+    tokens looks at `CHOSEN` of them; its others hardly count.
     """
     config = config.resolved()
     matrices, _ = _block_weights(config)
-    work = 6.0 * (config.layers * matrices + config.vocab * config.dim)
-    if config.family != "lstm":
+    head = config.vocab * config.dim
+    if config.family == "bert":
+        head = CHOSEN * (head + _head_weights(config)[0]) if config.head == "tokens" else 0
+    work = 6.0 * (config.layers * matrices + head)
+    if config.family == "bert":
+        work += 12.0 * config.layers * config.heads * config.head_dim * seq
+    elif config.family != "lstm":
         work += 6.0 * config.layers * config.heads * config.head_dim * seq
     return work
 
 
 def hidden_weights(config: ModelConfig) -> int:
     """Weights of the matrices between embedding and head, those that Muon moves."""
-    return config.layers * _block_weights(config.resolved())[0]
+    config = config.resolved()
+    head = _head_weights(config)[0] if config.family == "bert" else 0
+    return config.layers * _block_weights(config)[0] + head
 
 
 def unit_weights(config: ModelConfig) -> tuple[int, int]:
@@ -97,7 +117,7 @@ def kept_by_block(config: ModelConfig, seq: int, dtype: str = "f32", device: str
         return (8 if config.dropout else 6) * config.dim, 0
     queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
     wide = narrow = 2 * config.dim
-    if config.family == "gpt2":
+    if config.family in PLAIN:
         narrow += 4 * queries + 2 * config.ffn
     else:
         narrow += 3 * queries + 3 * keys + 4 * config.ffn
@@ -146,8 +166,9 @@ def training_bytes(
     block = tokens * (4 * wide + number * narrow)
     kept = block + config.layers * tokens * 4 * config.dim if recompute else config.layers * block
     activations = kept + tokens * 4 * config.dim * (4 if config.dropout else 3)
-    logits = 3 * 4 * min(tokens * config.vocab, WHOLE_LOGITS)  # log-probabilities, their gradient, the logits'
-    if tokens * config.vocab > WHOLE_LOGITS:
+    told = _outputs(config, tokens)
+    logits = 3 * 4 * min(told, WHOLE_LOGITS)  # log-probabilities, their gradient, the logits'
+    if told > WHOLE_LOGITS:
         logits += 2 * head  # its gradient in one chunk, and the sum over all
     working = tokens * number * _working(config, seq, dtype, device)
     if config.family == "lstm":
@@ -171,11 +192,18 @@ def training_bytes(
     return {**kinds, "total": weights + kinds["optimizer"] + peak + holes + workspace}
 
 
+def _outputs(config: ModelConfig, tokens: int) -> int:
+    """Numbers that the head gives for so many tokens, as the loss asks for them."""
+    if config.head == "tokens":
+        return int((CHOSEN if config.family == "bert" else 1) * tokens * config.vocab)
+    return tokens * max(2, len(config.labels))
+
+
 def _working(config: ModelConfig, seq: int, dtype: str, device: str) -> int:
     """Numbers of each token that a block's backward pass holds beside what was kept."""
     if config.family == "lstm":
         return 9 * config.dim
-    wide = config.ffn if config.family == "gpt2" else 3 * config.ffn
+    wide = config.ffn if config.family in PLAIN else 3 * config.ffn
     if attends_explicitly(seq, dtype, device) or (config.dropout and device == "cpu"):
         wide = max(wide, 2 * config.heads * seq)
     return 2 * config.dim + wide
