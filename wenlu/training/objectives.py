@@ -143,7 +143,7 @@ OBJECTIVES = {
 
 def objective_of(config: ModelConfig) -> Objective:
     """What a model of this family and head is trained for."""
-    return OBJECTIVES[config.family, "tokens"]
+    return OBJECTIVES[config.family, config.head]
 
 
 def head_loss(
