@@ -167,7 +167,7 @@ def test_predicted_bytes_are_bounded_by_their_kinds_and_grow():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"family": "gpt5"}, "model family must be lstm, gpt2, llama or qwen3, not 'gpt5'"),
+        ({"family": "gpt5"}, "model family must be one of lstm, gpt2, llama, qwen3, bert, not 'gpt5'"),
         ({"dim": 0}, "model.dim must be at least 1, not 0"),
         ({"dropout": 1.0}, r"model.dropout must lie in \[0, 1\), not 1.0"),
         ({"activation": "tanh"}, "model.activation must be silu"),
