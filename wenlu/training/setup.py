@@ -73,7 +73,7 @@ def _set_up(recipe: Recipe, folder: RunFolder, began: float, verify: bool) -> Se
     device = pick_device(recipe.training.device)
     bf16 = in_bf16(recipe, device)
     data = _data(recipe, folder, verify)
-    _use(recipe, device)
+    use_processor(recipe, device)
     if recipe.training.minutes:
         recipe = _planned(recipe, folder, lambda: Planner(recipe, data, device, began).plan())
         bf16 = in_bf16(recipe, device)
@@ -96,12 +96,12 @@ def plan_for(recipe: Recipe) -> tuple[Plan, Recipe]:
     with tempfile.TemporaryDirectory() as folder, deterministic():
         device = pick_device(recipe.training.device)
         data = _data(recipe, RunFolder(folder), verify=False)
-        _use(recipe, device)
+        use_processor(recipe, device)
         plan = Planner(recipe, data, device, began).plan()
     return plan, resolve(recipe, plan.chosen)
 
 
-def _use(recipe: Recipe, device: torch.device) -> None:
+def use_processor(recipe: Recipe, device: torch.device) -> None:
     """Processor threads and memory as training wants them."""
     if device.type == "cpu":
         keep_freed_memory()

@@ -18,13 +18,15 @@ def rows_of(lengths):
 def test_the_store_gives_back_what_it_was_given(tmp_path):
     rows = [{"ids": [1, 2, 3], "labels": 7}, {"ids": [], "labels": -100}, {"ids": [2**31 - 1], "labels": 0}]
     splits = {"train": iter(rows), "validation": iter(rows[:1])}
-    write_rows(tmp_path / "rows", splits, {"columns": ["ids", "labels"], "task": "x"}, {"a.txt": "炉"})
+    with write_rows(tmp_path / "rows", splits, {"columns": ["ids", "labels"], "task": "x"}) as folder:
+        (folder / "a.txt").write_text("炉")
     opened = open_rows(tmp_path / "rows", verify=True)
     assert [opened.train[n]["ids"].tolist() for n in range(3)] == [[1, 2, 3], [], [2**31 - 1]]
     assert [opened.train.column("labels", n).tolist() for n in range(3)] == [[7], [-100], [0]]
     assert opened.train.lengths("ids").tolist() == [3, 0, 1] and len(opened.validation) == 1
     assert opened.train[0]["ids"].flags.writeable and opened.train[0]["ids"].dtype == np.int64
-    write_rows(tmp_path / "other", {"train": iter(rows)}, {"columns": ["ids", "labels"], "task": "y"}, {})
+    with write_rows(tmp_path / "other", {"train": iter(rows)}, {"columns": ["ids", "labels"], "task": "y"}):
+        pass
     assert open_rows(tmp_path / "other").fingerprint != opened.fingerprint
     assert open_rows(tmp_path / "other").validation is None
 
@@ -34,13 +36,17 @@ def test_a_folder_is_whole_or_absent(tmp_path):
         yield {"ids": [1]}
         raise UserError("halfway")
 
-    with pytest.raises(UserError, match="halfway"):
-        write_rows(tmp_path / "rows", {"train": failing()}, {"columns": ["ids"]}, {})
+    with (
+        pytest.raises(UserError, match="halfway"),
+        write_rows(tmp_path / "rows", {"train": failing()}, {"columns": ["ids"]}),
+    ):
+        pass
     assert not list(tmp_path.iterdir())
 
 
 def test_damage_is_found(tmp_path):
-    write_rows(tmp_path / "rows", {"train": iter([{"ids": [1, 2]}])}, {"columns": ["ids"]}, {})
+    with write_rows(tmp_path / "rows", {"train": iter([{"ids": [1, 2]}])}, {"columns": ["ids"]}):
+        pass
     file = tmp_path / "rows" / "train" / "ids.bin"
     file.write_bytes(b"\1" * 8)
     open_rows(tmp_path / "rows")

@@ -75,7 +75,9 @@ def prepare_rows(config: RowsConfig, folder: Path, encoding: Encoding) -> dict[s
     parts = {"train": train} | ({"validation": held_out} if held_out.examples else {})
     splits = {name: _encoded(config, encoding, labels, part, counts) for name, part in parts.items()}
     lines = [json.dumps(example.content, ensure_ascii=False) + "\n" for example in held_out.examples]
-    write_rows(folder, splits, description, {TEXTS: "".join(lines)})
+    with write_rows(folder, splits, description) as temporary:
+        (temporary / TEXTS).write_text("".join(lines), encoding="utf-8")
+        encoding.tokenizer.save(temporary / "tokenizer")
     for part in parts.values():
         for line in part.tally.lines():
             say(line)

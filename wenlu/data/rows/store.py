@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,10 +107,13 @@ class Rows:
         return self.description["fingerprint"]
 
 
+@contextmanager
 def write_rows(
-    folder: Path, splits: dict[str, Iterable[dict[str, Any]]], description: dict[str, Any], texts: dict[str, str]
-) -> None:
-    """Write the rows of every split that has any, `rows.json`, and texts by file name; the folder is whole or absent.
+    folder: Path, splits: dict[str, Iterable[dict[str, Any]]], description: dict[str, Any]
+) -> Iterator[Path]:
+    """Write the rows of every split that has any, and `rows.json`; the folder is whole or absent.
+
+    Within the context, the folder is still a temporary one, and more may be put there.
 
     `description` is read after the rows, so that what is counted while they are made is in it. It must say `columns`.
     """
@@ -122,10 +126,9 @@ def write_rows(
                 writer.close()
             finally:
                 writer.release()
-        for name, text in texts.items():
-            (temporary / name).write_text(text, encoding="utf-8")
         body = {"version": VERSION, **description, "fingerprint": _fingerprint(temporary, description)}
         (temporary / DESCRIPTION).write_text(json.dumps(body, indent=1, ensure_ascii=False), encoding="utf-8")
+        yield temporary
 
 
 def _fingerprint(folder: Path, description: dict[str, Any]) -> str:
