@@ -25,8 +25,8 @@ def build(config: ModelConfig, seed: int) -> nn.Module:
     """The model as training begins, in f32 on the processor.
 
     gpt2: N(0, 0.02), the projections into the residual stream by 1/√(2 · layers) less (Radford et al. 2019).
-    llama, mistral, qwen2, qwen3: embeddings N(0, 0.02); matrices uniform with variance 1 / fan-in; the projections into the residual
-    stream zero, so that every block begins as the identity (Zhang et al. 2019); an untied head zero.
+    llama, mistral, qwen2, qwen3: embeddings N(0, 0.02); matrices uniform with variance 1 / fan-in; the projections into
+    the residual stream zero, so that every block begins as the identity (Zhang et al. 2019); an untied head zero.
     t5: likewise; queries by 1 / √head_dim less, since attention's products are not divided by it, and where head and
     embedding are one, the last norm's weights √dim, so that logits begin as those of the others; position biases zero.
     lstm: matrices uniform with variance 1 / (2 fan-in), since every gate sums two of them; the forget gate's bias 1
