@@ -21,7 +21,7 @@ ARCHITECTURES = {
     "t5": "T5ForConditionalGeneration",
     "lstm": "WenluLSTM",
 }
-MODEL_TYPES = {family: "wenlu_lstm" if family == "lstm" else family for family in ARCHITECTURES}
+MODEL_TYPES = {family: "wenlu_lstm" if family == "lstm" else family for family in (*ARCHITECTURES, "bert")}
 
 COMMON = {"vocab": "vocab_size", "bos_id": "bos_token_id", "eos_id": "eos_token_id", "pad_id": "pad_token_id"}
 GPT2 = {
