@@ -1,13 +1,19 @@
 """T5's folders both ways, against tiny random models of Transformers itself."""
 
+import json
+
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import T5Config, T5ForConditionalGeneration
 
+from wenlu.base.errors import UserError
+from wenlu.hub.configuration import from_json, to_json
 from wenlu.hub.folder import load, save
 from wenlu.inference.generate import generate
 from wenlu.inference.sample import Greedy
+from wenlu.models.build import build
+from wenlu.models.config import ModelConfig
 
 SMALL = {"vocab_size": 91, "d_model": 32, "d_kv": 8, "d_ff": 40, "num_layers": 2, "num_heads": 4}
 SMALL |= {"relative_attention_num_buckets": 8, "relative_attention_max_distance": 12, "decoder_start_token_id": 0}
