@@ -10,6 +10,7 @@ import wenlu.training.plan as plan_module
 from wenlu.base.errors import UserError
 from wenlu.base.files import sha256_file
 from wenlu.base.log import read_rows
+from wenlu.cli.eval import main as eval_command
 from wenlu.cli.main import main
 from wenlu.data.prepare import PrepareConfig, prepare
 from wenlu.data.shards import open_data
@@ -19,7 +20,7 @@ from wenlu.training.plan import Planner, lines
 from wenlu.training.recipe import Recipe, TrainingConfig, resolve
 from wenlu.training.timing import Machine, key, work
 
-FAMILIES = ["t5"]
+FAMILIES = ["bert", "t5"]
 CLOCK = ("seconds", "tokens_per_second")
 
 
@@ -37,11 +38,9 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory):
-    lines = (
-        f"{n * n % 97} stoves burn in house {n % 13}; 第{n % 29}炉文火慢炖，{n * 7 % 31}人读书。" for n in range(200)
-    )
+    rows = (f"{n * n % 97} stoves burn in house {n % 13}; 第{n % 29}炉，{n * 7 % 31}人读书。" for n in range(250))
     file = tmp_path_factory.mktemp("data") / "text.txt"
-    file.write_text("\n".join(lines), encoding="utf-8")
+    file.write_text("\n".join(rows), encoding="utf-8")
     return file
 
 
@@ -98,7 +97,7 @@ def test_from_raw_text_to_figures_by_the_commands(family, text, tmp_path, capsys
     assert main(["train", str(text), "--out", run, "--model", family, *flags]) == 0
     said = capsys.readouterr()
     unit = {"bert": "nats/masked token", "t5": "nats/token"}[family]
-    assert unit in said.out
+    assert unit in said.out and "go on:  wenlu eval" in said.out
     page = (tmp_path / "run/wenlu/report.html").read_text()
     objective = {"bert": "masked tokens", "t5": "text to text"}[family]
     assert objective in page and unit in page and "bits per byte" not in page
@@ -119,9 +118,9 @@ def test_from_raw_text_to_figures_by_the_commands(family, text, tmp_path, capsys
     else:
         assert alone["nats_per_target"]["value"] > 0 and "nats per target" in table
         with pytest.raises(UserError, match="limit is for a BERT, whose tokens are masked one by one, not for this t5"):
-            main(["eval", run, str(text), "--limit", "30"])
+            eval_command([run, str(text), "--limit", "30"])
     with pytest.raises(UserError, match=f"overlap is for models that read from left to right, not for this {family}"):
-        main(["eval", run, str(text), "--overlap", "3"])
+        eval_command([run, str(text), "--overlap", "3"])
 
 
 @pytest.mark.parametrize("family", FAMILIES)

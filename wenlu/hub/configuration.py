@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from wenlu.base.errors import UserError, did_you_mean
-from wenlu.hub import bert
+from wenlu.hub.heads import head_fields, head_json
 from wenlu.hub.rope import rope_from_json, rope_to_json
 from wenlu.models.config import ACTIVATIONS, ROTARY, WINDOWED, ModelConfig
 
@@ -21,7 +21,7 @@ ARCHITECTURES = {
     "t5": "T5ForConditionalGeneration",
     "lstm": "WenluLSTM",
 }
-MODEL_TYPES = {family: "wenlu_lstm" if family == "lstm" else family for family in ARCHITECTURES}
+MODEL_TYPES = {family: "wenlu_lstm" if family == "lstm" else family for family in (*ARCHITECTURES, "bert")}
 
 COMMON = {"vocab": "vocab_size", "bos_id": "bos_token_id", "eos_id": "eos_token_id", "pad_id": "pad_token_id"}
 GPT2 = {
@@ -152,7 +152,7 @@ def to_json(config: ModelConfig) -> dict[str, Any]:
     if config.family == "gpt2":
         body |= {"n_ctx": config.context, "attn_pdrop": config.dropout, "embd_pdrop": config.dropout}
     elif config.family == "bert":
-        body |= bert.head_json(config)
+        body |= head_json(config)
     elif config.family == "lstm":
         body |= {"about": "an LSTM in wenlu's own form: Transformers has no such family; open it with wenlu"}
     elif config.family == "t5":
@@ -231,7 +231,7 @@ def from_json(body: dict[str, Any], where: str) -> ModelConfig:
     elif family == "t5":
         _read_t5(body, fields, where)
     elif family == "bert":
-        fields |= bert.head_fields(body, where)
+        fields |= head_fields(body, where)
     return ModelConfig(family=family, **fields)
 
 

@@ -180,12 +180,12 @@ def to_ours(
     (embedding,) = parameter_names(config)[0].theirs
     if config.family == "t5":
         _one_embedding(tensors, embedding)
-    if config.tied and "lm_head.weight" in tensors:
-        if embedding in tensors and not equal(tensors.pop("lm_head.weight"), tensors[embedding]):
-            raise UserError(
-                f"lm_head.weight differs from {embedding}, and the configuration says that they are one: "
-                "set tie_word_embeddings (wenlu_lstm: tied) to false in config.json"
-            )
+    head = tensors.pop("lm_head.weight", None) if config.tied else None
+    if head is not None and embedding in tensors and not equal(head, tensors[embedding]):
+        raise UserError(
+            f"lm_head.weight differs from {embedding}, and the configuration says that they are one: "
+            "set tie_word_embeddings (wenlu_lstm: tied) to false in config.json"
+        )
     result = {}
     for name in parameter_names(config):
         if name.ours in new:
