@@ -35,8 +35,10 @@ def shown(rows: Rows, tokenizer: Tokenizer, count: int) -> list[str]:
             lines.append(f"  label {OPEN}{rows.description['labels'][int(row['labels'][0])]}{CLOSE}")
         elif form == "tag":
             names = rows.description["labels"]
-            pairs = [(tokenizer.decode([id]).strip(), names[n]) for id, n in zip(ids, row["labels"]) if n >= 0]
-            lines.append("  tags  " + " ".join(f"{token} {OPEN}{name}{CLOSE}" for token, name in pairs))
+            starts = [*np.flatnonzero(row["labels"] >= 0).tolist(), len(ids) - 1]
+            words = [tokenizer.decode(ids[start:end]).strip() for start, end in itertools.pairwise(starts)]
+            tags = [names[n] for n in row["labels"].tolist() if n >= 0]
+            lines.append("  tags  " + " ".join(f"{word} {OPEN}{tag}{CLOSE}" for word, tag in zip(words, tags)))
         else:
             span = ids[int(row["starts"][0]) : int(row["ends"][0]) + 1]
             lines.append(f"  span  {OPEN}{tokenizer.decode(span, skip_special=False)}{CLOSE}")
