@@ -26,6 +26,7 @@ from wenlu.data.shards import Data, open_data
 from wenlu.models.build import build
 from wenlu.models.config import ModelConfig
 from wenlu.models.size import flops_per_token, training_bytes
+from wenlu.training import bigrams
 from wenlu.training.plan import CONTEXTS, Plan, Planner, refuse_steps
 from wenlu.training.plan import announce as say_plan
 from wenlu.training.recipe import Recipe, resolve
@@ -78,9 +79,14 @@ def _set_up(recipe: Recipe, folder: RunFolder, began: float, verify: bool) -> Se
     if training.patience and data.validation is None:
         raise UserError("training.patience watches the held-out loss, and nothing is held out: leave patience at 0")
     config = _sized(recipe.model, data)
+    if training.start == "bigrams":
+        bigrams.refuse(config)
     order = Order(len(data.train), config.context, training.batch, training.seed, data.fingerprint)
     check_memory(config, recipe, device, bf16)
-    model = build(config, training.seed).to(device)
+    model = build(config, training.seed)
+    if training.start == "bigrams":
+        bigrams.start_from_bigrams(model, data.train, training.seed)
+    model = model.to(device)
     work = flops_per_token(config, config.context) * config.context * training.batch * training.steps
     return Setup(recipe, data, order, model, device, bf16, _compile(training.compile, config, work, device))
 
