@@ -11,10 +11,10 @@ from wenlu.data.order import Order
 
 def starts(order, epoch):
     """The windows of one epoch, picked out of the stream of batches."""
-    first, last = epoch * order.windows, (epoch + 1) * order.windows
+    first, last = epoch * order.samples, (epoch + 1) * order.samples
     begin, end = first // order.batch, -(-last // order.batch)
     stream = np.concatenate([order.batch_at(step) for step in range(begin, end)])
-    return stream[first - begin * order.batch :][: order.windows]
+    return stream[first - begin * order.batch :][: order.samples]
 
 
 SHAPES = {"tokens": st.integers(3, 3000), "seq": st.integers(1, 40), "batch": st.integers(1, 50)}
@@ -67,8 +67,8 @@ KNOWN = [517, 197, 477, 207, 947, 937]
 
 def test_batches_run_over_the_border_of_epochs():
     order = Order(101, 10, 4, 0, "data")
-    assert order.windows == 9
-    assert [order.epoch_of(step) for step in range(6)] == [0, 0, 0, 1, 1, 2]
+    assert order.samples == 9
+    assert np.concatenate([order.epochs_at(step) for step in range(6)]).tolist() == [n // 9 for n in range(24)]
     stream = np.concatenate([order.batch_at(step) for step in range(9)])
     assert all(len(set(stream[i : i + 9].tolist())) == 9 for i in range(0, 36, 9))
 
@@ -76,7 +76,7 @@ def test_batches_run_over_the_border_of_epochs():
 def test_a_batch_may_hold_several_epochs():
     order = Order(41, 10, 10, 0, "data")
     batch = order.batch_at(0).tolist()
-    assert order.windows == 3 and [len(set(batch[i : i + 3])) for i in (0, 3, 6)] == [3, 3, 3]
+    assert order.samples == 3 and [len(set(batch[i : i + 3])) for i in (0, 3, 6)] == [3, 3, 3]
 
 
 @pytest.mark.parametrize("world", [1, 2, 4])
@@ -90,4 +90,4 @@ def test_too_short_a_text_is_refused():
     message = r"20 training tokens are too few for windows of 10: give more text, or set --model\.context to 9 or less"
     with pytest.raises(UserError, match=message):
         Order(20, 10, 4, 0, "data")
-    assert Order(20, 9, 4, 0, "data").windows == 1
+    assert Order(20, 9, 4, 0, "data").samples == 1

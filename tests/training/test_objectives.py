@@ -28,7 +28,8 @@ def model_and_windows(family: str, tied: bool, dtype: torch.dtype = torch.float3
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    return model.to(dtype), torch.randint(37, (5, 13), generator=generator)
+    windows = torch.randint(37, (5, 13), generator=generator)
+    return model.to(dtype), {"ids": windows[:, :-1], "targets": windows[:, 1:]}
 
 
 def gradients(model, loss) -> dict[str, torch.Tensor]:
@@ -42,7 +43,7 @@ def test_the_loss_is_the_summed_cross_entropy(family, tied):
     model, windows = model_and_windows(family, tied)
     loss, count = causal(model, windows)
     assert count == 5 * 12
-    wanted = -model(windows[:, :-1]).log_softmax(-1).gather(2, windows[:, 1:, None]).sum()
+    wanted = -model(windows["ids"]).log_softmax(-1).gather(2, windows["targets"][:, :, None]).sum()
     assert torch.allclose(loss, wanted, rtol=1e-5)
 
 
@@ -94,12 +95,12 @@ def test_a_chunk_never_makes_all_logits(monkeypatch):
 def test_accumulated_is_whole(family, tied, size):
     """To 1e-6 of each gradient's largest entry, in f64, so that only a wrong sum can differ."""
     model, windows = model_and_windows(family, tied, torch.float64)
-    logits = model(windows[:, :-1]).flatten(0, 1)
-    expected = gradients(model, F.cross_entropy(logits, windows[:, 1:].flatten()))
+    logits = model(windows["ids"]).flatten(0, 1)
+    expected = gradients(model, F.cross_entropy(logits, windows["targets"].flatten()))
     model.zero_grad()
     total = 0
-    for part in windows.split(size):
-        loss, count = causal(model, part)
+    for first in range(0, 5, size):
+        loss, count = causal(model, {name: part[first : first + size] for name, part in windows.items()})
         loss.backward()
         total += count
     assert total == 60

@@ -37,7 +37,7 @@ def backward(model, seed: int) -> None:
     """Gradients of the mean loss over random ids."""
     windows = torch.randint(29, (4, 9), generator=torch.Generator().manual_seed(seed))
     model.zero_grad()
-    loss, count = causal(model, windows)
+    loss, count = causal(model, {"ids": windows[:, :-1], "targets": windows[:, 1:]})
     (loss / count).backward()
 
 

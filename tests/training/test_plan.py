@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from wenlu.data.shards import open_data
 from wenlu.models.config import ModelConfig
 from wenlu.training.law import ERROR, LSTM, TRANSFORMER, Text, bits_per_byte, dropout_for
 from wenlu.training.loop import train
+from wenlu.training.material import text_material
 from wenlu.training.plan import Planner, lines
 from wenlu.training.recipe import OptimizerConfig, Recipe, TrainingConfig, resolve
 from wenlu.training.setup import plan_for
@@ -142,7 +144,7 @@ def test_nothing_is_measured_without_minutes(data, monkeypatch, tmp_path):
 
 
 def test_the_machine_is_modelled_from_what_was_timed(data, machine):
-    model = Machine(data, CPU)
+    model = Machine(partial(text_material, data), CPU)
     shapes = [
         recipe(1, model=ModelConfig(dim=dim, layers=layers, heads=2, vocab=512), training=TrainingConfig(batch=batch))
         for dim, layers, batch in itertools.product((128, 192, 256), (2, 4), (8, 32))

@@ -13,7 +13,6 @@ import pytest
 import torch
 
 import wenlu.training.loop as loop_module
-import wenlu.training.update as update_module
 from wenlu.base.config import to_dict
 from wenlu.base.errors import UserError
 from wenlu.base.files import sha256_file
@@ -22,6 +21,7 @@ from wenlu.cli.main import main
 from wenlu.data.prepare import PrepareConfig, prepare
 from wenlu.models.config import ModelConfig
 from wenlu.training.loop import Loop, train
+from wenlu.training.objectives import OBJECTIVES
 from wenlu.training.recipe import Recipe, TrainingConfig
 
 STEPS = 14
@@ -123,14 +123,15 @@ def kill_after(monkeypatch, step: int) -> None:
 
 def kill_in_micro_batch(monkeypatch, call: int) -> None:
     """In the given micro-batch since now, counted over training only."""
-    whole, calls = update_module.causal, iter(range(1, 1000))
+    calls = iter(range(1, 1000))
+    for kind, objective in OBJECTIVES.items():
 
-    def counted(model, windows):
-        if model.training and next(calls) == call:
-            raise Killed
-        return whole(model, windows)
+        def counted(model, batch, loss=objective.loss):
+            if model.training and next(calls) == call:
+                raise Killed
+            return loss(model, batch)
 
-    monkeypatch.setattr(update_module, "causal", counted)
+        monkeypatch.setitem(OBJECTIVES, kind, dataclasses.replace(objective, loss=counted))
 
 
 def child(recipe: Recipe, out: Path, mode: str, where: str, at: int, **environment: str) -> subprocess.Popen:
@@ -204,7 +205,9 @@ def test_stopped_in_a_later_epoch(tmp_path):
         epochs = []
         whole = Loop._step
         patch.setattr(
-            Loop, "_step", lambda s, watch: (epochs.append(s.setup.order.epoch_of(s.progress.step)), whole(s, watch))
+            Loop,
+            "_step",
+            lambda s, watch: (epochs.extend(s.setup.material.order.epochs_at(s.progress.step)), whole(s, watch)),
         )
         train(wanted, tmp_path / "run", resume=True)
     assert epochs[0] >= 2

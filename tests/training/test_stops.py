@@ -20,6 +20,7 @@ from wenlu.training.nonfinite import blame
 from wenlu.training.objectives import causal
 from wenlu.training.recipe import OptimizerConfig, Recipe, ScheduleConfig, TrainingConfig
 from wenlu.training.run_folder import RunFolder
+from wenlu.training.update import Updates
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -168,7 +169,7 @@ def test_bits_per_byte_are_of_the_very_text_that_was_scored(tmp_path):
 
 def test_no_bits_per_byte_where_the_tokenizer_loses_text(data, tmp_path, monkeypatch):
     lossy = {"lossy": 3}
-    monkeypatch.setattr(Loop, "_checkpoint", lambda self: self.setup.data.description.update(lossy))
+    monkeypatch.setattr(Loop, "_checkpoint", lambda self: self.setup.material.data.description.update(lossy))
     train(recipe(data, steps=2, eval_every=2, checkpoint_every=1), tmp_path / "run")
     row = next(row for row in read_rows(tmp_path / "run/wenlu/metrics.jsonl") if "held_out" in row)
     assert row["held_out"] > 0 and row["bits_per_byte"] is None
@@ -190,7 +191,7 @@ def test_too_high_a_learning_rate_is_told_from_data(data, tmp_path):
 def test_blame_falls_on_the_gradient_where_all_outputs_are_finite(data, tmp_path):
     config = ModelConfig("qwen3", dim=16, layers=1, heads=2, context=8, vocab=11)
     model = setup.build(config, 0)
-    windows = torch.randint(11, (2, 9))
+    windows = {"ids": torch.randint(11, (2, 8)), "targets": torch.randint(11, (2, 8))}
     causal(model, windows)[0].backward()
     assert blame(model, [windows], causal) == "the gradient norm is not finite"
     model.norm.weight.grad[0] = float("nan")
@@ -202,7 +203,7 @@ def test_blame_falls_on_the_gradient_where_all_outputs_are_finite(data, tmp_path
 
 def test_patience_ends_a_run_that_no_longer_gets_better(data, tmp_path, monkeypatch):
     losses = iter([3.0, 2.0, 2.5, 2.25, 1.0])
-    monkeypatch.setattr(Loop, "held_out_loss", lambda self: (next(losses), 1.0))
+    monkeypatch.setattr(Updates, "held_out", lambda self: {"held_out": next(losses)})
     outcome = train(recipe(data, steps=100, eval_every=2, patience=2), tmp_path / "run")
     assert (outcome.finished, outcome.step, outcome.held_out) == ("patience", 8, 2.0)
     progress, _ = load_checkpoint(newest_whole(tmp_path / "run/wenlu/checkpoints")[0])
@@ -217,10 +218,10 @@ def test_the_root_holds_the_best_weights(data, tmp_path, monkeypatch):
     losses = iter([3.0, 2.0, 2.5, 2.25])
 
     def held_out(self):
-        kept[self.progress.step] = self.model.embed.weight.detach().clone()
-        return next(losses), 1.0
+        kept[2 * len(kept) + 2] = self.model.embed.weight.detach().clone()
+        return {"held_out": next(losses)}
 
-    monkeypatch.setattr(Loop, "held_out_loss", held_out)
+    monkeypatch.setattr(Updates, "held_out", held_out)
     train(recipe(data, eval_every=2), tmp_path / "run")
     model, _ = load(tmp_path / "run")
     assert torch.equal(model.embed.weight, kept[4]) and not torch.equal(model.embed.weight, kept[8])

@@ -127,7 +127,7 @@ def _run_facts(path: Path) -> dict[str, Any]:
 
 
 def _training_facts(own: Path) -> dict[str, Any]:
-    """How far a run has come: steps done and wanted, losses in nats per token, checkpoints."""
+    """How far a run has come: steps done and wanted, losses per target, checkpoints."""
     rows = read_rows(own / "metrics.jsonl")
     steps = [row for row in rows if "loss" in row]
     held_out = [row for row in rows if row.get("held_out") is not None]
@@ -142,7 +142,7 @@ def _training_facts(own: Path) -> dict[str, Any]:
         facts |= {
             "held_out": held_out[-1]["held_out"],
             "best_held_out": best["held_out"],
-            "best_bits_per_byte": best["bits_per_byte"],
+            "best_bits_per_byte": best.get("bits_per_byte"),
             "best_step": best["step"],
         }
     facts["checkpoints"] = sorted(folder.name for folder in (own / "checkpoints").glob("step-*") if folder.is_dir())

@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> int:
     if command.json:
         print(json_format.dumps({**vars(outcome), "run": str(outcome.run)}))
     elif outcome.finished != "interrupted":
-        held_out = f", held-out loss {outcome.held_out:.4f} nats/token" if outcome.held_out is not None else ""
+        held_out = f", held-out loss {outcome.held_out:.4f} {outcome.unit}" if outcome.held_out is not None else ""
         print(f"{outcome.run}: {outcome.step:,} steps in {outcome.seconds:,.0f} s{held_out}")
         print(f"report: {outcome.run / 'wenlu' / 'report.html'}")
         print(f'go on:  wenlu generate {outcome.run} --prompt "..."')

@@ -22,21 +22,21 @@ class Order:
                 f"--model.context to {max(1, (tokens - 1) // 2)} or less"
             )
         self.tokens, self.seq, self.batch = tokens, seq, batch
-        self.windows = (tokens - seq) // seq
+        self.samples = (tokens - seq) // seq
         """Windows in an epoch, whatever its offset."""
         self._key = (seed, fingerprint)
         self._epoch = lru_cache(maxsize=2)(self._starts)
 
-    def epoch_of(self, step: int) -> int:
-        """The epoch in which the first sample of a step lies."""
-        return step * self.batch // self.windows
+    def epochs_at(self, step: int) -> np.ndarray:
+        """The epoch in which each sample of a step lies, int64 [batch]."""
+        return (step * self.batch + np.arange(self.batch)) // self.samples
 
     def batch_at(self, step: int) -> np.ndarray:
         """Starts of the windows of the global batch of `step`, int64 [batch]."""
         first = step * self.batch
         parts, taken = [], 0
         while taken < self.batch:
-            epoch, place = divmod(first + taken, self.windows)
+            epoch, place = divmod(first + taken, self.samples)
             part = self._epoch(epoch)[place : place + self.batch - taken]
             parts.append(part)
             taken += len(part)
@@ -47,4 +47,4 @@ class Order:
         digest = hashlib.sha256(f"{seed} {epoch} {fingerprint}".encode()).digest()
         generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
         offset = int(generator.integers(self.seq))
-        return offset + self.seq * generator.permutation(self.windows)
+        return offset + self.seq * generator.permutation(self.samples)

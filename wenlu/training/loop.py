@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from wenlu.base.device import bf16_products, machine, peak_memory
 from wenlu.base.errors import UserError
@@ -22,14 +21,13 @@ from wenlu.hub import folder as hub_folder
 from wenlu.models.size import parameters
 from wenlu.training.checkpoint import Progress, load_checkpoint, newest_whole, restore_weights, save_checkpoint
 from wenlu.training.nonfinite import blame
-from wenlu.training.objectives import causal
 from wenlu.training.pacing import Pacing
 from wenlu.training.recipe import Recipe, resolve
 from wenlu.training.report import write_report
 from wenlu.training.run_folder import RunFolder
 from wenlu.training.schedules import factor
 from wenlu.training.setup import Setup, announce, compile_hidden, deterministic, eager, out_of_memory, set_up
-from wenlu.training.update import Updates
+from wenlu.training.update import Gradients, Updates
 from wenlu.training.watch import Watch
 
 CHECKPOINT_SECONDS = 60.0
@@ -45,8 +43,9 @@ class Outcome:
     """steps, patience, or interrupted."""
     step: int
     held_out: float | None
-    """Nats per token of the weights at the root of the run."""
+    """Loss of the weights at the root of the run, in `unit`."""
     seconds: float
+    unit: str = "nats/token"
 
 
 def train(
@@ -115,7 +114,7 @@ class Loop:
     def __init__(self, setup: Setup, folder: RunFolder, began: float, report: bool = True):
         self.setup, self.folder, self._report = setup, folder, report
         self.recipe, self.model = setup.recipe, setup.model
-        self.updates = Updates(setup.recipe, setup.model, setup.data.train, setup.device, setup.bf16)
+        self.updates = Updates(setup.recipe, setup.model, setup.material, setup.objective, setup.device, setup.bf16)
         self.progress = Progress()
         self.events = JsonLines(folder.events_file)
         self.metrics = JsonLines(folder.metrics_file)
@@ -160,7 +159,7 @@ class Loop:
 
     def _same_ground(self, begun: dict, machine_before: dict, inexact: bool) -> None:
         """Refuse other data, and another machine than the last; with `inexact` the machine is noted as the new one."""
-        if begun["data"] != self.setup.data.fingerprint:
+        if begun["data"] != self.setup.material.fingerprint:
             raise UserError(
                 "the data differ from those the run was begun with (their fingerprint changed): "
                 "restore them, or begin a new run with another --out"
@@ -184,7 +183,9 @@ class Loop:
             self.events.write(
                 event="start",
                 machine=machine(self.setup.device),
-                data=self.setup.data.fingerprint,
+                data=self.setup.material.fingerprint,
+                objective=self.setup.objective.name,
+                unit=self.setup.objective.unit,
                 compile=self.setup.compile,
                 bf16=self.setup.bf16,
                 parameters=parameters(self.model.config),
@@ -220,24 +221,24 @@ class Loop:
         """One update; the loss in nats per token, the learning rate as a factor of its peak, the gradient's norm."""
         progress = self.progress
         began = time.monotonic()
-        starts = self.setup.order.batch_at(progress.step)
-        loss, count, norm = self.updates.gradients(starts, progress.step)
-        if not np.isfinite(loss + norm):
-            self._stop_nonfinite(starts, loss, norm)
+        found = self.updates.gradients(progress.step)
+        if not np.isfinite(found.loss + found.norm):
+            self._stop_nonfinite(found)
         scale = factor(self.recipe.schedule, self.pacing.place, self.pacing.steps)
-        self.updates.apply(count, norm, scale)
+        self.updates.apply(found.count, found.norm, scale)
+        samples = self.setup.material.order.batch_at(progress.step)
         progress.step += 1
-        progress.tokens += count
-        progress.loss_sum += loss
-        progress.loss_count += count
-        progress.order = hashlib.sha256(progress.order.encode() + starts.tobytes()).hexdigest()[:16]
+        progress.tokens += found.tokens
+        progress.loss_sum += found.loss
+        progress.loss_count += found.count
+        progress.order = hashlib.sha256(progress.order.encode() + samples.tobytes()).hexdigest()[:16]
         progress.seconds += time.monotonic() - began
-        return loss / count, scale, norm
+        return found.loss / found.count, scale, found.norm
 
     def _after_step(self, watch: Watch) -> None:
         training, progress = self.recipe.training, self.progress
         last, began = progress.step == self.pacing.steps, time.monotonic()
-        evaluating = self.setup.data.validation is not None and training.eval_every
+        evaluating = self.setup.material.holds_out and training.eval_every
         if evaluating and (last or progress.step % training.eval_every == 0):
             self._evaluate(watch)
             if training.patience and progress.evaluations_since_best >= training.patience:
@@ -253,7 +254,8 @@ class Loop:
 
     def _evaluate(self, watch: Watch) -> None:
         progress = self.progress
-        progress.held_out, bits_per_byte = self.held_out_loss()
+        figures = self.updates.held_out()
+        progress.held_out = figures["held_out"]
         if not math.isfinite(progress.held_out):
             self.events.write(event="nonfinite", step=progress.step, where="held-out loss")
             raise UserError(
@@ -266,34 +268,11 @@ class Loop:
             self._save_root()
         else:
             progress.evaluations_since_best += 1
-        sample = watch.sample(self.model, self.setup.data.tokenizer)
-        self.metrics.write(**watch.held_out_row(bits_per_byte, sample))
-
-    @torch.no_grad()
-    def held_out_loss(self) -> tuple[float, float | None]:
-        """Nats per token, and bits per byte of the same text, over whole windows of the validation part.
-
-        No bits where the tokenizer does not give back every document: what it drops would flatter it.
-        """
-        store, training = self.setup.data.validation, self.recipe.training
-        seq = self.model.config.context
-        limit = min(len(store), training.eval_tokens or len(store))
-        starts = np.arange(0, max(1, limit - seq), seq, dtype=np.int64)
-        size = training.micro_batch or training.batch
-        total, count, text = 0.0, 0, 0
-        self.model.eval()
-        for first in range(0, len(starts), size):
-            windows = self.updates.windows(store, starts[first : first + size])
-            with self.updates.precision():
-                loss, targets = causal(self.model, windows)
-            total, count = total + float(loss), count + targets
-            text += int(self.setup.data.tokenizer.byte_counts[windows[:, 1:].cpu().numpy()].sum())
-        self.model.train()
-        lossy = self.setup.data.description.get("lossy", 0)
-        return total / count, None if lossy else total / max(1, text) / math.log(2)
+        sample = watch.sample(self.model, self.setup.material.tokenizer)
+        self.metrics.write(**watch.held_out_row(figures, sample))
 
     def _save_root(self) -> None:
-        hub_folder.save(self.model, self.setup.data.tokenizer, self.folder.root)
+        hub_folder.save(self.model, self.setup.material.tokenizer, self.folder.root)
 
     def _checkpoint(self) -> None:
         if self.progress.best_loss is None:
@@ -306,18 +285,19 @@ class Loop:
         self.events.write(event="checkpoint", step=self.progress.step, path=path.name)
         self._saved_at = time.monotonic()
 
-    def _stop_nonfinite(self, starts: np.ndarray, loss: float, norm: float) -> None:
+    def _stop_nonfinite(self, found: Gradients) -> None:
         """A loss or gradient that is not finite: the update is not made; weights are kept if they are finite."""
         finite = self.updates.finite()
         if finite:
             self._checkpoint()
         with eager(self.model), self.updates.precision():
-            where = blame(self.model, self.updates.micro_batches(starts), causal)
-        self.events.write(event="nonfinite", step=self.progress.step, loss=repr(loss), norm=repr(norm), where=where)
+            where = blame(self.model, self.updates.batches(self.progress.step), self.setup.objective.loss)
+        figures = {"loss": repr(found.loss), "norm": repr(found.norm)}
+        self.events.write(event="nonfinite", step=self.progress.step, **figures, where=where)
         kept = f"the weights before it are kept in {self.folder.root}" if finite else "these weights were not saved"
         raise UserError(
-            f"step {self.progress.step + 1}: {where} (loss {loss}, gradient norm {norm}); the update was not made, "
-            f"{kept}. {CALMER}"
+            f"step {self.progress.step + 1}: {where} (loss {found.loss}, gradient norm {found.norm}); "
+            f"the update was not made, {kept}. {CALMER}"
         )
 
     def _interrupted(self) -> Outcome:
@@ -347,6 +327,7 @@ class Loop:
             progress.step,
             progress.best_loss,
             round(progress.seconds, 3),
+            self.setup.objective.unit,
         )
 
 

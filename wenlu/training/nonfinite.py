@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
+from wenlu.training.objectives import Batch
 
-def blame(model: nn.Module, batches: Iterable[Tensor], objective: Callable) -> str:
+
+def blame(model: nn.Module, batches: Iterable[Batch], loss: Callable) -> str:
     """Name the first place, in the order of computation, that is not finite: a weight, an output, else a gradient.
 
     `batches` are the micro-batches of the step, in the precision of which this is called.
@@ -29,13 +31,13 @@ def blame(model: nn.Module, batches: Iterable[Tensor], objective: Callable) -> s
     hooks = [module.register_forward_hook(look(name)) for name, module in model.named_modules() if name]
     try:
         with torch.no_grad():
-            losses = [objective(model, batch)[0] for batch in batches]
+            losses = [loss(model, batch)[0] for batch in batches]
     finally:
         for hook in hooks:
             hook.remove()
     if found:
         return f"the output of module {found[0]} is not finite"
-    if not all(torch.isfinite(loss) for loss in losses):
+    if not all(torch.isfinite(each) for each in losses):
         return "the output of the head, or the loss itself, is not finite"
     bad = [name for name, p in model.named_parameters() if p.grad is not None and not torch.isfinite(p.grad).all()]
     return f"the gradient of {bad[-1]} is not finite" if bad else "the gradient norm is not finite"

@@ -2,22 +2,78 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wenlu.models.config import ModelConfig
 from wenlu.models.size import WHOLE_LOGITS
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
 
-def causal(model: nn.Module, windows: Int[Tensor, "batch seq_plus_1"]) -> tuple[Float[Tensor, ""], int]:
-    """Next-token cross-entropy, −Σ log p(idₜ₊₁ | id₁…idₜ), and the number of targets."""
-    ids, targets = windows[:, :-1], windows[:, 1:]
-    return head_loss(model, model.hidden(ids), targets), targets.numel()
+Batch = dict[str, Tensor]
+NO_TARGET = -100
+"""Stands in `targets` where nothing is to be learned; torch's own value for it."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a run minimises, and how it is told."""
+
+    name: str
+    loss: Callable[[nn.Module, Batch], tuple[Tensor, Tensor]]
+    """(model, batch) → the summed loss in nats, and how many targets it is of."""
+    judge: Callable[[nn.Module, Batch], dict[str, Tensor]]
+    """(model, held-out batch) → sums over it, `loss` and `count` among them; they are added up over batches."""
+    figures: Callable[[dict[str, float]], dict[str, Any]]
+    """Such sums over all that is held out → what is noted beside the loss."""
+    unit: str = "nats/token"
+    writes: bool = False
+    """Whether the model can go on with a text, so that samples show how far it is."""
+
+
+def causal(model: nn.Module, batch: Batch) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
+    """Next-token cross-entropy, −Σ log p(targetₜ | id₁…idₜ), and the number of targets.
+
+    `ids` and `targets` are [batch, seq]; `positions` and `segments` are for texts packed in one row.
+    """
+    packed = {name: batch[name] for name in ("positions", "segments") if name in batch}
+    targets = batch["targets"]
+    return head_loss(model, model.hidden(batch["ids"], **packed), targets), (targets != NO_TARGET).sum()
+
+
+def judge_causal(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    """The loss, and the `bytes` of text that the targets bring, where the batch says so."""
+    loss, count = causal(model, batch)
+    return {"loss": loss, "count": count} | ({"bytes": batch["bytes"].sum()} if "bytes" in batch else {})
+
+
+def bits_per_byte(sums: dict[str, float]) -> dict[str, Any]:
+    """Of the same text as the loss; None where its bytes are not known, since the tokenizer loses some."""
+    known = "bytes" in sums
+    return {"bits_per_byte": sums["loss"] / max(1, sums["bytes"]) / math.log(2) if known else None}
+
+
+CAUSAL = Objective("next token", causal, judge_causal, bits_per_byte, writes=True)
+OBJECTIVES = {
+    ("lstm", "tokens"): CAUSAL,
+    ("gpt2", "tokens"): CAUSAL,
+    ("llama", "tokens"): CAUSAL,
+    ("qwen3", "tokens"): CAUSAL,
+}
+"""(family, head) → what such a model is trained for."""
+
+
+def objective_of(config: ModelConfig) -> Objective:
+    """What a model of this family and head is trained for."""
+    return OBJECTIVES[config.family, "tokens"]
 
 
 def head_loss(

@@ -6,6 +6,7 @@ import itertools
 import math
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from wenlu.base.log import say
 from wenlu.data.shards import Data
 from wenlu.models.size import flops_per_token, parameters
 from wenlu.training.law import ERROR, Text, bits_per_byte, dropout_for, level_of
+from wenlu.training.material import text_material
 from wenlu.training.pacing import AIM, REPORT_SECONDS
 from wenlu.training.recipe import Recipe, TrainingConfig
 from wenlu.training.timing import Machine, key, work
@@ -73,7 +75,7 @@ class Planner:
 
     def __init__(self, recipe: Recipe, data: Data, device: torch.device, began: float):
         self.recipe, self.data, self.began = recipe, data, began
-        self.machine, self.room = Machine(data, device), MEMORY * available_memory(device)
+        self.machine, self.room = Machine(partial(text_material, data), device), MEMORY * available_memory(device)
         train = data.description["train"]
         self.text = Text(train["bytes"], train["tokens"], data.tokenizer.vocab, level_of(data))
 

@@ -21,17 +21,19 @@ def write_report(folder: RunFolder) -> None:
         f"Run {folder.root.name}",
         f"{recipe.model.family}, {recipe.training.steps:,} steps, seed {recipe.training.seed}",
     )
-    page.table(_summary(steps, held_out, events))
+    begun = next((event for event in events if event["event"] == "start"), {})
+    unit = begun.get("unit", "nats/token")
+    page.table([("objective", begun.get("objective", "next token")), *_summary(steps, held_out, events, unit)])
     plan = next((event for event in events if event["event"] == "plan"), None)
     if plan:
         page.heading("Planned and come").table(_planned(plan, steps, held_out, events), ("", "planned", "came"))
-    page.heading("Loss").plot(_loss_plot(steps, held_out))
+    page.heading("Loss").plot(_loss_plot(steps, held_out, unit))
     page.heading("Learning rate, gradient norm, throughput").plot(_small_plots(steps))
     samples = [row for row in held_out if row.get("sample")]
     if samples:
         page.heading("What it wrote on the way")
         for row in samples[:-1][:: max(1, len(samples) // 4)][:4] + samples[-1:]:
-            page.text(f"After step {row['step']:,}, held-out loss {row['held_out']:.3f} nats/token:").preformatted(
+            page.text(f"After step {row['step']:,}, held-out loss {row['held_out']:.3f} {unit}:").preformatted(
                 row["sample"]
             )
     page.heading("Recipe")
@@ -43,7 +45,7 @@ def write_report(folder: RunFolder) -> None:
     page.save(folder.report_file)
 
 
-def _summary(steps: list[dict], held_out: list[dict], events: list[dict]) -> list[tuple[str, Any]]:
+def _summary(steps: list[dict], held_out: list[dict], events: list[dict], unit: str) -> list[tuple[str, Any]]:
     rows: list[tuple[str, Any]] = []
     if steps:
         last = steps[-1]
@@ -52,13 +54,17 @@ def _summary(steps: list[dict], held_out: list[dict], events: list[dict]) -> lis
             ("tokens", f"{last['tokens']:,}"),
             ("training time", f"{last['seconds']:.0f} s"),
         ]
-        rows += [("training loss", f"{last['loss']:.4f} nats/token")]
+        rows += [("training loss", f"{last['loss']:.4f} {unit}")]
         rows += [("throughput", f"{last['tokens'] / max(1e-9, last['seconds']):,.0f} tokens/s")]
     if held_out:
         best = min(held_out, key=lambda row: row["held_out"])
-        rows += [("best held-out loss", f"{best['held_out']:.4f} nats/token at step {best['step']:,}")]
-        bits = best["bits_per_byte"]
-        rows += [("the same", f"{bits:.4f} bits per byte" if bits else "no bits per byte: the tokenizer loses text")]
+        rows += [("best held-out loss", f"{best['held_out']:.4f} {unit} at step {best['step']:,}")]
+        if "bits_per_byte" in best:
+            bits = best["bits_per_byte"]
+            words = f"{bits:.4f} bits per byte" if bits else "no bits per byte: the tokenizer loses text"
+            rows += [("the same", words)]
+        others = [name for name in best if name not in ("step", "held_out", "bits_per_byte", "sample")]
+        rows += [(f"{name.replace('_', ' ')} then", f"{best[name]:.4f}") for name in others]
     begun = next((e for e in events if e["event"] == "start"), None)
     if begun:
         rows += [("parameters", f"{begun['parameters']:,}")]
@@ -69,7 +75,7 @@ def _summary(steps: list[dict], held_out: list[dict], events: list[dict]) -> lis
 def _planned(plan: dict, steps: list[dict], held_out: list[dict], events: list[dict]) -> list[tuple[str, str, str]]:
     """What a plan for a length of time foretold beside what came."""
     ended = next((event for event in events if event["event"] == "finished"), {})
-    bits = [row["bits_per_byte"] for row in held_out if row["bits_per_byte"]]
+    bits = [row["bits_per_byte"] for row in held_out if row.get("bits_per_byte")]
     last = steps[-1] if steps else {"step": 0, "tokens": 0, "seconds": 0.0}
     pace = 1e3 * last["seconds"] / max(1, last["step"])
     foretold = "–" if plan["bits_per_byte"] is None else f"{plan['bits_per_byte']:.3f}"
@@ -87,14 +93,14 @@ def _planned(plan: dict, steps: list[dict], held_out: list[dict], events: list[d
     ]
 
 
-def _loss_plot(steps: list[dict], held_out: list[dict]):
+def _loss_plot(steps: list[dict], held_out: list[dict], unit: str):
     drawing, axes = figure()
     axes.plot([r["step"] for r in steps], [r["loss"] for r in steps], lw=1, alpha=0.7, label="training")
     if held_out:
         axes.plot(
             [r["step"] for r in held_out], [r["held_out"] for r in held_out], "o-", ms=3, lw=1.4, label="held-out"
         )
-    axes.set(xlabel="step", ylabel="nats per token")
+    axes.set(xlabel="step", ylabel=unit)
     axes.legend(frameon=False)
     return drawing
 

@@ -20,13 +20,15 @@ from torch import nn
 from wenlu.base.device import available_memory, keep_freed_memory, pick_device
 from wenlu.base.errors import UserError
 from wenlu.base.log import JsonLines, say
-from wenlu.data.order import Order
 from wenlu.data.prepare import PrepareConfig, prepare
 from wenlu.data.shards import Data, open_data
 from wenlu.models.build import build
 from wenlu.models.config import ModelConfig
 from wenlu.models.size import flops_per_token, training_bytes
+from wenlu.tokenization.tokenizer import Tokenizer
 from wenlu.training import bigrams
+from wenlu.training.material import Material, text_material
+from wenlu.training.objectives import Objective, objective_of
 from wenlu.training.plan import CONTEXTS, Plan, Planner, refuse_steps
 from wenlu.training.plan import announce as say_plan
 from wenlu.training.recipe import Recipe, resolve
@@ -42,8 +44,8 @@ class Setup:
     """All that the loop works with."""
 
     recipe: Recipe
-    data: Data
-    order: Order
+    material: Material
+    objective: Objective
     model: nn.Module
     device: torch.device
     bf16: bool
@@ -76,19 +78,20 @@ def _set_up(recipe: Recipe, folder: RunFolder, began: float, verify: bool) -> Se
         recipe = _planned(recipe, folder, lambda: Planner(recipe, data, device, began).plan())
         bf16 = in_bf16(recipe, device)
     training = recipe.training
-    if training.patience and data.validation is None:
+    material = text_material(data, recipe)
+    if training.patience and not material.holds_out:
         raise UserError("training.patience watches the held-out loss, and nothing is held out: leave patience at 0")
-    config = _sized(recipe.model, data)
+    config = _sized(recipe.model, material.tokenizer)
     if training.start == "bigrams":
         bigrams.refuse(config)
-    order = Order(len(data.train), config.context, training.batch, training.seed, data.fingerprint)
     check_memory(config, recipe, device, bf16)
     model = build(config, training.seed)
     if training.start == "bigrams":
         bigrams.start_from_bigrams(model, data.train, training.seed)
     model = model.to(device)
     work = flops_per_token(config, config.context) * config.context * training.batch * training.steps
-    return Setup(recipe, data, order, model, device, bf16, _compile(training.compile, config, work, device))
+    compiled = _compile(training.compile, config, work, device)
+    return Setup(recipe, material, objective_of(config), model, device, bf16, compiled)
 
 
 def plan_for(recipe: Recipe) -> tuple[Plan, Recipe]:
@@ -160,9 +163,8 @@ def _refuse_unused(config: PrepareConfig) -> None:
             )
 
 
-def _sized(config: ModelConfig, data: Data) -> ModelConfig:
+def _sized(config: ModelConfig, tokenizer: Tokenizer) -> ModelConfig:
     """The model with the tokenizer's vocabulary and special ids; other ones in the recipe are refused."""
-    tokenizer = data.tokenizer
     ids = {name: getattr(tokenizer, name) for name in ("bos_id", "eos_id", "pad_id")}
     for name, known in {"vocab": tokenizer.vocab, **ids}.items():
         if getattr(config, name) not in (None, known) and not (name == "vocab" and config.vocab == 0):
@@ -265,11 +267,10 @@ def eager(model: nn.Module):
 
 def announce(setup: Setup, parameters: int) -> None:
     """One line about what is going to be trained, on what, where."""
-    config, training = setup.model.config, setup.recipe.training
-    tokens = training.steps * training.batch * config.context
+    config, training, order = setup.model.config, setup.recipe.training, setup.material.order
     say(
-        f"{config.family} · {parameters:,} parameters · vocabulary {config.vocab:,} · "
-        f"{len(setup.data.train):,} training tokens · {training.steps:,} steps of "
-        f"{training.batch} × {config.context} ({tokens / len(setup.data.train):.1f} epochs) · {setup.device.type} · "
-        f"{'bf16' if setup.bf16 else 'f32'}{' · compiled' if setup.compile else ''}"
+        f"{config.family} · {parameters:,} parameters · vocabulary {config.vocab:,} · {setup.objective.name} · "
+        f"{setup.material.size} · {training.steps:,} steps of "
+        f"{training.batch} × {config.context} ({training.steps * training.batch / order.samples:.1f} epochs) · "
+        f"{setup.device.type} · {'bf16' if setup.bf16 else 'f32'}{' · compiled' if setup.compile else ''}"
     )

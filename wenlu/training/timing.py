@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import torch
 
 from wenlu.base.device import bf16_products, has_bf16
-from wenlu.data.order import Order
-from wenlu.data.shards import Data
 from wenlu.models.build import build
 from wenlu.models.size import flops_per_token, hidden_weights, kept_by_block, training_bytes
+from wenlu.training.material import Material
+from wenlu.training.objectives import objective_of
 from wenlu.training.recipe import Recipe
 from wenlu.training.update import Updates, in_bf16
 
@@ -28,8 +29,8 @@ class Machine:
     Numbers are those kept for the backward pass, logits among them; a, b, c ≥ 0 are fitted to all that was timed.
     """
 
-    def __init__(self, data: Data, device: torch.device):
-        self._data, self.device = data, device
+    def __init__(self, material: Callable[[Recipe], Material], device: torch.device):
+        self._material, self.device = material, device
         self.timed: dict[tuple, tuple[Recipe, float]] = {}
         self._weights: np.ndarray | None = None
 
@@ -49,17 +50,18 @@ class Machine:
         """Time an update of this shape: the median of as many as fit into the time of a probe."""
         if key(recipe) in self.timed:
             return
-        tokenizer = self._data.tokenizer
+        material = self._material(recipe)
+        tokenizer = material.tokenizer
         config = replace(recipe.model, **{name: getattr(tokenizer, name) for name in ("bos_id", "eos_id", "pad_id")})
         bf16 = in_bf16(recipe, self.device)
-        updates = Updates(recipe, build(config, 0).to(self.device), self._data.train, self.device, bf16)
-        order = Order(len(self._data.train), config.context, recipe.training.batch, 0, self._data.fingerprint)
+        model = build(config, 0).to(self.device)
+        updates = Updates(recipe, model, material, objective_of(config), self.device, bf16)
         taken, began = [], time.monotonic()
         with bf16_products(bf16):
             while len(taken) < 3 or time.monotonic() - began < PROBE_SECONDS:
                 before = time.monotonic()
-                _, count, norm = updates.gradients(order.batch_at(len(taken)), len(taken))
-                updates.apply(count, norm, 1.0)
+                found = updates.gradients(len(taken))
+                updates.apply(found.count, found.norm, 1.0)
                 if self.device.type == "cuda":
                     torch.cuda.synchronize(self.device)
                 taken.append(time.monotonic() - before)

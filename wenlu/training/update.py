@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import nullcontext
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,8 +14,8 @@ from torch import Tensor, nn
 
 from wenlu.base.device import has_bf16
 from wenlu.base.errors import UserError
-from wenlu.data.shards import TokenStore
-from wenlu.training.objectives import causal
+from wenlu.training.material import Material, tokens_in
+from wenlu.training.objectives import Batch, Objective
 from wenlu.training.optimizers import Optimizer
 from wenlu.training.recipe import Recipe
 
@@ -29,26 +31,50 @@ def in_bf16(recipe: Recipe, device: torch.device) -> bool:
     return dtype == "bf16" or (dtype == "auto" and wide and has_bf16(device))
 
 
-class Updates:
-    """What `recipe` does to the weights of `model`, on the training text `store`."""
+class Gradients(NamedTuple):
+    """What the gradients of a batch were made of."""
 
-    def __init__(self, recipe: Recipe, model: nn.Module, store: TokenStore, device: torch.device, bf16: bool):
-        self.recipe, self.model, self.store, self.device, self.bf16 = recipe, model, store, device, bf16
+    loss: float
+    """Summed, in nats."""
+    count: int
+    """Targets that it is of."""
+    norm: float
+    """Of the mean loss's gradient."""
+    tokens: int
+    """Read, padding not counted."""
+
+
+class Updates:
+    """What `recipe` does to the weights of `model`, by an objective on the samples of some material."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        model: nn.Module,
+        material: Material,
+        objective: Objective,
+        device: torch.device,
+        bf16: bool,
+    ):
+        self.recipe, self.model, self.material, self.objective = recipe, model, material, objective
+        self.device, self.bf16 = device, bf16
         self.optimizer = Optimizer(model, recipe.optimizer)
         self._weights = tuple(model.parameters())
 
-    def gradients(self, starts: np.ndarray, step: int) -> tuple[float, int, float]:
-        """Leave the gradients of the summed loss on the weights; the sum in nats, its count, the mean's norm."""
-        total, count = 0.0, 0
-        for number, windows in enumerate(self.micro_batches(starts)):
+    def gradients(self, step: int) -> Gradients:
+        """Leave the gradients of the summed loss of a step's batch on the weights."""
+        total, count, tokens = 0.0, 0, 0
+        for number, (batch, size) in enumerate(self._micro_batches(step)):
             if self.model.config.dropout:
                 torch.manual_seed(_key(self.recipe.training.seed, step, number))
             with self.precision():
-                loss, targets = causal(self.model, windows)
+                loss, targets = self.objective.loss(self.model, batch)
             loss.backward()
             total += float(loss.detach())
-            count += targets
-        return total, count, float(torch.nn.utils.get_total_norm(self._gradients())) / count
+            count += int(targets)
+            tokens += size
+        norm = float(torch.nn.utils.get_total_norm(self._gradients())) / max(1, count)
+        return Gradients(total, max(1, count), norm, tokens)
 
     def apply(self, count: int, norm: float, scale: float) -> None:
         """Clip the mean gradient, move the weights at `scale` times the peak learning rate, drop the gradients."""
@@ -62,16 +88,39 @@ class Updates:
         """Whether every weight is."""
         return all(bool(torch.isfinite(weight).all()) for weight in self._weights)
 
-    def micro_batches(self, starts: np.ndarray) -> Iterator[Tensor]:
-        """The windows of a batch, as many at once as the recipe says, on the device."""
-        size = self.recipe.training.micro_batch or self.recipe.training.batch
-        for first in range(0, len(starts), size):
-            yield self.windows(self.store, starts[first : first + size])
+    def batches(self, step: int) -> Iterator[Batch]:
+        """The batch of a step, as many samples at once as the recipe says, on the device."""
+        return (batch for batch, _ in self._micro_batches(step))
 
-    def windows(self, store: TokenStore, starts: np.ndarray) -> Tensor:
-        """Ids from each start on: a context, and the token after it."""
-        windows = torch.from_numpy(store.windows(starts, self.model.config.context + 1))
-        return windows.to(self.device, non_blocking=True)
+    def _micro_batches(self, step: int) -> Iterator[tuple[Batch, int]]:
+        order, at_once = self.material.order, self.at_once
+        samples, epochs = order.batch_at(step), order.epochs_at(step)
+        for first in range(0, len(samples), at_once):
+            part = slice(first, first + at_once)
+            batch = self.material.batch(samples[part], epochs[part])
+            yield self._placed(batch), tokens_in(batch)
+
+    @property
+    def at_once(self) -> int:
+        """Samples computed at once."""
+        return self.recipe.training.micro_batch or self.recipe.training.batch
+
+    @torch.no_grad()
+    def held_out(self) -> dict[str, Any]:
+        """`held_out`, the loss per target over what is held out, and the other figures of the objective."""
+        sums: dict[str, float] = defaultdict(float)
+        self.model.eval()
+        for batch in self.material.held_out(self.recipe.training.eval_tokens, self.at_once):
+            batch = self._placed(batch)
+            with self.precision():
+                found = self.objective.judge(self.model, batch)
+            for name, value in found.items():
+                sums[name] += float(value)
+        self.model.train()
+        return {"held_out": sums["loss"] / sums["count"], **self.objective.figures(dict(sums))}
+
+    def _placed(self, batch: dict[str, np.ndarray]) -> Batch:
+        return {name: torch.from_numpy(array).to(self.device, non_blocking=True) for name, array in batch.items()}
 
     def precision(self):
         """For a GPU; a processor's products are set for a whole run."""

@@ -67,15 +67,17 @@ class Watch:
             "order": state.order,
         }
 
-    def held_out_row(self, bits_per_byte: float | None, sample: str) -> dict[str, Any]:
+    def held_out_row(self, figures: dict[str, Any], sample: str) -> dict[str, Any]:
         """A row of metrics: what an evaluation found."""
-        held_out = self._state.held_out
-        return {"step": self._state.step, "held_out": held_out, "bits_per_byte": bits_per_byte, "sample": sample}
+        return {"step": self._state.step, **figures, "sample": sample}
 
     def sample(self, model: nn.Module, tokenizer: Tokenizer) -> str:
-        """What the model writes from the beginning of a document, the same random draws at every evaluation."""
+        """What the model writes from the beginning of a document, the same random draws at every evaluation.
+
+        Empty where the family cannot write.
+        """
         tokens = self._setup.recipe.training.sample_tokens
-        if not tokens:
+        if not tokens or not self._setup.objective.writes:
             return ""
         training = model.training
         torch.set_deterministic_debug_mode("default")

@@ -73,17 +73,18 @@ class Runs:
         noted = self.log.find("text")
         for representative in self._shapes()[: 1 if noted else None]:
             setup = self._checked(representative)
-        if setup.data.validation is None:
+        data = setup.material.data
+        if data.validation is None:
             raise UserError(
-                f"nothing is held out in {setup.data.folder}, and a sweep compares held-out losses: prepare it with "
+                f"nothing is held out in {data.folder}, and a sweep compares held-out losses: prepare it with "
                 "--validation above 0"
             )
-        self._vocab, here = setup.data.tokenizer.vocab, machine(setup.device)
+        self._vocab, here = data.tokenizer.vocab, machine(setup.device)
         if noted is None:
-            unit = "nats/token" if setup.data.description.get("lossy") else "bits/byte"
-            self.log.note("text", fingerprint=setup.data.fingerprint, unit=unit, machine=here)
+            unit = "nats/token" if data.description.get("lossy") else "bits/byte"
+            self.log.note("text", fingerprint=data.fingerprint, unit=unit, machine=here)
             return
-        if noted["fingerprint"] != setup.data.fingerprint:
+        if noted["fingerprint"] != data.fingerprint:
             raise UserError(
                 "the data differ from those the sweep was begun with (their fingerprint changed): restore them, or "
                 "begin a new sweep with another --out"

@@ -1,0 +1,66 @@
+"""Windows of a prepared text as batches: one kind of what a run reads (training/material.py says what it must be)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from wenlu.data.keyed import HELD_OUT, keys
+from wenlu.data.order import Order
+from wenlu.data.shards import Data
+
+if TYPE_CHECKING:
+    from jaxtyping import Int64, UInt64
+
+Batch = dict[str, np.ndarray]
+Form = Callable[["Int64[np.ndarray, 'batch length']", "UInt64[np.ndarray, ' batch']"], Batch]
+"""What a model reads of stretches of ids, each with the key of its random choices."""
+
+
+class Windows:
+    """Stretches of `length` ids of a text, in `Order`, each made into what a model reads by `form`."""
+
+    def __init__(self, data: Data, order: Order, length: int, form: Form, seed: int):
+        self.data, self.order = data, order
+        self.tokenizer, self.fingerprint = data.tokenizer, data.fingerprint
+        self.size = f"{len(data.train):,} training tokens"
+        self.holds_out = data.validation is not None
+        self._length, self._form, self._seed = length, form, seed
+
+    def batch(self, samples: Int64[np.ndarray, " batch"], epochs: Int64[np.ndarray, " batch"]) -> Batch:
+        """The windows that begin at `samples`, read in the epochs given."""
+        return self._form(self.data.train.windows(samples, self._length), keys(self._seed, samples, epochs))
+
+    def held_out(self, limit: int, at_once: int) -> Iterator[Batch]:
+        """Whole windows one after another over the first `limit` held-out tokens (0 = all)."""
+        store, seq = self.data.validation, self.order.seq
+        limit = min(len(store), limit or len(store))
+        starts = np.arange(0, max(1, limit - seq), seq, dtype=np.int64)
+        for first in range(0, len(starts), at_once):
+            samples = starts[first : first + at_once]
+            windows = store.windows(samples, self._length)
+            yield self._form(windows, keys(self._seed, samples, np.full_like(samples, HELD_OUT)))
+
+
+class CausalWindows(Windows):
+    """For models that foretell the next token: `ids`, and as `targets` the token after each.
+
+    Held-out batches say besides how many `bytes` of text the targets of each window bring, unless the tokenizer does
+    not give back every document: what it drops would flatter it.
+    """
+
+    def __init__(self, data: Data, context: int, batch: int, seed: int):
+        order = Order(len(data.train), context, batch, seed, data.fingerprint)
+        super().__init__(data, order, context + 1, _next, seed)
+
+    def held_out(self, limit: int, at_once: int) -> Iterator[Batch]:
+        for batch in super().held_out(limit, at_once):
+            if not self.data.description.get("lossy", 0):
+                batch["bytes"] = self.tokenizer.byte_counts[batch["targets"]].sum(axis=1)
+            yield batch
+
+
+def _next(ids: Int64[np.ndarray, "batch length"], keys: UInt64[np.ndarray, " batch"]) -> Batch:
+    return {"ids": ids[:, :-1], "targets": ids[:, 1:]}
