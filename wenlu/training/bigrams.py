@@ -73,6 +73,21 @@ def count(ids: np.ndarray, vocab: int) -> csr_matrix:
     return csr_matrix((times.astype(np.float32), (pairs // vocab, pairs % vocab)), shape=(vocab, vocab))
 
 
+def surprise(before: np.ndarray, after: np.ndarray, vocab: int) -> float:
+    """Nats that the bigrams of the ids `before` need for those `after` the first of the others."""
+    counts = count(before, vocab)
+    frequent, seen = _frequencies(counts), np.asarray(counts.sum(axis=1)).ravel()
+    rows, columns = after[:-1], after[1:]
+    times = np.asarray(counts[rows, columns]).ravel()
+    return -float(np.log((times + PRIOR * frequent[columns]) / (seen[rows] + PRIOR)).sum())
+
+
+def _frequencies(counts: csr_matrix) -> np.ndarray:
+    """How frequent every token is, none never."""
+    times = np.asarray(counts.sum(axis=0)).ravel() + 0.5
+    return times / times.sum()
+
+
 def factors(
     counts: csr_matrix, dim: int, generator: np.random.Generator
 ) -> tuple[Float[np.ndarray, "vocab dim"], Float[np.ndarray, "vocab dim"]]:
@@ -84,8 +99,7 @@ def factors(
     embedding as long as the others.
     """
     vocab = counts.shape[0]
-    frequent = np.asarray(counts.sum(axis=0)).ravel() + 0.5
-    frequent /= frequent.sum()
+    frequent = _frequencies(counts)
     known = counts.tocoo()
     known.data = np.log1p(known.data / (PRIOR * frequent[known.col])).astype(np.float32)
     left, right = low_rank(known.tocsr(), min(RANK, dim - 2), generator)

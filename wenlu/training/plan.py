@@ -16,6 +16,7 @@ from wenlu.base.errors import UserError
 from wenlu.base.log import say
 from wenlu.data.shards import Data
 from wenlu.models.size import flops_per_token, parameters
+from wenlu.training import bigrams
 from wenlu.training.law import ERROR, Text, bits_per_byte, dropout_for, level_of
 from wenlu.training.material import text_material
 from wenlu.training.pacing import AIM, REPORT_SECONDS
@@ -35,6 +36,7 @@ MOST_CHOICES = 3
 MEMORY = 0.8
 """Of what is free, the part that a plan may count on."""
 RATES = {"lr": 0.02, "muon_lr": 0.025, "momentum": 0.9}
+RATES_FROM_BIGRAMS = {"lr": 0.03, "muon_lr": 0.03, "momentum": 0.9}
 SCHEDULE = {"warmup": 0.0, "decay": 1.0}
 """What short runs like (found on the novels of benchmarks/dial_fit.py)."""
 EVALUATION = 0.04
@@ -101,6 +103,7 @@ class Planner:
         for (dim, layers), context, tokens in itertools.product(sizes, CONTEXTS, BATCH_TOKENS):
             shape = stated(self.recipe.model, dim=dim, layers=layers, context=context)
             shape |= stated(self.recipe.model, heads=1 if family == "lstm" else heads_of(shape["dim"]))
+            shape |= stated(self.recipe.model, tied=False) if family in bigrams.FAMILIES else {}
             try:
                 model = replace(self.recipe.model, **shape, vocab=self.data.tokenizer.vocab)
             except UserError:  # a width that the stated heads do not divide
@@ -163,6 +166,7 @@ class Planner:
         minutes = self.recipe.training.minutes
         evaluations = min(10, max(4, round(2.5 * math.sqrt(minutes))))
         read = max(8192, int(3 * EVALUATION * tokens / evaluations))
+        from_bigrams = recipe.model.family in bigrams.FAMILIES and not recipe.model.tied
         on_processor = self.machine.device.type == "cpu"  # measured as it is there, without a compiler's half minute
         training = stated(
             self.recipe.training,
@@ -170,11 +174,13 @@ class Planner:
             eval_every=math.ceil(recipe.training.steps / evaluations),
             eval_tokens=min(read, TrainingConfig.eval_tokens),
             sample_tokens=min(TrainingConfig.sample_tokens, max(10, round(50 * minutes))),
+            start="bigrams" if from_bigrams else TrainingConfig.start,
         )
+        rates = RATES_FROM_BIGRAMS if from_bigrams else RATES
         return replace(
             recipe,
             training=replace(recipe.training, **training),
-            optimizer=replace(recipe.optimizer, **stated(self.recipe.optimizer, **RATES)),
+            optimizer=replace(recipe.optimizer, **stated(self.recipe.optimizer, **rates)),
             schedule=replace(recipe.schedule, **stated(self.recipe.schedule, **SCHEDULE)),
         )
 
