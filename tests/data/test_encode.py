@@ -10,7 +10,8 @@ from wenlu.base.errors import UserError
 from wenlu.data.prepare import PrepareConfig, prepare
 from wenlu.data.shards import open_data
 from wenlu.tokenization.learn import learn
-from wenlu.tokenization.tokenizer import END_OF_TEXT, Tokenizer
+from wenlu.tokenization.special import END_OF_TEXT
+from wenlu.tokenization.tokenizer import Tokenizer
 
 TEXTS = [f"House {n} is Warm; 炉火 {n * n % 97}." for n in range(40)]
 

@@ -124,7 +124,12 @@ def test_the_clock_goes_on_from_the_checkpoint(clock, events):
 def timed(tmp_path, monkeypatch) -> Recipe:
     """A recipe of about a second, planned at once for more steps than fit."""
     plan = {name: 1 for name in (field.name for field in dataclasses.fields(Plan))}
-    plan |= {"minutes": 0.02, "chosen": {"model": {"dim": 16}, "training": {"steps": 10**6}}, "measured": []}
+    plan |= {
+        "minutes": 0.02,
+        "chosen": {"model": {"dim": 16}, "training": {"steps": 10**6}},
+        "measured": [],
+        "unforetold": "",
+    }
 
     class Planner:
         def __init__(self, *given):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json as json_format
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -15,11 +15,17 @@ from wenlu.base.log import console, progress, say
 from wenlu.cli.flags import parse
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from wenlu.data.reading.counts import SourceCounts
+    from wenlu.evaluation import masked, spans
     from wenlu.evaluation.perplexity import Estimate, Result
+    from wenlu.tokenization.tokenizer import Tokenizer
 
 DESCRIPTION = """Nats per token, perplexity and bits per byte of texts that the model was not trained on, each with
-a 95 % interval. Bits per byte can be compared between models with different tokenizers, the others cannot.
+a 95 % interval. Bits per byte can be compared between models with different tokenizers, the others cannot. Of a BERT:
+pseudo-perplexity, each token being masked in turn, and how often it names a masked token, beside a guess. Of a T5: the
+loss over spans that are taken out, the same ones every time.
 
 Without texts: the part of its own text that the run held out.
 
@@ -36,7 +42,9 @@ class Command:
     context: int = 0
     """Tokens in a window; 0 = the longest sequence that the model was trained on."""
     overlap: int = 0
-    """Tokens of each window that only serve as context, having been scored before; 0 = none."""
+    """Tokens of each window that only serve as context, having been scored before; 0 = none. Not for BERT and T5."""
+    limit: int = 0
+    """For BERT: how many tokens are masked one by one, evenly chosen from all; each costs a window. 0 = 2000."""
     batch: int = 16
     """Windows computed at once; it changes the speed, not the figures."""
     field: str = "text"
@@ -56,16 +64,18 @@ def main(arguments: list[str]) -> int:
 def run(command: Command) -> int:
     """Carry out the command; what is wrong with its flags is said before the model is read."""
     from wenlu.base.device import pick_device
-    from wenlu.evaluation.perplexity import Settings, evaluate
+    from wenlu.evaluation.perplexity import Settings
     from wenlu.hub.folder import load
 
-    settings = Settings(command.context, command.overlap, command.batch)
+    Settings(command.context, command.overlap, command.batch)
+    if command.limit < 0:
+        raise UserError(f"limit must be at least 0, not {command.limit}")
     device = pick_device(command.device)
     texts, counts = _read(command) if command.paths else (_held_out(command.run), None)
     model, tokenizer = load(command.run, device)
-    with progress("evaluating", unit_counts=False) as bar:
-        task = bar.add_task("", total=sum(len(text.encode("utf-8", "surrogatepass")) for text in texts), note="")
-        result = evaluate(model, tokenizer, texts, settings, lambda size: bar.advance(task, size))
+    family = model.config.family
+    _refuse_unused(command, family)
+    result = _evaluated(command, model, tokenizer, texts)
     if result.context > model.config.context:
         console.print(
             f"note: the model was trained on {model.config.context:,} tokens at a time, fewer than the context"
@@ -74,8 +84,39 @@ def run(command: Command) -> int:
         facts = {"run": command.run, "paths": command.paths, **asdict(result), "source": counts and asdict(counts)}
         print(json_format.dumps(facts, ensure_ascii=False))
     else:
-        _print_table(result)
+        {"bert": _print_masked, "t5": _print_spans}.get(family, _print_table)(result)
     return 0
+
+
+def _refuse_unused(command: Command, family: str) -> None:
+    """Flags that mean nothing for a family."""
+    if command.limit and family != "bert":
+        raise UserError(f"limit is for a BERT, whose tokens are masked one by one, not for this {family}: leave it out")
+    if command.overlap and family in ("bert", "t5"):
+        raise UserError(f"overlap is for models that read from left to right, not for this {family}: leave it out")
+
+
+def _evaluated(command: Command, model: nn.Module, tokenizer: Tokenizer | None, texts: list[str]) -> Any:
+    """What is measured of a model of this family."""
+    family, total = model.config.family, 1.0
+    if family == "bert":
+        from wenlu.evaluation import masked
+
+        evaluate, settings = masked.evaluate_masked, masked.Settings(command.context, command.batch)
+        settings = replace(settings, limit=command.limit or settings.limit)
+    elif family == "t5":
+        from wenlu.evaluation import spans
+
+        evaluate, settings = spans.evaluate_spans, spans.Settings(command.context, command.batch)
+    else:
+        from wenlu.evaluation import perplexity
+
+        evaluate = perplexity.evaluate
+        settings = perplexity.Settings(command.context, command.overlap, command.batch)
+        total = float(sum(len(text.encode("utf-8", "surrogatepass")) for text in texts))
+    with progress("evaluating", unit_counts=False) as bar:
+        task = bar.add_task("", total=total, note="")
+        return evaluate(model, tokenizer, texts, settings, lambda size: bar.advance(task, size))
 
 
 def _held_out(run: str) -> list[str]:
@@ -111,19 +152,47 @@ def _read(command: Command) -> tuple[list[str], SourceCounts]:
     return ["".join(pieces) for pieces in texts], counts
 
 
-def _print_table(result: Result) -> None:
+def _print_rows(*rows: tuple[str, Estimate | None]) -> None:
     from rich.console import Console
     from rich.table import Table
 
     table = Table("", "value", "95 % interval", box=None, pad_edge=False)
-    rows = (
+    for name, estimate in rows:
+        table.add_row(name, *_cells(estimate))
+    Console(file=sys.stdout, highlight=False).print(table)
+
+
+def _print_masked(result: masked.Result) -> None:
+    _print_rows(
+        ("pseudo-perplexity", result.pseudo_perplexity),
+        ("its nats per token", result.pseudo_nats_per_token),
+        ("masked: nats per token", result.masked_nats_per_token),
+        ("masked: accuracy", result.masked_accuracy),
+        ("the commonest token's", result.unigram_accuracy),
+        ("masked: advantage", result.advantage),
+    )
+    print(
+        f"{result.tokens:,} tokens, {result.documents:,} documents; {result.masked_one_by_one:,} masked one by one, "
+        f"{result.masked_at_once:,} at once in windows of {result.context:,}"
+    )
+
+
+def _print_spans(result: spans.Result) -> None:
+    _print_rows(("nats per target", result.nats_per_target), ("perplexity of targets", result.perplexity_of_targets))
+    print(
+        f"{result.tokens:,} tokens, {result.documents:,} documents; {result.targets:,} targets, "
+        f"inputs of {result.context:,}"
+    )
+    if result.left_out:
+        console.print(f"{result.left_out:,} tokens stood alone at the end of a document and were left out")
+
+
+def _print_table(result: Result) -> None:
+    _print_rows(
         ("nats per token", result.nats_per_token),
         ("perplexity", result.perplexity),
         ("bits per byte", result.bits_per_byte),
     )
-    for name, estimate in rows:
-        table.add_row(name, *_cells(estimate))
-    Console(file=sys.stdout, highlight=False).print(table)
     windows = f"windows of {result.context:,}" + (f", {result.overlap:,} of them context" if result.overlap else "")
     print(f"{result.tokens:,} tokens, {result.bytes:,} bytes, {result.documents:,} documents; {windows}")
     if result.why_no_bits:

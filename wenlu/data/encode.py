@@ -64,7 +64,7 @@ def write_shards(
                 if not tokenizer.is_known:
                     lossy += tokenizer.decode(ids) != piece.text
                 first = begin if writers[side].between_documents else []
-                last = [tokenizer.eos_id] if piece.last else []
+                last = [tokenizer.end_id] if piece.last else []
                 writers[side].add([*first, *ids, *last], text_bytes, last=piece.last)
         splits = {side: writer.close() for side, writer in writers.items()}
     return Encoded(splits, writers["train"].dtype.name, gap, lossy)

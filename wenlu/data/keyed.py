@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int64, UInt64
+    from jaxtyping import Int64, UInt64
 
 HELD_OUT = -1
 """The epoch of what is held out: every evaluation meets the same."""
@@ -23,13 +23,12 @@ def keys(
     return _mix(_mix(start + samples.astype(np.uint64) * _STEP) + epochs.astype(np.uint64) * _STEP)
 
 
-def draws(keys: UInt64[np.ndarray, " batch"], count: int, stream: int) -> Float[np.ndarray, "batch count"]:
-    """`count` numbers in [0, 1) for each key; another `stream` of the same keys is independent.
+def draws(keys: UInt64[np.ndarray, "*shape"], places: Int64[np.ndarray, "*others"], stream: int) -> np.ndarray:
+    """A number in [0, 1) for every place of every key, broadcast; another `stream` of the same keys is independent.
 
-    The numbers that SplitMix64 gives when started at each key (Steele, Lea & Flood 2014).
+    Those that SplitMix64 gives one after another when started at each key (Steele, Lea & Flood 2014).
     """
-    begin = _mix(keys + np.uint64(stream + 1))
-    states = begin[:, None] + np.arange(1, count + 1, dtype=np.uint64) * _STEP
+    states = _mix(keys + np.uint64(stream + 1)) + (places.astype(np.uint64) + np.uint64(1)) * _STEP
     return (_mix(states) >> np.uint64(11)) * 2.0**-53
 
 

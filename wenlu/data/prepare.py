@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from wenlu.base.config import to_dict
 from wenlu.base.errors import UserError
@@ -46,6 +46,9 @@ class PrepareConfig:
     """Held-out text of its own, instead of a part of `paths`."""
     tokenizer: str = "bpe"
     """bpe (size by the corpus), bpe:N, unigram, unigram:N, char, char:N, byte, or the folder of a tokenizer."""
+    purpose: Literal["text", "bert", "t5"] = "text"
+    """Whose special tokens a tokenizer is learned with: text (an end token), bert (pad, cls, sep, mask) or t5 (pad, end
+    and 100 sentinels, beyond its size)."""
     validation: float = 0.05
     """Part held out: documents by their hash; of fewer than 20, the end of the text. 0 = none."""
     field: str = "text"
@@ -133,7 +136,7 @@ def _profile(texts: _Texts) -> Profile:
 
 def _load(spec: Spec) -> Tokenizer:
     tokenizer = Tokenizer.load(spec.folder)
-    if tokenizer.eos_id is None:
+    if tokenizer.end_id is None:
         raise UserError(f"the tokenizer {spec.folder} has no end token to part documents with: choose another")
     return tokenizer
 
@@ -141,7 +144,8 @@ def _load(spec: Spec) -> Tokenizer:
 def _learn(spec: Spec, texts: _Texts, name: str) -> Tokenizer:
     """Learned from the training part alone."""
     console.print(f"learning the tokenizer ({name}) …", markup=False, soft_wrap=True)
-    return learn(spec.kind, (piece.text for side, piece in texts.parts() if side == "train"), spec.vocab)
+    train = (piece.text for side, piece in texts.parts() if side == "train")
+    return learn(spec.kind, train, spec.vocab, texts.config.purpose)
 
 
 class _Raw:

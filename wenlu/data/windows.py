@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from wenlu.base.errors import UserError
+from wenlu.data.corrupt import NO_TARGET, Words, mask, sentinels, span_counts, span_lengths, take_out
 from wenlu.data.keyed import HELD_OUT, keys
 from wenlu.data.order import Order
 from wenlu.data.shards import Data
@@ -64,3 +66,56 @@ class CausalWindows(Windows):
 
 def _next(ids: Int64[np.ndarray, "batch length"], keys: UInt64[np.ndarray, " batch"]) -> Batch:
     return {"ids": ids[:, :-1], "targets": ids[:, 1:]}
+
+
+class MaskedWindows(Windows):
+    """For BERT: [CLS] text [SEP], of `context` tokens; `ids` with masks, `targets` where one was chosen, else -100."""
+
+    def __init__(self, data: Data, context: int, batch: int, seed: int):
+        tokenizer = data.tokenizer
+        for role in ("mask", "cls", "sep"):
+            if getattr(tokenizer, f"{role}_id") is None:
+                raise UserError(
+                    f"the tokenizer of {data.folder} has no {role} token, which masked training needs: "
+                    "prepare the text with --purpose bert, or by a BERT's tokenizer"
+                )
+        if context < 8:
+            raise UserError(f"model.context ({context}) is too short for [CLS], text and [SEP]: give 8 or more")
+        self._words = Words.of(tokenizer)
+        order = Order(len(data.train), context - 2, batch, seed, data.fingerprint)
+        super().__init__(data, order, context - 2, self._masked, seed)
+
+    def _masked(self, ids: Int64[np.ndarray, "batch length"], keys: UInt64[np.ndarray, " batch"]) -> Batch:
+        ids, targets = mask(ids, keys, self._words, self.tokenizer.mask_id)
+        ends = (self.tokenizer.cls_id, self.tokenizer.sep_id)
+        return {"ids": _between(ids, *ends), "targets": _between(targets, NO_TARGET, NO_TARGET)}
+
+
+class CorruptedWindows(Windows):
+    """For T5: texts of which spans are taken out, as `ids` of at most `context` tokens, and the spans as `targets`."""
+
+    def __init__(self, data: Data, context: int, batch: int, seed: int):
+        self._sentinels = sentinels(data.tokenizer)
+        if data.tokenizer.pad_id is None:
+            raise UserError(f"the tokenizer of {data.folder} has no pad token, with which a T5 begins to write")
+        if context < 8:
+            raise UserError(f"model.context ({context}) is too short to take spans out: give 8 or more")
+        tokens, _ = span_lengths(context)
+        if span_counts(tokens)[1] > len(self._sentinels):
+            raise UserError(
+                f"windows of {context:,} tokens have {span_counts(tokens)[1]} spans to take out, and the tokenizer of "
+                f"{data.folder} has {len(self._sentinels)} sentinels (<extra_id_0> and so on): use a shorter "
+                "--model.context, or prepare the text with --purpose t5"
+            )
+        order = Order(len(data.train), tokens, batch, seed, data.fingerprint)
+        super().__init__(data, order, tokens, self._corrupted, seed)
+
+    def _corrupted(self, ids: Int64[np.ndarray, "batch length"], keys: UInt64[np.ndarray, " batch"]) -> Batch:
+        inputs, targets = take_out(ids, keys, self._sentinels, self.tokenizer.eos_id)
+        begun = np.pad(targets[:, :-1], ((0, 0), (1, 0)), constant_values=self.tokenizer.pad_id)
+        return {"ids": inputs, "decoder_ids": begun, "targets": targets}
+
+
+def _between(ids: np.ndarray, first: int, last: int) -> np.ndarray:
+    """Rows with one more value at each end."""
+    return np.pad(ids, ((0, 0), (1, 1)), constant_values=((0, 0), (first, last)))

@@ -233,18 +233,23 @@ def _result(nats: np.ndarray, documents: list[Document], why: str, context: int,
     sums = np.add.reduceat(nats, starts)
     tokens = np.diff(np.append(starts, len(nats)))
     mean = Estimate(float(nats.sum() / len(nats)), ratio_interval(sums, tokens))
-    ends = mean.interval and Interval(_exp(mean.interval.low), _exp(mean.interval.high))
     bits = None
     if not why:
         widths = np.concatenate([_widths(document) for document in documents])
         bits_of = sums / math.log(2)
         bits = Estimate(float(bits_of.sum() / size), ratio_interval(bits_of, np.add.reduceat(widths, starts)))
-    return Result(mean, Estimate(_exp(mean.value), ends), bits, why, len(nats), size, len(documents), context, overlap)
+    return Result(mean, exponential(mean), bits, why, len(nats), size, len(documents), context, overlap)
 
 
 def _widths(document: Document) -> np.ndarray:
     even = np.full(len(document.ids), document.bytes / len(document.ids))
     return even if document.widths is None else document.widths
+
+
+def exponential(estimate: Estimate) -> Estimate:
+    """exp of a figure and of the ends of its interval."""
+    ends = estimate.interval and Interval(_exp(estimate.interval.low), _exp(estimate.interval.high))
+    return Estimate(_exp(estimate.value), ends)
 
 
 def _exp(value: float) -> float:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from wenlu.base.errors import UserError
 from wenlu.base.files import atomic_write, replacing, writing
-from wenlu.hub.configuration import eos_token_id, read_config, to_json
+from wenlu.hub.configuration import eos_token_id, from_json, read_body, to_json
 from wenlu.hub.names import IGNORED, to_ours, to_theirs
 from wenlu.models.build import empty
 from wenlu.models.config import ModelConfig
@@ -37,6 +37,8 @@ def save(model: nn.Module, tokenizer: Tokenizer | None, folder: Path | str) -> N
         with replacing(folder / WEIGHTS) as temporary:
             write_tensors(tensors, temporary)
     ids = {"bos_token_id": config.bos_id, "eos_token_id": eos_token_id(config), "pad_token_id": config.pad_id}
+    if config.family == "t5":
+        ids["decoder_start_token_id"] = config.pad_id
     atomic_write(folder / "generation_config.json", json.dumps(ids, indent=1))
     atomic_write(folder / "config.json", json.dumps(to_json(config), indent=1, ensure_ascii=False))
 
@@ -56,8 +58,11 @@ def load(
 ) -> tuple[nn.Module, Tokenizer | None]:
     """The model, ready to be used, and the tokenizer of a folder (or hub id); None where it has none."""
     folder = locate(reference)
-    config = read_config(folder)
+    body = read_body(folder)
+    config = from_json(body, str(folder / "config.json"))
     tensors = _read_weights(folder)
+    if config.family == "t5" and body.get("scale_decoder_outputs") is False and "shared.weight" in tensors:
+        tensors.setdefault("lm_head.weight", tensors["shared.weight"])
     model = empty(config)
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
     try:

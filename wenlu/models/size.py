@@ -28,15 +28,26 @@ def _block_weights(config: ModelConfig) -> tuple[int, int]:
         return 8 * dim * dim, 4 * dim
     queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
     gpt2 = config.family == "gpt2"
-    matrices = dim * (queries + 2 * keys) + queries * dim + dim * config.ffn * (2 if gpt2 else 3)
+    matrices = dim * (queries + 2 * keys) + queries * dim + dim * config.ffn * (3 if _gated(config) else 2)
     vectors = 4 * dim if gpt2 else 2 * dim
+    if gpt2 or config.attention_bias or config.family == "qwen2":
+        vectors += queries + 2 * keys
     if gpt2 or config.attention_bias:
-        vectors += queries + 2 * keys + dim
+        vectors += dim
     if gpt2:
         vectors += config.ffn + dim
     elif config.mlp_bias:
         vectors += 2 * config.ffn + dim
     return matrices, vectors + (2 * config.head_dim if config.family == "qwen3" else 0)
+
+
+def _gated(config: ModelConfig) -> bool:
+    return config.gated if config.family == "t5" else config.family != "gpt2"
+
+
+def _cross_weights(config: ModelConfig) -> tuple[int, int]:
+    """What each block of t5's decoder has besides: in matrices, in vectors."""
+    return 4 * config.dim * config.heads * config.head_dim, config.dim
 
 
 def parameters(config: ModelConfig) -> int:
@@ -50,6 +61,9 @@ def parameters(config: ModelConfig) -> int:
         ends += config.context * config.dim + 2 * config.dim
     else:
         ends += config.dim
+    if config.family == "t5":
+        ends += config.dim + 2 * config.buckets * config.heads
+        ends += config.decoder_layers * (matrices + vectors + sum(_cross_weights(config)))
     return config.layers * (matrices + vectors) + ends
 
 
@@ -57,19 +71,23 @@ def flops_per_token(config: ModelConfig, seq: int) -> float:
     """Floating-point operations of training on one token, forward and backward.
 
     6 for each weight that multiplies (the head's among them, the embedding's look-up not), and for attention
-    12 · layers · heads · head_dim · seq, halved since it is causal (Chowdhery et al. 2022, appendix B).
+    12 · layers · heads · head_dim · seq, halved since it is causal (Chowdhery et al. 2022, appendix B). Of t5: training
+    on one token of a source and one of a target, each `seq` long; what looks at the whole source is not halved.
     """
     config = config.resolved()
-    matrices, _ = _block_weights(config)
-    work = 6.0 * (config.layers * matrices + config.vocab * config.dim)
+    work = 6.0 * (hidden_weights(config) + config.vocab * config.dim)
     if config.family != "lstm":
-        work += 6.0 * config.layers * config.heads * config.head_dim * seq
+        # t5's encoder counts twice, its decoder thrice: once for itself, twice for the source
+        layers = 2 * config.layers + 3 * config.decoder_layers if config.family == "t5" else config.layers
+        work += 6.0 * layers * config.heads * config.head_dim * seq
     return work
 
 
 def hidden_weights(config: ModelConfig) -> int:
     """Weights of the matrices between embedding and head, those that Muon moves."""
-    return config.layers * _block_weights(config.resolved())[0]
+    config = config.resolved()
+    blocks = (config.layers + config.decoder_layers) * _block_weights(config)[0]
+    return blocks + config.decoder_layers * (_cross_weights(config)[0] if config.family == "t5" else 0)
 
 
 def unit_weights(config: ModelConfig) -> tuple[int, int]:

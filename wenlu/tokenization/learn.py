@@ -14,7 +14,8 @@ from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trai
 from wenlu.base.errors import UserError, did_you_mean
 from wenlu.base.log import console
 from wenlu.tokenization.byte_rule import BYTE_CHARACTERS
-from wenlu.tokenization.tokenizer import END_OF_TEXT, Tokenizer, byte_level, require_unicode
+from wenlu.tokenization.special import SPECIAL, Special
+from wenlu.tokenization.tokenizer import Tokenizer, byte_level, require_unicode
 from wenlu.tokenization.unigram import choose_pieces, one_thread, repeated
 from wenlu.tokenization.words import EXPRESSION, count_words
 
@@ -70,11 +71,13 @@ def parse_spec(spec: str) -> Spec:
     return Spec(kind, int(size))
 
 
-def _require_size(kind: str, vocab: int) -> None:
-    if vocab < SMALLEST.get(kind, 0):
+def _require_size(kind: str, vocab: int, special: int = 1) -> None:
+    smallest = SMALLEST.get(kind, 0) + special - 1
+    if kind in SMALLEST and vocab < smallest:
         more = ", two pieces" if kind == "unigram" else ""
+        some = {1: "one", 2: "two", 4: "four"}.get(special, special)
         raise UserError(
-            f"a {kind} tokenizer needs at least {SMALLEST[kind]} tokens (256 bytes, one special{more}), not {vocab}"
+            f"a {kind} tokenizer needs at least {smallest} tokens (256 bytes, {some} special{more}), not {vocab}"
         )
     if kind == "char" and vocab < 1:
         raise UserError(f"a char tokenizer must keep at least 1 character, not {vocab}")
@@ -94,8 +97,8 @@ def choose_vocab(corpus_bytes: int, distinct: int) -> int:
     return min(32768, max(320, round(vocab / 64) * 64))
 
 
-def learn(kind: str, texts: Iterable[str], vocab: int | None = None) -> Tokenizer:
-    """Learn a tokenizer; the same texts give the same ids.
+def learn(kind: str, texts: Iterable[str], vocab: int | None = None, purpose: str = "text") -> Tokenizer:
+    """Learn a tokenizer with the special tokens of `purpose`: text, bert or t5; the same texts give the same ids.
 
     `vocab` is the number of tokens for bpe and unigram (by default `choose_vocab`'s), and for char the number of
     characters that get a token of their own (by default all). Merges are learned from at most 100 MB, Unigram's pieces
@@ -107,13 +110,14 @@ def learn(kind: str, texts: Iterable[str], vocab: int | None = None) -> Tokenize
             f"a tokenizer of kind {kind!r} cannot be learned: choose bpe, unigram, char or byte."
             f"{did_you_mean(kind, KINDS)}"
         )
+    special = SPECIAL[purpose]
     if kind == "byte":
         if vocab is not None:
             raise UserError(f"a byte tokenizer always has {SMALLEST_BPE} tokens, not {vocab}: leave the size out")
-        return _bytes()
+        return _bytes(special)
     if vocab is not None:
-        _require_size(kind, vocab)
-    return {"bpe": _byte_bpe, "unigram": _unigram, "char": _characters}[kind](texts, vocab)
+        _require_size(kind, vocab, len(special.first))
+    return {"bpe": _byte_bpe, "unigram": _unigram, "char": _characters}[kind](texts, vocab, special)
 
 
 class Sample:
@@ -167,14 +171,14 @@ def _sampled(kind: str, what: str, texts: Iterable[str], limit: int) -> Sample:
     return sample
 
 
-def _byte_bpe(texts: Iterable[str], vocab: int | None) -> Tokenizer:
+def _byte_bpe(texts: Iterable[str], vocab: int | None, special: Special) -> Tokenizer:
     sample = _sampled("bpe", "merges", texts, SAMPLE_BYTES)
     wanted = choose_vocab(sample.total, sample.distinct) if vocab is None else vocab
     inner = byte_level(models.BPE(), use_regex=False)
     trainer = trainers.BpeTrainer(
         vocab_size=wanted,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        special_tokens=[AddedToken(END_OF_TEXT, special=True, normalized=False)],
+        special_tokens=_added(special.first),
         max_token_length=LONGEST_TOKEN,
         show_progress=False,
     )
@@ -183,21 +187,23 @@ def _byte_bpe(texts: Iterable[str], vocab: int | None) -> Tokenizer:
         inner.train_from_iterator(repeated(words), trainer)
     inner.pre_tokenizer = byte_level(models.BPE()).pre_tokenizer
     _say_if_fewer("merges", inner.get_vocab_size(), wanted)
-    return _finish(inner)
+    return _finish(inner, special)
 
 
-def _unigram(texts: Iterable[str], vocab: int | None) -> Tokenizer:
+def _unigram(texts: Iterable[str], vocab: int | None, special: Special) -> Tokenizer:
     sample = _sampled("unigram", "pieces", texts, UNIGRAM_BYTES)
     wanted = choose_vocab(sample.total, sample.distinct) if vocab is None else vocab
-    pieces = choose_pieces(count_words(sample.blocks, LONGEST_RUN, marks=True), wanted - SMALLEST_BPE)
+    pieces = choose_pieces(
+        count_words(sample.blocks, LONGEST_RUN, marks=True), wanted - len(special.first) - len(_BYTE_NAMES)
+    )
     # No text is read as these: the expression cuts letters, digits and signs apart, and each name holds several.
     lowest = min(score for _, score in pieces)
-    names = [(name, lowest) for name in (END_OF_TEXT, *_BYTE_NAMES)]
+    names = [(name, lowest) for name in (*special.first, *_BYTE_NAMES)]
     inner = tokenizers.Tokenizer(models.Unigram([*names, *pieces], unk_id=0, byte_fallback=True))
     inner.pre_tokenizer = pre_tokenizers.Split(Regex(EXPRESSION), "isolated")
     inner.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
     _say_if_fewer("pieces", inner.get_vocab_size(), wanted)
-    return _finish(inner)
+    return _finish(inner, special)
 
 
 def _say_if_fewer(what: str, tokens: int, wanted: int) -> None:
@@ -205,7 +211,7 @@ def _say_if_fewer(what: str, tokens: int, wanted: int) -> None:
         console.print(f"tokenizer: the text has {what} for {tokens:,} tokens only, not {wanted:,}")
 
 
-def _characters(texts: Iterable[str], keep: int | None) -> Tokenizer:
+def _characters(texts: Iterable[str], keep: int | None, special: Special) -> Tokenizer:
     counts: Counter[str] = Counter()
     for text in texts:
         require_unicode(text)
@@ -217,20 +223,25 @@ def _characters(texts: Iterable[str], keep: int | None) -> Tokenizer:
     kept = sorted(sorted(counts, key=lambda character: (-counts[character], character))[:keep])
     if keep is not None and len(kept) < keep:
         console.print(f"tokenizer: the text has {len(kept):,} distinct characters only, not {keep:,}")
-    tokens = [END_OF_TEXT, *_BYTE_NAMES, *kept]
+    tokens = [*special.first, *_BYTE_NAMES, *kept]
     inner = tokenizers.Tokenizer(models.BPE(vocab=_numbered(tokens), merges=[], byte_fallback=True))
     inner.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
-    return _finish(inner)
+    return _finish(inner, special)
 
 
-def _bytes() -> Tokenizer:
-    tokens = [END_OF_TEXT, *sorted(BYTE_CHARACTERS, key=BYTE_CHARACTERS.__getitem__)]
-    return _finish(byte_level(models.BPE(vocab=_numbered(tokens), merges=[]), use_regex=False))
+def _bytes(special: Special) -> Tokenizer:
+    tokens = [*special.first, *sorted(BYTE_CHARACTERS, key=BYTE_CHARACTERS.__getitem__)]
+    return _finish(byte_level(models.BPE(vocab=_numbered(tokens), merges=[]), use_regex=False), special)
 
 
 def _numbered(tokens: list[str]) -> dict[str, int]:
     return {token: id for id, token in enumerate(tokens)}
 
 
-def _finish(inner: tokenizers.Tokenizer) -> Tokenizer:
-    return Tokenizer(inner, bos=END_OF_TEXT, eos=END_OF_TEXT, pad=END_OF_TEXT)
+def _added(tokens: Iterable[str]) -> list[AddedToken]:
+    return [AddedToken(token, special=True, normalized=False) for token in tokens]
+
+
+def _finish(inner: tokenizers.Tokenizer, special: Special) -> Tokenizer:
+    inner.add_special_tokens(_added((*special.first, *special.last)))
+    return Tokenizer(inner, **special.roles)

@@ -16,13 +16,14 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from wenlu.base.errors import UserError
 from wenlu.base.files import atomic_write
 from wenlu.tokenization.byte_rule import ByteRule
+from wenlu.tokenization.special import END_OF_TEXT
 from wenlu.tokenization.words import EXPRESSION
 
 Kind = Literal["bpe", "unigram", "char", "byte", "other"]
 
-END_OF_TEXT = "<|endoftext|>"
-"""Separates documents; beginning, end and padding token of every tokenizer learned here."""
 ROLES = ("bos", "eos", "pad")
+ENCODER_ROLES = ("cls", "sep", "mask")
+"""Those of BERT's tokenizers besides."""
 PART = 1 << 16
 """A longer text is read in parts of about so many characters, on all cores."""
 WAVE = 1 << 22
@@ -49,25 +50,25 @@ class Tokenizer:
     """A tokenizer whose ids mean bytes: `decode` joins the bytes of its tokens and reads them as UTF-8.
 
     Special tokens written in a text are text: `encode` gives the id of none (but of `<unk>`, where a foreign
-    vocabulary needs it). `bos`, `eos` and `pad` are the
-    strings of the special tokens with these roles, which must be in the vocabulary.
+    vocabulary needs it). `roles` are the strings of the
+    special tokens with these roles, bos, eos, pad, cls, sep and mask, which must be in the vocabulary.
     """
 
     def __init__(
         self,
         inner: tokenizers.Tokenizer,
         *,
-        bos: str | None = None,
-        eos: str | None = None,
-        pad: str | None = None,
         config: dict[str, Any] | None = None,
         where: str = "the tokenizer",
+        **roles: str | None,
     ):
         inner.no_truncation()
         inner.no_padding()
         inner.encode_special_tokens = True
         self._inner = inner
-        self._names = {"bos": bos, "eos": eos, "pad": pad}
+        assert set(roles) <= {*ROLES, *ENCODER_ROLES}
+        self._names = {role: roles.get(role) for role in ROLES}
+        self._names |= {role: roles[role] for role in ENCODER_ROLES if roles.get(role) is not None}
         self._config = {name: value for name, value in (config or {}).items() if name in _KEPT}
         for role, token in self._names.items():
             if token is not None and (not isinstance(token, str) or inner.token_to_id(token) is None):
@@ -75,7 +76,11 @@ class Tokenizer:
                     f"{where}: {role}_token is {token!r}, which the vocabulary lacks: add it, or name another"
                 )
         inner.add_special_tokens([_special(token) for token in self._names.values() if token is not None])
-        self.bos_id, self.eos_id, self.pad_id = (token and inner.token_to_id(token) for token in self._names.values())
+        ids = {role: inner.token_to_id(token) for role, token in self._names.items() if token is not None}
+        self.bos_id, self.eos_id, self.pad_id = (ids.get(role) for role in ROLES)
+        self.cls_id, self.sep_id, self.mask_id = (ids.get(role) for role in ENCODER_ROLES)
+        self.end_id = self.sep_id if self.eos_id is None else self.eos_id
+        """What ends a document: eos, else sep."""
         plan = json.loads(inner.to_str())
         self.rule = ByteRule.read(plan["decoder"], where)
         added = inner.get_added_tokens_decoder()
@@ -335,7 +340,7 @@ def _special_names(folder: Path, config: dict[str, Any], inner: tokenizers.Token
     special_map = _read_json(folder / "special_tokens_map.json")
     model = _read_json(folder / "config.json")
     names: dict[str, str | None] = {}
-    for role in ROLES:
+    for role in (*ROLES, *ENCODER_ROLES):
         token = config.get(f"{role}_token") or special_map.get(f"{role}_token")
         id = model.get(f"{role}_token_id")
         id = id[0] if isinstance(id, list) and id else id

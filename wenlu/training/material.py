@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 
 from wenlu.data.shards import Data
-from wenlu.data.windows import Batch, CausalWindows, Windows
+from wenlu.data.windows import Batch, CausalWindows, CorruptedWindows, MaskedWindows, Windows
 from wenlu.tokenization.tokenizer import Tokenizer
 from wenlu.training.objectives import objective_of
 from wenlu.training.recipe import Recipe
@@ -54,7 +54,11 @@ class Material(Protocol):
         """Held-out samples, the same every time: about `limit` tokens of them (0 = all), `at_once` in a batch."""
 
 
-TEXT: dict[str, Callable[[Data, int, int, int], Windows]] = {"next token": CausalWindows}
+TEXT: dict[str, Callable[[Data, int, int, int], Windows]] = {
+    "next token": CausalWindows,
+    "masked tokens": MaskedWindows,
+    "text to text": CorruptedWindows,
+}
 """Name of an objective → windows of a text for it, of (data, context, batch, seed)."""
 
 

@@ -23,12 +23,15 @@ NO_TARGET = -100
 """Stands in `targets` where nothing is to be learned; torch's own value for it."""
 
 
+Loss = Callable[[nn.Module, Batch], tuple[Tensor, Tensor]]
+
+
 @dataclass(frozen=True)
 class Objective:
     """What a run minimises, and how it is told."""
 
     name: str
-    loss: Callable[[nn.Module, Batch], tuple[Tensor, Tensor]]
+    loss: Loss
     """(model, batch) → the summed loss in nats, and how many targets it is of."""
     judge: Callable[[nn.Module, Batch], dict[str, Tensor]]
     """(model, held-out batch) → sums over it, `loss` and `count` among them; they are added up over batches."""
@@ -61,12 +64,77 @@ def bits_per_byte(sums: dict[str, float]) -> dict[str, Any]:
     return {"bits_per_byte": sums["loss"] / max(1, sums["bytes"]) / math.log(2) if known else None}
 
 
+def masked(model: nn.Module, batch: Batch) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
+    """Cross-entropy of the tokens that were chosen to be foretold (Devlin et al. 2018), and their number.
+
+    `ids` and `targets` are [batch, seq]; the head looks at nothing but the chosen.
+    """
+    hidden, targets = _chosen(model, batch)
+    return head_loss(model, hidden[None], targets[None]), targets.new_tensor(targets.numel())
+
+
+def judge_masked(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    """The loss, and how many of the chosen tokens are the likeliest ones."""
+    hidden, targets = _chosen(model, batch)
+    loss = head_loss(model, hidden[None], targets[None])
+    return {"loss": loss, "count": torch.tensor(targets.numel()), "right": right(model, hidden, targets)}
+
+
+def _chosen(model: nn.Module, batch: Batch) -> tuple[Float[Tensor, "chosen dim"], Int[Tensor, " chosen"]]:
+    """States and targets of the places that have one."""
+    more = {name: batch[name] for name in ("positions", "segments", "types") if name in batch}
+    hidden, targets = model.hidden(batch["ids"], **more).flatten(0, 1), batch["targets"].flatten()
+    places = (targets != NO_TARGET).nonzero().squeeze(1)
+    return hidden.index_select(0, places), targets.index_select(0, places)
+
+
+def right(model: nn.Module, hidden: Float[Tensor, "places dim"], targets: Int[Tensor, " places"]) -> Int[Tensor, ""]:
+    """How many targets are the likeliest token; the logits of a large vocabulary are made in parts."""
+    rows = max(1, WHOLE_LOGITS // model.config.vocab)
+    parts = zip(hidden.split(rows), targets.split(rows), strict=True)
+    return sum(((model.head(h).argmax(-1) == t).sum() for h, t in parts), torch.zeros((), dtype=torch.int64))
+
+
+def text_to_text(model: nn.Module, batch: Batch) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
+    """Cross-entropy of a target text given a source, −Σ log p(targetₜ | ids, decoder_id₁…decoder_idₜ), and its length.
+
+    `ids` are [batch, source], `decoder_ids` and `targets` [batch, target]; padding has the segment -1.
+    """
+    names = ("segments", "decoder_segments")
+    more = {name: batch[name] for name in names if name in batch}
+    hidden, targets = model.hidden(batch["ids"], batch["decoder_ids"], **more), batch["targets"]
+    return head_loss(model, hidden, targets), (targets != NO_TARGET).sum()
+
+
+def judged(loss: Loss) -> Callable[[nn.Module, Batch], dict[str, Tensor]]:
+    """The judge of an objective that is told by its loss alone."""
+
+    def judge(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        return dict(zip(("loss", "count"), loss(model, batch), strict=True))
+
+    return judge
+
+
+def masked_accuracy(sums: dict[str, float]) -> dict[str, Any]:
+    """The part of the chosen tokens that are the likeliest ones."""
+    return {"masked_accuracy": sums["right"] / sums["count"]}
+
+
+def no_figures(sums: dict[str, float]) -> dict[str, Any]:
+    """For what is told by its loss alone."""
+    return {}
+
+
 CAUSAL = Objective("next token", causal, judge_causal, bits_per_byte, writes=True)
+MASKED = Objective("masked tokens", masked, judge_masked, masked_accuracy, "nats/masked token")
+TEXT_TO_TEXT = Objective("text to text", text_to_text, judged(text_to_text), no_figures)
 OBJECTIVES = {
     ("lstm", "tokens"): CAUSAL,
     ("gpt2", "tokens"): CAUSAL,
     ("llama", "tokens"): CAUSAL,
     ("qwen3", "tokens"): CAUSAL,
+    ("bert", "tokens"): MASKED,
+    ("t5", "tokens"): TEXT_TO_TEXT,
 }
 """(family, head) → what such a model is trained for."""
 

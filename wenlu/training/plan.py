@@ -17,8 +17,9 @@ from wenlu.base.log import say
 from wenlu.data.shards import Data
 from wenlu.models.size import flops_per_token, parameters
 from wenlu.training import bigrams
-from wenlu.training.law import ERROR, Text, bits_per_byte, dropout_for, level_of
+from wenlu.training.law import ERROR, OBJECTIVE, Text, bits_per_byte, dropout_for, level_of
 from wenlu.training.material import text_material
+from wenlu.training.objectives import objective_of
 from wenlu.training.pacing import AIM, REPORT_SECONDS
 from wenlu.training.recipe import Recipe, TrainingConfig
 from wenlu.training.timing import Machine, key, work
@@ -66,6 +67,8 @@ class Plan:
     step_seconds: float
     bits_per_byte: float | None
     """Predicted for held-out text; None for what the law knows nothing of."""
+    unforetold: str
+    """Why there is no prediction, or empty."""
     error: float
     """Of that prediction, as a factor: two of three runs lie within it."""
     spent: float
@@ -184,6 +187,12 @@ class Planner:
             schedule=replace(recipe.schedule, **stated(self.recipe.schedule, **SCHEDULE)),
         )
 
+    def _unforetold(self) -> str:
+        objective = objective_of(self.recipe.model).name
+        if objective != OBJECTIVE:
+            return f"shapes were compared as if for the {OBJECTIVE}, and for {objective} no law was fitted"
+        return "the tokenizer loses text" if self.data.description.get("lossy") else ""
+
     def _described(self, best: Recipe, considered: int) -> Plan:
         steps = best.training.steps
         tokens = steps * best.training.batch * best.model.context
@@ -209,7 +218,8 @@ class Planner:
             flops=flops_per_token(best.model, best.model.context) * tokens,
             memory_bytes=self.machine.bytes(best),
             step_seconds=self.machine.seconds(best),
-            bits_per_byte=None if self.data.description.get("lossy") else self._expected(best),
+            bits_per_byte=None if self._unforetold() else self._expected(best),
+            unforetold=self._unforetold(),
             error=ERROR,
             spent=time.monotonic() - self.began,
         )
@@ -241,7 +251,7 @@ def lines(plan: Plan, recipe: Recipe) -> list[tuple[str, str]]:
     model, training = recipe.model, recipe.training
     heads = "" if model.family == "lstm" else f", {model.heads} heads"
     bits = (
-        "none: the tokenizer loses text"
+        f"no prediction: {plan.unforetold}"
         if plan.bits_per_byte is None
         else (f"{plan.bits_per_byte:.3f} bits per byte held out (two of three lie within {100 * plan.error:.0f} %)")
     )

@@ -25,6 +25,7 @@ from wenlu.data.shards import Data, open_data
 from wenlu.models.build import build
 from wenlu.models.config import ModelConfig
 from wenlu.models.size import flops_per_token, training_bytes
+from wenlu.tokenization.special import SPECIAL
 from wenlu.tokenization.tokenizer import Tokenizer
 from wenlu.training import bigrams
 from wenlu.training.material import Material, text_material
@@ -141,16 +142,27 @@ def _data(recipe: Recipe, folder: RunFolder, verify: bool) -> Data:
         _refuse_unused(recipe.data)
         data = open_data(Path(paths[0]), verify=True)
     else:
+        if recipe.data.purpose != PrepareConfig.purpose:
+            raise UserError("data.purpose follows from the model's family when one is trained: leave it out")
         if recipe.data.context not in (PrepareConfig.context, recipe.model.context):
             raise UserError("data.context is model.context when a model is trained: leave data.context out")
         if not folder.data.exists():
             longest = max(CONTEXTS) if recipe.training.minutes else 0
-            config = dataclasses.replace(recipe.data, context=max(recipe.model.context, longest))
+            config = dataclasses.replace(
+                recipe.data,
+                context=max(recipe.model.context, longest),
+                purpose=purpose_of(recipe.model),
+            )
             prepare(config, folder.data, page="all" not in config.skip)
         data = open_data(folder.data, verify=verify)
     if data.validation is not None and len(data.validation) < 2:
         raise UserError("the held-out text has less than two tokens: hold more out, or none by --data.validation 0")
     return data
+
+
+def purpose_of(config: ModelConfig) -> str:
+    """Whose special tokens a tokenizer for the family is learned with."""
+    return config.family if config.family in SPECIAL else "text"
 
 
 def _refuse_unused(config: PrepareConfig) -> None:

@@ -19,7 +19,7 @@ from wenlu.training.loop import train
 from wenlu.training.recipe import Recipe
 from wenlu.training.report import write_report
 from wenlu.training.run_folder import RunFolder
-from wenlu.training.setup import Setup, set_up
+from wenlu.training.setup import Setup, purpose_of, set_up
 from wenlu.training.sweep.folder import SweepFolder
 from wenlu.training.sweep.halving import Cost
 from wenlu.training.sweep.log import SweepLog
@@ -68,7 +68,8 @@ class Runs:
                 raise UserError("data.context is model.context when a model is trained: leave data.context out")
             if not self.folder.data.exists():
                 page = "all" not in data.skip
-                prepare(replace(data, context=max(contexts)), self.folder.data, page=page)
+                purpose = purpose_of(self.recipe.model)
+                prepare(replace(data, context=max(contexts), purpose=purpose), self.folder.data, page=page)
             self._text = PrepareConfig(paths=(str(self.folder.data.absolute()),))
         noted = self.log.find("text")
         for representative in self._shapes()[: 1 if noted else None]:
