@@ -24,16 +24,25 @@ CASES = {
 }
 
 
+@pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("case", CASES)
-def test_explicit_is_fused(case):
+def test_explicit_is_fused(case, causal):
     new, seq, kv_heads, mask = CASES[case]
     results = []
     for form in (attend, attend_explicitly):
         given = tensors(new, seq, kv_heads=kv_heads)
-        y = form(*given, mask)
+        y = form(*given, mask, causal=causal)
         results.append([y, *torch.autograd.grad(y.square().sum(), given)])
     for fused, explicit in zip(*results, strict=True):
         torch.testing.assert_close(explicit, fused, atol=1e-5, rtol=1e-5)
+
+
+def test_not_causal_is_a_mask_that_hides_nothing():
+    given = tensors(6, 6)
+    everything = torch.ones(6, 6, dtype=torch.bool)
+    for form in (attend, attend_explicitly):
+        torch.testing.assert_close(form(*given, None, causal=False), form(*given, everything))
+        assert (form(*given, None, causal=False) - form(*given, None)).abs().max() > 0.1
 
 
 def test_dropout_is_of_the_weights():

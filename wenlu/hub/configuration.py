@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from wenlu.base.errors import UserError, did_you_mean
+from wenlu.hub.heads import head_fields, head_json
 from wenlu.hub.rope import rope_from_json, rope_to_json
-from wenlu.models.config import ROTARY, WINDOWED, ModelConfig
+from wenlu.models.config import ACTIVATIONS, ROTARY, WINDOWED, ModelConfig
 
 ARCHITECTURES = {
     "gpt2": "GPT2LMHeadModel",
@@ -20,7 +21,7 @@ ARCHITECTURES = {
     "t5": "T5ForConditionalGeneration",
     "lstm": "WenluLSTM",
 }
-MODEL_TYPES = {family: "wenlu_lstm" if family == "lstm" else family for family in ARCHITECTURES}
+MODEL_TYPES = {family: "wenlu_lstm" if family == "lstm" else family for family in (*ARCHITECTURES, "bert")}
 
 COMMON = {"vocab": "vocab_size", "bos_id": "bos_token_id", "eos_id": "eos_token_id", "pad_id": "pad_token_id"}
 GPT2 = {
@@ -62,6 +63,18 @@ T5 = {
     "buckets": "relative_attention_num_buckets",
     "distance": "relative_attention_max_distance",
 }
+BERT = {
+    "dim": "hidden_size",
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "ffn": "intermediate_size",
+    "context": "max_position_embeddings",
+    "activation": "hidden_act",
+    "dropout": "hidden_dropout_prob",
+    "norm_eps": "layer_norm_eps",
+    "tied": "tie_word_embeddings",
+    "types": "type_vocab_size",
+}
 LSTM = {name: name for name in ("dim", "layers", "context", "dropout", "tied")}
 KEYS = {
     "gpt2": COMMON | GPT2,
@@ -71,6 +84,7 @@ KEYS = {
     "qwen3": COMMON | LLAMA | WINDOW | {"attention_bias": "attention_bias"},
     "t5": COMMON | T5,
     "lstm": COMMON | LSTM,
+    "bert": COMMON | BERT,
 }
 """Our field → their key, by family."""
 
@@ -92,6 +106,7 @@ ABSENT = {
     "t5": {"tied": True, "decoder_layers": 0, "dropout": 0.1, "norm_eps": 1e-6, "buckets": 32, "distance": 128}
     | {"head_dim": 64, "context": 512, "pad_id": 0, "eos_id": 1},
     "lstm": {},
+    "bert": {"tied": True, "activation": "gelu", "dropout": 0.1, "norm_eps": 1e-12, "types": 2},
 }
 """What Transformers takes where a key is absent."""
 
@@ -103,6 +118,13 @@ UNSUPPORTED = {
     "qwen3": {},
     "t5": {"is_encoder_decoder": True, "is_decoder": False},
     "lstm": {},
+    "bert": {
+        "position_embedding_type": "absolute",
+        "is_decoder": False,
+        "add_cross_attention": False,
+        "chunk_size_feed_forward": 0,
+        "pruned_heads": {},
+    },
 }
 """Features that are read only at their ordinary value."""
 
@@ -114,8 +136,6 @@ OPTIONAL = ("window", "kv_heads", "pad_id", "eos_id")
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 
-ACTIVATIONS = ("silu", "gelu", "gelu_new", "relu", "relu2")
-
 SAME_ACTIVATION = {"swish": "silu", "gelu_pytorch_tanh": "gelu_new"}
 """Transformers' second names for the same formula."""
 
@@ -125,12 +145,14 @@ TYPES = {field.name: get_args(field.type) or (field.type,) for field in fields_o
 def to_json(config: ModelConfig) -> dict[str, Any]:
     """The body of config.json."""
     config = config.resolved()
-    body = {"architectures": [ARCHITECTURES[config.family]], "model_type": MODEL_TYPES[config.family]}
+    body = {"architectures": [ARCHITECTURES.get(config.family)], "model_type": MODEL_TYPES[config.family]}
     body |= {theirs: getattr(config, ours) for ours, theirs in KEYS[config.family].items()}
     body["eos_token_id"] = eos_token_id(config)
     body |= {"dtype": "float32", "torch_dtype": "float32", "use_cache": True}
     if config.family == "gpt2":
         body |= {"n_ctx": config.context, "attn_pdrop": config.dropout, "embd_pdrop": config.dropout}
+    elif config.family == "bert":
+        body |= head_json(config)
     elif config.family == "lstm":
         body |= {"about": "an LSTM in wenlu's own form: Transformers has no such family; open it with wenlu"}
     elif config.family == "t5":
@@ -198,12 +220,18 @@ def from_json(body: dict[str, Any], where: str) -> ModelConfig:
         if value is not None:
             fields[ours] = _typed(ours, value, f"{where}: {theirs}")
     if "activation" in fields:
-        fields["activation"] = SAME_ACTIVATION.get(fields["activation"], fields["activation"])
+        named = fields["activation"]
+        fields["activation"] = SAME_ACTIVATION.get(named, named)
+        if fields["activation"] not in ACTIVATIONS:
+            known = ", ".join([*ACTIVATIONS, *SAME_ACTIVATION])
+            raise UserError(f"{where}: {KEYS[family]['activation']} = {named!r} is not supported (only {known})")
     if family in ROTARY:
         fields["rope_theta"], fields["rope"] = rope_from_json(body, where)
         _read_window(family, body, fields, where)
     elif family == "t5":
         _read_t5(body, fields, where)
+    elif family == "bert":
+        fields |= head_fields(body, where)
     return ModelConfig(family=family, **fields)
 
 

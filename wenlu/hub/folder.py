@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from wenlu.base.errors import UserError
 from wenlu.base.files import atomic_write, replacing, writing
+from wenlu.base.log import say
+from wenlu.hub import bert
 from wenlu.hub.configuration import eos_token_id, from_json, read_body, to_json
 from wenlu.hub.names import IGNORED, to_ours, to_theirs
-from wenlu.models.build import empty
+from wenlu.models.build import build, empty
 from wenlu.models.config import ModelConfig
 from wenlu.tokenization.tokenizer import Tokenizer
 
@@ -36,10 +38,11 @@ def save(model: nn.Module, tokenizer: Tokenizer | None, folder: Path | str) -> N
             tokenizer.save(folder)
         with replacing(folder / WEIGHTS) as temporary:
             write_tensors(tensors, temporary)
-    ids = {"bos_token_id": config.bos_id, "eos_token_id": eos_token_id(config), "pad_token_id": config.pad_id}
-    if config.family == "t5":
-        ids["decoder_start_token_id"] = config.pad_id
-    atomic_write(folder / "generation_config.json", json.dumps(ids, indent=1))
+    if config.family != "bert":
+        ids = {"bos_token_id": config.bos_id, "eos_token_id": eos_token_id(config), "pad_token_id": config.pad_id}
+        if config.family == "t5":
+            ids["decoder_start_token_id"] = config.pad_id
+        atomic_write(folder / "generation_config.json", json.dumps(ids, indent=1))
     atomic_write(folder / "config.json", json.dumps(to_json(config), indent=1, ensure_ascii=False))
 
 
@@ -54,25 +57,43 @@ def write_tensors(tensors: dict[str, Tensor], file: Path) -> None:
 
 
 def load(
-    reference: Path | str, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    reference: Path | str,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    *,
+    head: str | None = None,
+    labels: tuple[str, ...] = (),
+    seed: int = 0,
 ) -> tuple[nn.Module, Tokenizer | None]:
-    """The model, ready to be used, and the tokenizer of a folder (or hub id); None where it has none."""
+    """The model, ready to be used, and the tokenizer of a folder (or hub id); None where it has none.
+
+    A bert may be given another `head` than the folder's, and `labels`, to be tuned: what the folder has of it is kept
+    (all of it, where head and labels are the same), what it has not begins as `seed` says, and both are said.
+    """
     folder = locate(reference)
-    body = read_body(folder)
+    body, new = read_body(folder), frozenset()
     config = from_json(body, str(folder / "config.json"))
+    if config.family != "bert" and (head or "tokens") != "tokens":
+        raise UserError(
+            f"{folder} holds a {config.family}, whose only head is for tokens: the head {head!r} needs a bert"
+        )
     tensors = _read_weights(folder)
     if config.family == "t5" and body.get("scale_decoder_outputs") is False and "shared.weight" in tensors:
         tensors.setdefault("lm_head.weight", tensors["shared.weight"])
-    model = empty(config)
-    shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
     try:
-        weights = to_ours(config, tensors, shapes, _rows(model))
+        if config.family == "bert":
+            config, tensors, new = bert.fit(config, tensors, head, labels, str(folder))
+        model = build(config, seed) if new else empty(config)
+        shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+        weights = to_ours(config, tensors, shapes, _rows(model), new)
     except UserError as error:
         raise UserError(f"{folder}: {error}") from None
+    if new:
+        say(f"{folder}: not in it, so new, by the seed {seed}: {', '.join(sorted(new))}")
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(weights[name])
-    has_tokenizer = any((folder / name).exists() for name in ("tokenizer.json", "vocab.json"))
+        for name, tensor in weights.items():
+            model.get_parameter(name).copy_(tensor)
+    has_tokenizer = any((folder / name).exists() for name in ("tokenizer.json", "vocab.json", "vocab.txt"))
     return model.to(device, dtype).eval(), Tokenizer.load(folder) if has_tokenizer else None
 
 

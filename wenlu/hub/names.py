@@ -87,8 +87,51 @@ def _t5(config: ModelConfig) -> list[Name]:
     return table
 
 
+def _bert_block(encoder: str, layer: int) -> list[Name]:
+    ours, theirs = f"blocks.{layer}", f"{encoder}encoder.layer.{layer}"
+    linear = [
+        ("attention.qkv", tuple(f"attention.self.{x}" for x in ("query", "key", "value"))),
+        ("attention.out", ("attention.output.dense",)),
+        ("norm_1", ("attention.output.LayerNorm",)),
+        ("feed_forward.up", ("intermediate.dense",)),
+        ("feed_forward.down", ("output.dense",)),
+        ("norm_2", ("output.LayerNorm",)),
+    ]
+    return [
+        Name(f"{ours}.{o}.{x}", tuple(f"{theirs}.{t}.{x}" for t in ts)) for o, ts in linear for x in ("weight", "bias")
+    ]
+
+
+def _bert(config: ModelConfig) -> list[Name]:
+    encoder = "" if config.head in ("pool", "none") else "bert."
+    embeddings = [("embed", "word"), ("position_embed", "position"), ("type_embed", "token_type")]
+    table = [Name(f"{o}.weight", (f"{encoder}embeddings.{t}_embeddings.weight",)) for o, t in embeddings]
+    linear = [("embed_norm", f"{encoder}embeddings.LayerNorm")]
+    linear += {
+        "tokens": [
+            ("transform", "cls.predictions.transform.dense"),
+            ("transform_norm", "cls.predictions.transform.LayerNorm"),
+        ],
+        "classify": [("pooler", "bert.pooler.dense"), ("label_head", "classifier")],
+        "tag": [("label_head", "classifier")],
+        "span": [("label_head", "qa_outputs")],
+        "pool": [("pooler", "pooler.dense")],
+        "none": [],
+    }[config.head]
+    table += [Name(f"{o}.{x}", (f"{t}.{x}",)) for o, t in linear for x in ("weight", "bias")]
+    table += [name for layer in range(config.layers) for name in _bert_block(encoder, layer)]
+    if config.head != "tokens":
+        return table
+    if config.tied:
+        return [*table, Name("head_bias", ("cls.predictions.bias",))]
+    decoder = "cls.predictions.decoder"
+    return [*table, Name("head_bias", (f"{decoder}.bias",)), Name("lm_head.weight", (f"{decoder}.weight",))]
+
+
 def parameter_names(config: ModelConfig) -> list[Name]:
     """Every parameter of a model. The LSTM's form is our own: its names are the same on both sides."""
+    if config.family == "bert":
+        return _bert(config)
     if config.family == "lstm":
         names = ["embed.weight", "head_bias"]
         names += [f"layers.{layer}.{x}" for layer in range(config.layers) for x in "wub"]
@@ -114,6 +157,8 @@ def to_theirs(config: ModelConfig, weights: dict[str, Tensor], rows: dict[str, t
         parts = tensor.split(rows[name.ours]) if len(name.theirs) > 1 else (tensor,)
         for theirs, part in zip(name.theirs, parts, strict=True):
             result[theirs] = (part.T if name.transposed else part).contiguous()
+    if config.family == "bert" and "lm_head.weight" in weights:  # Transformers has a second, which it does not look at
+        result["cls.predictions.bias"] = weights["head_bias"].clone()
     return result
 
 
@@ -122,11 +167,12 @@ def to_ours(
     tensors: dict[str, Tensor],
     shapes: dict[str, tuple[int, ...]],
     rows: dict[str, tuple[int, ...]],
+    new: frozenset[str] = frozenset(),
 ) -> dict[str, Tensor]:
     """Transformers' tensors as our parameters; one missing, left over or of another shape is refused by name.
 
     `shapes` are our parameters'; `rows` says how many rows each part of a stacked one has, so that parts of wrong
-    shapes are refused even where their sum is right.
+    shapes are refused even where their sum is right. Those of ours that are `new` are not looked for.
     """
     tensors = {name: t for name, t in tensors.items() if not name.endswith(IGNORED)}
     if config.family == "gpt2" and not any(name.startswith("transformer.") for name in tensors):
@@ -134,14 +180,16 @@ def to_ours(
     (embedding,) = parameter_names(config)[0].theirs
     if config.family == "t5":
         _one_embedding(tensors, embedding)
-    if config.tied and "lm_head.weight" in tensors:
-        if embedding in tensors and not equal(tensors.pop("lm_head.weight"), tensors[embedding]):
-            raise UserError(
-                f"lm_head.weight differs from {embedding}, and the configuration says that they are one: "
-                "set tie_word_embeddings (wenlu_lstm: tied) to false in config.json"
-            )
+    head = tensors.pop("lm_head.weight", None) if config.tied else None
+    if head is not None and embedding in tensors and not equal(head, tensors[embedding]):
+        raise UserError(
+            f"lm_head.weight differs from {embedding}, and the configuration says that they are one: "
+            "set tie_word_embeddings (wenlu_lstm: tied) to false in config.json"
+        )
     result = {}
     for name in parameter_names(config):
+        if name.ours in new:
+            continue
         for theirs in name.theirs:
             if theirs not in tensors:
                 raise UserError(

@@ -44,8 +44,9 @@ class Decoding:
         """Nothing is computed yet. Raises UserError for a prompt without tokens, or beyond a gpt2's context.
 
         ids: the prompt of all rows; for t5 also one prompt for each row, of any lengths: its encoder reads them, and
-        what the decoder writes begins anew. stop_ids: end tokens; they are not given out. generators: one for each row (`sample.row_generators`).
-        vocab: choose among the first so many ids only, where a model has rows that its tokenizer does not know.
+        what the decoder writes begins anew. stop_ids: end tokens; they are not given out. generators: one for each row
+        (`sample.row_generators`). vocab: choose among the first so many ids only, where a model has rows that its
+        tokenizer does not know.
         """
         config = model.config
         prompts = [ids] if not ids or isinstance(ids[0], int) else list(ids)
@@ -55,14 +56,15 @@ class Decoding:
             raise UserError(f"{config.family} continues one prompt at a time: only t5 reads several side by side")
         assert len(prompts) in (1, rows), f"{len(prompts)} prompts for {rows} rows"
         self._begin_id = model.begin_id if config.family == "t5" else None
-        if config.family == "gpt2" and len(ids) > config.context:
+        if config.family == "gpt2" and len(prompts[0]) > config.context:
             raise UserError(
-                f"the prompt has {len(ids)} tokens, but this gpt2 reads at most {config.context}: shorten the prompt"
+                f"the prompt has {len(prompts[0])} tokens, but this gpt2 reads at most {config.context}: "
+                "shorten the prompt"
             )
         self._model, self._strategy, self._generators, self._vocab = model, strategy, generators, vocab
         self._stop_ids = frozenset(stop_ids)
         # The newest token is chosen but not read: a context of n positions gives n + 1 tokens.
-        room = config.context + 1 - len(ids) if config.family == "gpt2" else max_tokens
+        room = config.context + 1 - len(prompts[0]) if config.family == "gpt2" else max_tokens
         self._limit = min(max_tokens, room)
         self._last: Finish = "context" if room < max_tokens else "length"
         self.finish: list[Finish | None] = [None] * rows
@@ -152,7 +154,7 @@ def generate(
     stop_ids: Collection[int] = (),
     generator: torch.Generator | None = None,
 ) -> Iterator[int]:
-    """The ids that follow `ids` (of t5: that answer them), one by one as they are made, up to `max_tokens` or the first of `stop_ids`.
+    """The ids that follow `ids`, or t5's answer to them, one by one, up to `max_tokens` or the first of `stop_ids`.
 
     Also ends where a gpt2 has no more positions; use `Decoding` to know why it ended. Raises UserError at once for a
     prompt that the model cannot read.

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wenlu.models.cache import KeyValueCache, causal_mask
-from wenlu.models.config import ModelConfig
+from wenlu.models.config import PLAIN, ModelConfig
 from wenlu.models.layers import rms_norm
 from wenlu.models.position import Rotary
 from wenlu.models.size import SHORT
@@ -23,7 +23,7 @@ def attend(
     q: Float[Tensor, "batch heads new head_dim"],
     k: Float[Tensor, "batch kv_heads seq head_dim"],
     v: Float[Tensor, "batch kv_heads seq head_dim"],
-    mask: Bool[Tensor, "*batch new seq"] | Float[Tensor, "*batch new seq"] | None,
+    mask: Bool[Tensor, "*batch #new seq"] | Float[Tensor, "*batch #new seq"] | None,
     dropout: float = 0.0,
     scale: float | None = None,
     causal: bool = True,
@@ -50,7 +50,7 @@ def attend_explicitly(
     q: Float[Tensor, "batch heads new head_dim"],
     k: Float[Tensor, "batch kv_heads seq head_dim"],
     v: Float[Tensor, "batch kv_heads seq head_dim"],
-    mask: Bool[Tensor, "*batch new seq"] | Float[Tensor, "*batch new seq"] | None,
+    mask: Bool[Tensor, "*batch #new seq"] | Float[Tensor, "*batch #new seq"] | None,
     dropout: float = 0.0,
     scale: float | None = None,
     causal: bool = True,
@@ -82,13 +82,13 @@ class Attention(nn.Module):
         super().__init__()
         self.layer = layer
         self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
-        bias = config.attention_bias or config.family == "gpt2"
-        self.scale, self.causal = (1.0, False) if config.family == "t5" else (None, True)
+        bias = config.attention_bias or config.family in PLAIN
+        self.scale = 1.0 if config.family == "t5" else None
         parts = tuple(n * self.head_dim for n in (self.heads, self.kv_heads, self.kv_heads))
         self.qkv = nn.Linear(config.dim, sum(parts), bias=bias or config.family == "qwen2")
         self.out = nn.Linear(parts[0], config.dim, bias=bias)
         self.stacked = {"qkv.weight": parts}
-        self.eps, self.dropout = config.norm_eps, config.dropout
+        self.eps, self.dropout, self.causal = config.norm_eps, config.dropout, config.family not in ("bert", "t5")
         self.q_norm = self.k_norm = None
         if config.family == "qwen3":
             self.q_norm = nn.Parameter(torch.ones(self.head_dim))

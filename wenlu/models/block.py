@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wenlu.models.attention import Attention
-from wenlu.models.config import ModelConfig
+from wenlu.models.config import PLAIN, ModelConfig
 from wenlu.models.layers import ACTIVATIONS, RMSNorm, gated
 
 if TYPE_CHECKING:
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 def norm(config: ModelConfig) -> nn.Module:
-    """LayerNorm for gpt2, RMSNorm for the others."""
-    if config.family == "gpt2":
+    """LayerNorm for gpt2 and bert, RMSNorm for the others."""
+    if config.family in PLAIN:
         return nn.LayerNorm(config.dim, eps=config.norm_eps)
     return RMSNorm(config.dim, config.norm_eps)
 
@@ -27,8 +27,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.gated = config.gated if config.family == "t5" else config.family != "gpt2"
-        bias = config.mlp_bias or config.family == "gpt2"
+        self.gated = config.gated if config.family == "t5" else config.family not in PLAIN
+        bias = config.mlp_bias or config.family in PLAIN
         parts = (config.ffn, config.ffn) if self.gated else (config.ffn,)
         self.up = nn.Linear(config.dim, sum(parts), bias=bias)
         self.stacked = {"up.weight": parts}
@@ -60,3 +60,13 @@ class Block(nn.Module):
 
     def drop(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.dropout, self.training) if self.dropout else x
+
+
+class PostNormBlock(Block):
+    """The block as Vaswani et al. (2017) had it: normalised is what goes on to the next layer."""
+
+    def forward(
+        self, x: Float[Tensor, "batch seq dim"], rotary, positions, mask, cache
+    ) -> Float[Tensor, "batch seq dim"]:
+        x = self.norm_1(x + self.drop(self.attention(x, rotary, positions, mask, cache)))
+        return self.norm_2(x + self.drop(self.feed_forward(x)))

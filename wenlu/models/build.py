@@ -6,12 +6,13 @@ import torch
 from torch import nn
 
 from wenlu.base.errors import UserError
+from wenlu.models.bert import BERT
 from wenlu.models.config import ModelConfig
 from wenlu.models.gpt import GPT
 from wenlu.models.lstm import LSTM
 from wenlu.models.t5 import T5
 
-FAMILIES = {"lstm": LSTM, "gpt2": GPT, "llama": GPT, "mistral": GPT, "qwen2": GPT, "qwen3": GPT, "t5": T5}
+FAMILIES = {"lstm": LSTM, "gpt2": GPT, "llama": GPT, "mistral": GPT, "qwen2": GPT, "qwen3": GPT, "t5": T5, "bert": BERT}
 
 
 def empty(config: ModelConfig) -> nn.Module:
@@ -25,10 +26,11 @@ def build(config: ModelConfig, seed: int) -> nn.Module:
     """The model as training begins, in f32 on the processor.
 
     gpt2: N(0, 0.02), the projections into the residual stream by 1/√(2 · layers) less (Radford et al. 2019).
-    llama, mistral, qwen2, qwen3: embeddings N(0, 0.02); matrices uniform with variance 1 / fan-in; the projections into the residual
-    stream zero, so that every block begins as the identity (Zhang et al. 2019); an untied head zero.
+    llama, mistral, qwen2, qwen3: embeddings N(0, 0.02); matrices uniform with variance 1 / fan-in; the projections
+    into the residual stream zero, so that every block begins as the identity (Zhang et al. 2019); an untied head zero.
     t5: likewise; queries by 1 / √head_dim less, since attention's products are not divided by it, and where head and
     embedding are one, the last norm's weights √dim, so that logits begin as those of the others; position biases zero.
+    bert: N(0, 0.02) (Devlin et al. 2018).
     lstm: matrices uniform with variance 1 / (2 fan-in), since every gate sums two of them; the forget gate's bias 1
     (Jozefowicz et al. 2015).
     """
@@ -36,7 +38,9 @@ def build(config: ModelConfig, seed: int) -> nn.Module:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if config.family == "gpt2":
+            if config.family == "bert":
+                _bert(parameter, name, generator)
+            elif config.family == "gpt2":
                 _gpt2(name, parameter, config, generator)
             else:
                 _others(name, parameter, config, generator)
@@ -62,6 +66,13 @@ def _t5(name: str, parameter: torch.Tensor, config: ModelConfig) -> None:
         parameter.zero_()
     elif name == "decoder.norm.weight" and config.tied:
         parameter.fill_(math.sqrt(config.dim))
+
+
+def _bert(parameter: torch.Tensor, name: str, generator: torch.Generator) -> None:
+    if parameter.ndim == 2:
+        parameter.normal_(0, 0.02, generator=generator)
+    elif name.endswith("bias"):
+        parameter.zero_()
 
 
 def _others(name: str, parameter: torch.Tensor, config: ModelConfig, generator: torch.Generator) -> None:

@@ -1,6 +1,6 @@
 """How large a model is: parameters, floating-point operations, bytes while it trains. Free of torch."""
 
-from wenlu.models.config import ModelConfig
+from wenlu.models.config import PLAIN, ModelConfig
 
 WHOLE_LOGITS = 1 << 21
 """More logits than that never exist at once (8 MiB in f32): a loss is computed in chunks, a text in parts.
@@ -11,6 +11,8 @@ memory of a small model.
 SHORT = 256
 """Tokens up to which a processor that multiplies in bf16 attends faster by whole products than by the fused kernel,
 whose own small ones oneDNN takes ten times longer to begin (measured)."""
+CHOSEN = 0.15
+"""Of the tokens that an encoder learns to fill in, the part that its head looks at (Devlin et al. 2018)."""
 WORKSPACE = 42 << 20
 """What libraries set aside for themselves and the C library's heap does not give back, in bytes (measured)."""
 BF16_PRODUCTS = 90 << 20
@@ -27,14 +29,14 @@ def _block_weights(config: ModelConfig) -> tuple[int, int]:
     if config.family == "lstm":
         return 8 * dim * dim, 4 * dim
     queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
-    gpt2 = config.family == "gpt2"
+    plain = config.family in PLAIN
     matrices = dim * (queries + 2 * keys) + queries * dim + dim * config.ffn * (3 if _gated(config) else 2)
-    vectors = 4 * dim if gpt2 else 2 * dim
-    if gpt2 or config.attention_bias or config.family == "qwen2":
+    vectors = 4 * dim if plain else 2 * dim
+    if plain or config.attention_bias or config.family == "qwen2":
         vectors += queries + 2 * keys
-    if gpt2 or config.attention_bias:
+    if plain or config.attention_bias:
         vectors += dim
-    if gpt2:
+    if plain:
         vectors += config.ffn + dim
     elif config.mlp_bias:
         vectors += 2 * config.ffn + dim
@@ -42,7 +44,7 @@ def _block_weights(config: ModelConfig) -> tuple[int, int]:
 
 
 def _gated(config: ModelConfig) -> bool:
-    return config.gated if config.family == "t5" else config.family != "gpt2"
+    return config.gated if config.family == "t5" else config.family not in PLAIN
 
 
 def _cross_weights(config: ModelConfig) -> tuple[int, int]:
@@ -50,15 +52,25 @@ def _cross_weights(config: ModelConfig) -> tuple[int, int]:
     return 4 * config.dim * config.heads * config.head_dim, config.dim
 
 
+def _head_weights(config: ModelConfig) -> tuple[int, int]:
+    """Of bert's heads: weights of the matrix that is dim high and wide, and all others that are not the embedding's."""
+    dim, labels = config.dim, 2 if config.head == "span" else len(config.labels)
+    square = dim * dim if config.head in ("tokens", "classify", "pool") else 0
+    others = (dim if square else 0) + labels * (dim + 1)
+    return square, others + (2 * dim + config.vocab if config.head == "tokens" else 0)
+
+
 def parameters(config: ModelConfig) -> int:
     """Trainable weights, the embedding counted once where the head shares it."""
     config = config.resolved()
     matrices, vectors = _block_weights(config)
-    ends = config.vocab * config.dim * (1 if config.tied else 2)
+    ends = config.vocab * config.dim * (1 if config.tied or config.head != "tokens" else 2)
     if config.family == "lstm":
         ends += config.vocab
     elif config.family == "gpt2":
         ends += config.context * config.dim + 2 * config.dim
+    elif config.family == "bert":
+        ends += (config.context + config.types + 2) * config.dim + sum(_head_weights(config))
     else:
         ends += config.dim
     if config.family == "t5":
@@ -71,14 +83,20 @@ def flops_per_token(config: ModelConfig, seq: int) -> float:
     """Floating-point operations of training on one token, forward and backward.
 
     6 for each weight that multiplies (the head's among them, the embedding's look-up not), and for attention
-    12 · layers · heads · head_dim · seq, halved since it is causal (Chowdhery et al. 2022, appendix B). Of t5: training
-    on one token of a source and one of a target, each `seq` long; what looks at the whole source is not halved.
+    12 · layers · heads · head_dim · seq, halved where it is causal (Chowdhery et al. 2022, appendix B). bert's head of
+    tokens looks at `CHOSEN` of them; its others hardly count. Of t5: training on one token of a source and one of a
+    target, each `seq` long.
     """
     config = config.resolved()
-    work = 6.0 * (hidden_weights(config) + config.vocab * config.dim)
+    head = config.vocab * config.dim
+    if config.family == "bert":
+        square = _head_weights(config)[0]
+        head = CHOSEN * (head + square) - square if config.head == "tokens" else -square
+    work = 6.0 * (hidden_weights(config) + head)
     if config.family != "lstm":
-        # t5's encoder counts twice, its decoder thrice: once for itself, twice for the source
-        layers = 2 * config.layers + 3 * config.decoder_layers if config.family == "t5" else config.layers
+        # twice where all is seen, and in t5's decoder thrice: once for itself, twice for the source
+        seen = 2 if config.family in ("bert", "t5") else 1
+        layers = seen * config.layers + 3 * config.decoder_layers
         work += 6.0 * layers * config.heads * config.head_dim * seq
     return work
 
@@ -87,6 +105,8 @@ def hidden_weights(config: ModelConfig) -> int:
     """Weights of the matrices between embedding and head, those that Muon moves."""
     config = config.resolved()
     blocks = (config.layers + config.decoder_layers) * _block_weights(config)[0]
+    if config.family == "bert":
+        return blocks + _head_weights(config)[0]
     return blocks + config.decoder_layers * (_cross_weights(config)[0] if config.family == "t5" else 0)
 
 
@@ -115,7 +135,7 @@ def kept_by_block(config: ModelConfig, seq: int, dtype: str = "f32", device: str
         return (8 if config.dropout else 6) * config.dim, 0
     queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
     wide = narrow = 2 * config.dim
-    if config.family == "gpt2":
+    if config.family in PLAIN:
         narrow += 4 * queries + 2 * config.ffn
     else:
         narrow += 3 * queries + 3 * keys + 4 * config.ffn
@@ -164,8 +184,9 @@ def training_bytes(
     block = tokens * (4 * wide + number * narrow)
     kept = block + config.layers * tokens * 4 * config.dim if recompute else config.layers * block
     activations = kept + tokens * 4 * config.dim * (4 if config.dropout else 3)
-    logits = 3 * 4 * min(tokens * config.vocab, WHOLE_LOGITS)  # log-probabilities, their gradient, the logits'
-    if tokens * config.vocab > WHOLE_LOGITS:
+    told = _outputs(config, tokens)
+    logits = 3 * 4 * min(told, WHOLE_LOGITS)  # log-probabilities, their gradient, the logits'
+    if told > WHOLE_LOGITS:
         logits += 2 * head  # its gradient in one chunk, and the sum over all
     working = tokens * number * _working(config, seq, dtype, device)
     if config.family == "lstm":
@@ -189,11 +210,18 @@ def training_bytes(
     return {**kinds, "total": weights + kinds["optimizer"] + peak + holes + workspace}
 
 
+def _outputs(config: ModelConfig, tokens: int) -> int:
+    """Numbers that the head gives for so many tokens, as the loss asks for them."""
+    if config.head == "tokens":
+        return int((CHOSEN if config.family == "bert" else 1) * tokens * config.vocab)
+    return tokens * max(2, len(config.labels))
+
+
 def _working(config: ModelConfig, seq: int, dtype: str, device: str) -> int:
     """Numbers of each token that a block's backward pass holds beside what was kept."""
     if config.family == "lstm":
         return 9 * config.dim
-    wide = config.ffn if config.family == "gpt2" else 3 * config.ffn
+    wide = config.ffn if config.family in PLAIN else 3 * config.ffn
     if attends_explicitly(seq, dtype, device) or (config.dropout and device == "cpu"):
         wide = max(wide, 2 * config.heads * seq)
     return 2 * config.dim + wide

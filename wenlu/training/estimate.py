@@ -153,7 +153,7 @@ def _dtype(wanted: str, gpu: Gpu, name: str) -> str:
 
 
 def _embeddings(config: ModelConfig) -> int:
-    learned = config.context * config.dim if config.family == "gpt2" else 0
+    learned = {"gpt2": config.context, "bert": config.context + config.types}.get(config.family, 0) * config.dim
     return config.vocab * config.dim * (1 if config.tied else 2) + learned
 
 

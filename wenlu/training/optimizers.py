@@ -59,7 +59,7 @@ def hidden_matrices(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return {
         name: stacked.get(name, (parameter.shape[0],))
         for name, parameter in model.named_parameters()
-        if parameter.ndim == 2 and "embed" not in name and "lm_head" not in name and parameter.requires_grad
+        if parameter.ndim == 2 and "embed" not in name and "head" not in name and parameter.requires_grad
     }
 
 
