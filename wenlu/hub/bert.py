@@ -98,7 +98,6 @@ def as_saved_today(config: ModelConfig, tensors: dict[str, Tensor]) -> dict[str,
     tensors = {
         name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias"): tensor
         for name, tensor in tensors.items()
-        if not name.endswith("embeddings.position_ids")
     }
     wanted = config.head not in ("pool", "none")
     found = any(name.startswith("bert.") for name in tensors)

@@ -171,5 +171,5 @@ def to_ours(
     return result
 
 
-IGNORED = (".attn.bias", ".attn.masked_bias", "rotary_emb.inv_freq")
+IGNORED = (".attn.bias", ".attn.masked_bias", "rotary_emb.inv_freq", "embeddings.position_ids")
 """Buffers that old folders carry and that are computed anew."""
