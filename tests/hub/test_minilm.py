@@ -18,7 +18,7 @@ SENTENCES = [
     "文火慢炖的炉子，半个家都暖和。",
     "今天的股票跌了很多。",
     "中文 and English in one sentence 混在一起。",
-    "long " * 90,
+    "long " * 12,
 ]
 
 
