@@ -115,11 +115,18 @@ def test_words_are_chosen_whole(one, words):
     assert not (chosen[:, 1:] != chosen[:, :-1])[~starts[:, 1:]].any()
 
 
-def test_special_tokens_are_never_chosen_and_every_row_has_a_target(one, words):
+def test_what_is_longer_than_any_word_is_cut(one, words):
+    ids = np.array(one.encode("abcdefghijklmnopqrstuvwxyz" * 12))[None, :200].repeat(300, axis=0)
+    chosen = choose(ids, some(300), words)
+    assert chosen.mean() == pytest.approx(0.15, abs=0.005) and chosen.any(axis=1).all()
+    assert chosen.sum(axis=1).max() <= 60, "never all of it"
+
+
+def test_special_tokens_are_never_chosen(one, words):
     ids = rows(one, ENGLISH, seq=5)
     ids[:, 2] = one.eos_id
     chosen = choose(ids, some(400), words)
-    assert not chosen[:, 2].any() and chosen.any(axis=1).all()
+    assert not chosen[:, 2].any() and chosen.mean() == pytest.approx(0.8 * 0.15, abs=0.02)
     assert not choose(np.full((3, 4), one.eos_id), some(3), words).any()
 
 

@@ -6,7 +6,15 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, LlamaConfig, Qwen3Config
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    Qwen2Config,
+    Qwen3Config,
+)
 
 from wenlu.base.errors import UserError
 from wenlu.hub.folder import load, save
@@ -23,6 +31,18 @@ SMALL = {
     "max_position_embeddings": 64,
 }
 GPT2 = {"vocab_size": 97, "n_embd": 48, "n_layer": 2, "n_head": 4, "n_positions": 64}
+ROPES = [
+    {"rope_type": "linear", "factor": 2.0, "rope_theta": 5000.0},
+    {
+        **{"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 32, "rope_theta": 500.0},
+        **{"low_freq_factor": 1.0, "high_freq_factor": 4.0},
+    },
+    {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "rope_theta": 10000.0},
+    {
+        **{"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "rope_theta": 1000.0},
+        **{"beta_fast": 4.0, "beta_slow": 0.5, "mscale": 0.7, "mscale_all_dim": 0.4, "truncate": False},
+    },
+]
 THEIRS = {
     "gpt2": GPT2Config(**GPT2),
     "gpt2-untied": GPT2Config(**GPT2, tie_word_embeddings=False, n_inner=100, activation_function="gelu"),
@@ -31,6 +51,25 @@ THEIRS = {
     "llama-biases": LlamaConfig(**SMALL, attention_bias=True, mlp_bias=True),
     "qwen3": Qwen3Config(**SMALL, head_dim=12, num_key_value_heads=4, tie_word_embeddings=True),
     "qwen3-odd-heads": Qwen3Config(**SMALL, head_dim=10, num_key_value_heads=1, attention_bias=True),
+    "qwen3-window": Qwen3Config(
+        **SMALL, head_dim=12, num_key_value_heads=2, sliding_window=6, use_sliding_window=True, max_window_layers=1
+    ),
+    "qwen2": Qwen2Config(**SMALL, num_key_value_heads=2),
+    "qwen2-tied-window": Qwen2Config(
+        **{**SMALL, "num_key_value_heads": 4},
+        tie_word_embeddings=True,
+        use_sliding_window=True,
+        sliding_window=9,
+        max_window_layers=1,
+    ),
+    "mistral": MistralConfig(**SMALL, num_key_value_heads=2, sliding_window=7),
+    "mistral-no-window": MistralConfig(
+        **SMALL, head_dim=10, num_key_value_heads=4, sliding_window=None, tie_word_embeddings=True
+    ),
+    **{
+        f"llama-{rope['rope_type']}{n}": LlamaConfig(**SMALL, rope_parameters=dict(rope))
+        for n, rope in enumerate(ROPES)
+    },
 }
 IDS = torch.randint(97, (2, 40), generator=torch.Generator().manual_seed(0))
 
@@ -44,17 +83,31 @@ def theirs(config, folder):
             parameter.add_(0.1 * torch.randn_like(parameter))
     model.save_pretrained(folder)
     with torch.no_grad():
-        return model(IDS).logits
+        return model(IDS, output_hidden_states=True)
+
+
+def our_states(model):
+    """What enters every block, and what leaves the last norm."""
+    seen = []
+    for block in model.blocks:
+        block.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    with torch.no_grad():
+        seen.append(model.hidden(IDS))
+    return seen
 
 
 @pytest.mark.parametrize("name", THEIRS)
 def test_both_directions(tmp_path, name):
-    logits = theirs(THEIRS[name], tmp_path / "theirs")
+    wanted = theirs(THEIRS[name], tmp_path / "theirs")
+    logits = wanted.logits
     model, tokenizer = load(tmp_path / "theirs")
     assert tokenizer is None
     with torch.no_grad():
         ours = model(IDS)
     assert (ours - logits).abs().max() < 1e-4
+    states = our_states(model)
+    assert len(states) == len(wanted.hidden_states)
+    assert all((a - b).abs().max() < 1e-4 for a, b in zip(states, wanted.hidden_states, strict=True))
     save(model, None, tmp_path / "ours")
     again = AutoModelForCausalLM.from_pretrained(tmp_path / "ours").eval()
     with torch.no_grad():
@@ -64,7 +117,7 @@ def test_both_directions(tmp_path, name):
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 
-@pytest.mark.parametrize("family", ["lstm", "gpt2", "llama", "qwen3"])
+@pytest.mark.parametrize("family", ["lstm", "gpt2", "llama", "mistral", "qwen2", "qwen3", "t5"])
 @pytest.mark.parametrize("tied", [True, False])
 def test_save_and_load_is_the_identity(tmp_path, family, tied):
     tokenizer = learn("char", ["the cat sat on the mat. 猫坐在垫子上。"])
@@ -98,7 +151,7 @@ def test_the_published_text_of_a_real_model(data_dir):
 
 
 def test_sharded_weights_are_read(tmp_path):
-    logits = theirs(THEIRS["qwen3"], tmp_path)
+    logits = theirs(THEIRS["qwen3"], tmp_path).logits
     tensors = load_file(tmp_path / "model.safetensors")
     names = sorted(tensors)
     files = {"model-00001-of-00002.safetensors": names[:9], "model-00002-of-00002.safetensors": names[9:]}
@@ -115,7 +168,7 @@ def test_sharded_weights_are_read(tmp_path):
 
 
 def test_configurations_of_transformers_4_are_read(tmp_path):
-    logits = theirs(THEIRS["llama-gqa-untied"], tmp_path)
+    logits = theirs(THEIRS["llama-gqa-untied"], tmp_path).logits
     path = tmp_path / "config.json"
     body = json.loads(path.read_text())
     body["rope_theta"] = body.pop("rope_parameters")["rope_theta"]
@@ -142,8 +195,8 @@ def llama(tmp_path_factory):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "mamba"}, "model_type 'mamba' is not supported.* Supported: gpt2, llama, qwen3"),
-        ({"rope_parameters": {"rope_type": "yarn"}}, "rotary scaling of type 'yarn' is not supported"),
+        ({"model_type": "mamba"}, "model_type 'mamba' is not supported.* Supported: gpt2, llama, mistral"),
+        ({"rope_parameters": {"rope_type": "longrope"}}, "rotary scaling of type 'longrope' is not supported"),
         ({"pretraining_tp": 2}, "pretraining_tp = 2 is not supported"),
         ({"hidden_size": 64, "head_dim": 16}, "has shape .*, and the configuration asks for"),
         ({"num_hidden_layers": 3}, r"the weights lack model.layers.2.self_attn.q_proj.weight"),

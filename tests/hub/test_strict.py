@@ -121,11 +121,18 @@ def test_precision(folder):
         ({**BODY, "num_hidden_layers": None}, "c.json lacks num_hidden_layers"),
         ({**BODY, "intermediate_size": None}, "c.json lacks intermediate_size"),
         ({**BODY, "quantization_config": {"quant_method": "gptq"}}, "quantization_config is not supported"),
-        ({**BODY, "rope_scaling": {"type": "linear", "factor": 2.0}}, "scaling of type 'linear' is not supported"),
+        ({**BODY, "rope_scaling": {"type": "dynamic", "factor": 2.0}}, "scaling of type 'dynamic' is not supported"),
+        ({**BODY, "rope_scaling": {"type": "linear"}}, "rope_scaling lacks factor, which 'linear' asks for"),
+        (
+            {**BODY, "rope_scaling": {"type": "linear", "factor": "2"}},
+            "rope_scaling: factor must be of type float, not",
+        ),
+        ({**BODY, "rope_parameters": {"rope_type": "yarn", "factor": 2, "delta": 1}}, "delta is not known of rotary"),
+        ({**BODY, "rope_parameters": {"rope_type": "linear", "factor": 0.5}}, "model.rope.factor must be at least 1"),
         ({**BODY, "rope_parameters": {"full_attention": {}}}, "rope_parameters of this form is not supported"),
         ({**BODY, "partial_rotary_factor": 0.5}, "partial_rotary_factor is not supported"),
-        ({**QWEN3, "use_sliding_window": True}, "use_sliding_window = True is not supported"),
-        ({**QWEN3, "layer_types": ["sliding_attention"]}, "layer_types holds 'sliding_attention'"),
+        ({**QWEN3, "layer_types": ["sliding_attention"]}, "layer_types is not supported in this order .only as use_sl"),
+        ({**QWEN3, "layer_types": ["chunked_attention"]}, "layer_types holds 'chunked_attention', which is not supp"),
     ],
 )
 def test_refused_settings(body, message):

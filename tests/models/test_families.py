@@ -8,7 +8,7 @@ import torch
 from wenlu.base.errors import UserError
 from wenlu.models import layers, position
 from wenlu.models.build import build
-from wenlu.models.config import ModelConfig
+from wenlu.models.config import ModelConfig, RopeScaling
 from wenlu.models.size import flops_per_token, parameters, training_bytes
 
 VOCAB = 70
@@ -21,6 +21,8 @@ SHAPES = [
     ModelConfig(family="llama", dim=24, layers=2, heads=4, kv_heads=2, context=32, vocab=VOCAB, activation="gelu"),
     ModelConfig(family="qwen3", dim=24, layers=2, heads=4, kv_heads=1, head_dim=10, context=32, vocab=VOCAB),
     ModelConfig(family="qwen3", dim=24, layers=2, heads=2, context=32, vocab=VOCAB, tied=False),
+    ModelConfig(family="mistral", dim=24, layers=2, heads=4, kv_heads=2, context=32, vocab=VOCAB, window=5),
+    ModelConfig(family="qwen2", dim=24, layers=3, heads=2, context=32, vocab=VOCAB, window=7, full_layers=1),
 ]
 
 
@@ -167,7 +169,7 @@ def test_predicted_bytes_are_bounded_by_their_kinds_and_grow():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"family": "gpt5"}, "model family must be one of lstm, gpt2, llama, qwen3, bert, not 'gpt5'"),
+        ({"family": "gpt5"}, "model family must be one of lstm, gpt2, llama, .*, not 'gpt5'"),
         ({"dim": 0}, "model.dim must be at least 1, not 0"),
         ({"dropout": 1.0}, r"model.dropout must lie in \[0, 1\), not 1.0"),
         ({"activation": "tanh"}, "model.activation must be silu"),
@@ -176,11 +178,38 @@ def test_predicted_bytes_are_bounded_by_their_kinds_and_grow():
         ({"family": "gpt2", "kv_heads": 1}, "gpt2 has as many key heads as query heads"),
         ({"head_dim": 7}, "rotary positions need an even head_dim, not 7"),
         ({"ffn": -1}, "model.ffn must not be negative, not -1"),
+        ({"family": "llama", "window": 8}, "llama has no sliding window: leave model.window at 0, or take mistral"),
+        ({"family": "mistral", "full_layers": 1}, "in mistral every layer has the window: leave model.full_layers at"),
+        ({"family": "gpt2", "rope": RopeScaling("linear", 2.0)}, "gpt2 has no rotary positions to scale: leave"),
+        ({"decoder_layers": 2}, "qwen3 has no decoder of its own: leave model.decoder_layers at 0, or take t5"),
+        ({"family": "t5", "kv_heads": 1}, "t5 has as many key heads as query heads: leave model.kv_heads at 0"),
+        ({"family": "t5", "buckets": 2}, "model.buckets must be at least 4, not 2"),
+        ({"family": "t5", "distance": 16}, r"model.distance \(16\) must be more than half of model.buckets \(32\)"),
+        ({"family": "t5", "activation": "gelu"}, "t5's form has no name for gates with the exact gelu: take gelu_new"),
+        ({"family": "t5", "mlp_bias": True}, "t5 has no biases: leave model.attention_bias and model.mlp_bias at"),
     ],
 )
 def test_refused_shapes(change, message):
     with pytest.raises(UserError, match=message):
         ModelConfig(**{"dim": 64, "heads": 2, **change})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"kind": "dynamic"}, "model.rope.kind must be none, linear, llama3 or yarn, not 'dynamic'"),
+        ({"kind": "linear", "factor": 0.5}, "model.rope.factor must be at least 1, not 0.5"),
+        ({"kind": "yarn", "factor": 2.0}, "model.rope.context, the length before scaling, must be at least 1, not 0"),
+        (
+            {"kind": "llama3", "context": 8, "low": 5.0},
+            r"model.rope.low \(5.0\) must lie between 0 and model.rope.high",
+        ),
+        ({"attention": 0.0}, "model.rope.attention must be above 0, not 0.0"),
+    ],
+)
+def test_refused_scalings(values, message):
+    with pytest.raises(UserError, match=message):
+        RopeScaling(**values)
 
 
 def test_a_model_needs_a_vocabulary():

@@ -96,9 +96,12 @@ def _read_prompt() -> str:
 
 
 def _stream(generator: Generator, prompt: str, settings: Settings) -> Result:
-    """Print a continuation as it is made; the prompt goes before it on stderr, so that both read as one text."""
+    """Print a continuation as it is made; the prompt goes before it on stderr, so that both read as one text.
+
+    What answers a prompt (t5) goes on a line of its own.
+    """
     stream = generator.stream(prompt, settings)
-    console.print(prompt, end="", style="dim", markup=False, emoji=False, soft_wrap=True)
+    console.print(prompt, end="\n" if generator.answers else "", style="dim", markup=False, emoji=False, soft_wrap=True)
     try:
         for piece in stream:
             print(piece, end="", flush=True)

@@ -54,7 +54,8 @@ def main(arguments: list[str]) -> int:
         held_out = f", held-out loss {outcome.held_out:.4f} {outcome.unit}" if outcome.held_out is not None else ""
         print(f"{outcome.run}: {outcome.step:,} steps in {outcome.seconds:,.0f} s{held_out}")
         print(f"report: {outcome.run / 'wenlu' / 'report.html'}")
-        print(f'go on:  wenlu generate {outcome.run} --prompt "..."')
+        writes = outcome.objective == "next token"
+        print(f'go on:  wenlu generate {outcome.run} --prompt "..."' if writes else f"go on:  wenlu eval {outcome.run}")
     return INTERRUPTED if outcome.finished == "interrupted" else 0
 
 

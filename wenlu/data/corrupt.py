@@ -23,6 +23,8 @@ RATE = 0.15
 """Of the tokens, masked or taken out."""
 MASKED, RANDOM = 0.8, 0.1
 """Of the chosen tokens, those replaced by the mask and by any token; the rest is kept as it is."""
+LONGEST = 8
+"""Tokens of a word, at least, before it is cut."""
 SPAN = 3.0
 """Mean length of what is taken out at once, in tokens."""
 WORD = 3
@@ -116,11 +118,13 @@ def choose(
 ) -> Bool[np.ndarray, "batch seq"]:
     """Whole words in random order until `RATE` of a row's tokens is reached, special ones neither counted nor chosen.
 
-    The word that goes beyond it is taken as often as makes the rate exact on average; a row has at least one.
+    The word that goes beyond it is taken as often as makes the rate exact on average. What is longer than `LONGEST`
+    tokens and than that part of a row, such as a line of code or a number, is cut: it would leave nothing to see.
     """
     batch, seq = ids.shape
-    number = np.cumsum(words.starts(ids, keys), axis=1) - 1
-    special = words.special[ids]
+    special, columns, starts = words.special[ids], np.arange(seq), words.starts(ids, keys)
+    inside = columns - np.maximum.accumulate(np.where(starts, columns, 0), axis=1)
+    number = np.cumsum(starts | (inside % max(LONGEST, round(RATE * seq)) == 0), axis=1) - 1
     place = draws(keys[:, None], number, 1) + 2.0 * special
     order = np.argsort(place, axis=1, kind="stable")
     number_there = np.take_along_axis(number, order, axis=1)
@@ -131,7 +135,7 @@ def choose(
     end = np.minimum.accumulate(ends[:, ::-1], axis=1)[:, ::-1]
     budget = RATE * (seq - special.sum(axis=1, keepdims=True))
     chance = draws(keys[:, None], number_there, 2)
-    taken = ((budget - begin) / (end - begin) > chance) | (begin == 0)
+    taken = (budget - begin) / (end - begin) > chance
     chosen = np.empty((batch, seq), dtype=bool)
     np.put_along_axis(chosen, order, taken, axis=1)
     return chosen & ~special

@@ -8,16 +8,20 @@ from pathlib import Path
 from typing import Any, get_args
 
 from wenlu.base.errors import UserError, did_you_mean
-from wenlu.hub import bert
-from wenlu.models.config import ACTIVATIONS, ModelConfig
+from wenlu.hub.heads import head_fields, head_json
+from wenlu.hub.rope import rope_from_json, rope_to_json
+from wenlu.models.config import ACTIVATIONS, ROTARY, WINDOWED, ModelConfig
 
 ARCHITECTURES = {
     "gpt2": "GPT2LMHeadModel",
     "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
+    "t5": "T5ForConditionalGeneration",
     "lstm": "WenluLSTM",
 }
-MODEL_TYPES = {"gpt2": "gpt2", "llama": "llama", "qwen3": "qwen3", "lstm": "wenlu_lstm", "bert": "bert"}
+MODEL_TYPES = {family: "wenlu_lstm" if family == "lstm" else family for family in (*ARCHITECTURES, "bert")}
 
 COMMON = {"vocab": "vocab_size", "bos_id": "bos_token_id", "eos_id": "eos_token_id", "pad_id": "pad_token_id"}
 GPT2 = {
@@ -43,7 +47,21 @@ LLAMA = {
     "dropout": "attention_dropout",
     "norm_eps": "rms_norm_eps",
     "tied": "tie_word_embeddings",
-    "attention_bias": "attention_bias",
+}
+WINDOW = {"window": "sliding_window", "full_layers": "max_window_layers"}
+T5 = {
+    "dim": "d_model",
+    "layers": "num_layers",
+    "decoder_layers": "num_decoder_layers",
+    "heads": "num_heads",
+    "head_dim": "d_kv",
+    "ffn": "d_ff",
+    "context": "n_positions",
+    "dropout": "dropout_rate",
+    "norm_eps": "layer_norm_epsilon",
+    "tied": "tie_word_embeddings",
+    "buckets": "relative_attention_num_buckets",
+    "distance": "relative_attention_max_distance",
 }
 BERT = {
     "dim": "hidden_size",
@@ -60,8 +78,11 @@ BERT = {
 LSTM = {name: name for name in ("dim", "layers", "context", "dropout", "tied")}
 KEYS = {
     "gpt2": COMMON | GPT2,
-    "llama": COMMON | LLAMA | {"mlp_bias": "mlp_bias"},
-    "qwen3": COMMON | LLAMA,
+    "llama": COMMON | LLAMA | {"attention_bias": "attention_bias", "mlp_bias": "mlp_bias"},
+    "mistral": COMMON | LLAMA | {"window": "sliding_window"},
+    "qwen2": COMMON | LLAMA | WINDOW,
+    "qwen3": COMMON | LLAMA | WINDOW | {"attention_bias": "attention_bias"},
+    "t5": COMMON | T5,
     "lstm": COMMON | LSTM,
     "bert": COMMON | BERT,
 }
@@ -70,7 +91,20 @@ KEYS = {
 ABSENT = {
     "gpt2": {"tied": True, "ffn": 0, "activation": "gelu_new", "dropout": 0.1, "norm_eps": 1e-5},
     "llama": {"tied": False, "kv_heads": 0, "head_dim": 0, "activation": "silu", "dropout": 0.0, "norm_eps": 1e-6},
-    "qwen3": {"tied": False, "kv_heads": 0, "head_dim": 128, "activation": "silu", "dropout": 0.0, "norm_eps": 1e-6},
+    "mistral": {
+        **{"tied": False, "kv_heads": 8, "head_dim": 0, "activation": "silu", "dropout": 0.0, "norm_eps": 1e-6},
+        "window": 4096,
+    },
+    "qwen2": {
+        **{"tied": False, "kv_heads": 0, "head_dim": 0, "activation": "silu", "dropout": 0.0, "norm_eps": 1e-6},
+        **{"window": 4096, "full_layers": 28},
+    },
+    "qwen3": {
+        **{"tied": False, "kv_heads": 0, "head_dim": 128, "activation": "silu", "dropout": 0.0, "norm_eps": 1e-6},
+        **{"window": 4096, "full_layers": 28},
+    },
+    "t5": {"tied": True, "decoder_layers": 0, "dropout": 0.1, "norm_eps": 1e-6, "buckets": 32, "distance": 128}
+    | {"head_dim": 64, "context": 512, "pad_id": 0, "eos_id": 1},
     "lstm": {},
     "bert": {"tied": True, "activation": "gelu", "dropout": 0.1, "norm_eps": 1e-12, "types": 2},
 }
@@ -79,7 +113,10 @@ ABSENT = {
 UNSUPPORTED = {
     "gpt2": {"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False, "add_cross_attention": False},
     "llama": {"pretraining_tp": 1},
-    "qwen3": {"use_sliding_window": False},
+    "mistral": {},
+    "qwen2": {},
+    "qwen3": {},
+    "t5": {"is_encoder_decoder": True, "is_decoder": False},
     "lstm": {},
     "bert": {
         "position_embedding_type": "absolute",
@@ -93,6 +130,11 @@ UNSUPPORTED = {
 
 REQUIRED = ("vocab", "dim", "layers", "heads", "ffn", "context")
 """Fields without which a shape would be a guess, unless `ABSENT` has them."""
+
+OPTIONAL = ("window", "kv_heads", "pad_id", "eos_id")
+"""Fields for which null is said, and does not mean what an absent key does."""
+
+FULL, SLIDING = "full_attention", "sliding_attention"
 
 SAME_ACTIVATION = {"swish": "silu", "gelu_pytorch_tanh": "gelu_new"}
 """Transformers' second names for the same formula."""
@@ -110,15 +152,37 @@ def to_json(config: ModelConfig) -> dict[str, Any]:
     if config.family == "gpt2":
         body |= {"n_ctx": config.context, "attn_pdrop": config.dropout, "embd_pdrop": config.dropout}
     elif config.family == "bert":
-        body |= bert.head_json(config)
+        body |= head_json(config)
     elif config.family == "lstm":
         body |= {"about": "an LSTM in wenlu's own form: Transformers has no such family; open it with wenlu"}
+    elif config.family == "t5":
+        body |= _t5_to_json(config)
     else:
-        body |= {
-            "rope_theta": config.rope_theta,
-            "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
-        }
+        body |= rope_to_json(config)
+    if config.family in WINDOWED:
+        body |= _window_to_json(config)
     return body
+
+
+def _t5_to_json(config: ModelConfig) -> dict[str, Any]:
+    named = "gelu" if config.gated and config.activation == "gelu_new" else config.activation
+    return {
+        "feed_forward_proj": f"gated-{named}" if config.gated else named,
+        "is_encoder_decoder": True,
+        "decoder_start_token_id": config.pad_id,
+    }
+
+
+def _window_to_json(config: ModelConfig) -> dict[str, Any]:
+    if config.family == "mistral":
+        return {"sliding_window": config.window or None}
+    windowed = [bool(config.window) and layer >= config.full_layers for layer in range(config.layers)]
+    return {
+        "use_sliding_window": bool(config.window),
+        "sliding_window": config.window or None,
+        "max_window_layers": config.full_layers if config.window else config.layers,
+        "layer_types": [SLIDING if here else FULL for here in windowed],
+    }
 
 
 def eos_token_id(config: ModelConfig) -> int | list[int] | None:
@@ -143,12 +207,10 @@ def from_json(body: dict[str, Any], where: str) -> ModelConfig:
             raise UserError(f"{where}: {key} = {body[key]!r} is not supported (only {ordinary!r})")
     if body.get("quantization_config"):
         raise UserError(f"{where}: quantization_config is not supported: take the unquantised weights")
-    if other := set(body.get("layer_types") or ()) - {"full_attention"}:
-        raise UserError(f"{where}: layer_types holds {min(other)!r}, which is not supported (only 'full_attention')")
     fields: dict[str, Any] = {}
     for ours, theirs in KEYS[family].items():
         value = body.get(theirs)
-        if value is None:
+        if value is None and not (theirs in body and ours in OPTIONAL):
             if ours in REQUIRED and ours not in ABSENT[family]:
                 raise UserError(f"{where} lacks {theirs}")
             value = ABSENT[family].get(ours)
@@ -163,11 +225,51 @@ def from_json(body: dict[str, Any], where: str) -> ModelConfig:
         if fields["activation"] not in ACTIVATIONS:
             known = ", ".join([*ACTIVATIONS, *SAME_ACTIVATION])
             raise UserError(f"{where}: {KEYS[family]['activation']} = {named!r} is not supported (only {known})")
-    if family == "bert":
-        fields |= bert.head_fields(body, where)
-    if family in ("llama", "qwen3"):
-        fields["rope_theta"] = _rope_theta(body, where)
+    if family in ROTARY:
+        fields["rope_theta"], fields["rope"] = rope_from_json(body, where)
+        _read_window(family, body, fields, where)
+    elif family == "t5":
+        _read_t5(body, fields, where)
+    elif family == "bert":
+        fields |= head_fields(body, where)
     return ModelConfig(family=family, **fields)
+
+
+def _read_window(family: str, body: dict[str, Any], fields: dict[str, Any], where: str) -> None:
+    """Correct the fields of a sliding window; layers that have it otherwise than the family's rule are refused."""
+    if family in ("qwen2", "qwen3") and not (body.get("use_sliding_window") and fields.get("window")):
+        fields["window"] = fields["full_layers"] = 0
+    types, window, full = body.get("layer_types"), fields.get("window"), fields.get("full_layers", 0)
+    rule = [SLIDING if window and layer >= full else FULL for layer in range(fields["layers"])]
+    if types and list(types) != rule:
+        if other := set(map(str, types)) - {SLIDING, FULL}:
+            raise UserError(f"{where}: layer_types holds {min(other)!r}, which is not supported (only {FULL!r})")
+        raise UserError(
+            f"{where}: layer_types is not supported in this order (only as use_sliding_window, sliding_window and "
+            f"max_window_layers say: {rule.count(FULL)} times {FULL!r}, then {rule.count(SLIDING)} times {SLIDING!r})"
+        )
+
+
+def _read_t5(body: dict[str, Any], fields: dict[str, Any], where: str) -> None:
+    """The fields that t5 has under names of its own."""
+    named = body.get("feed_forward_proj", "relu")
+    gate, _, activation = str(named).rpartition("-")
+    activation = SAME_ACTIVATION.get(activation, activation)
+    fields["gated"] = gate == "gated"
+    fields["activation"] = "gelu_new" if named == "gated-gelu" else activation
+    if gate not in ("", "gated") or activation not in ACTIVATIONS:
+        raise UserError(f"{where}: feed_forward_proj = {named!r} is not supported (only relu, gated-gelu and the like)")
+    start = body.get("decoder_start_token_id")
+    if start is not None and start != fields.get("pad_id"):
+        raise UserError(
+            f"{where}: decoder_start_token_id = {start!r} is not supported (only pad_token_id, {fields.get('pad_id')})"
+        )
+    # Transformers 5 ties all heads that a folder does not hold, and says by this key whether logits are scaled: a tied
+    # head without scaling is the same as one of its own (`folder.load` fills it in).
+    scaled = body.get("scale_decoder_outputs")
+    if scaled and not fields["tied"]:
+        raise UserError(f"{where}: scale_decoder_outputs = True is not supported where tie_word_embeddings is false")
+    fields["tied"] = fields["tied"] and scaled is not False
 
 
 def _typed(ours: str, value: Any, where: str) -> Any:
@@ -178,27 +280,16 @@ def _typed(ours: str, value: Any, where: str) -> Any:
     raise UserError(f"{where} must be of type {kinds[0].__name__}, not {value!r}")
 
 
-def _rope_theta(body: dict[str, Any], where: str) -> float:
-    """The base of the rotary angles, from the forms of Transformers 4 (rope_scaling) and 5 (rope_parameters)."""
-    theta, partial = body.get("rope_theta"), body.get("partial_rotary_factor")
-    for key in ("rope_scaling", "rope_parameters"):
-        rope = body.get(key) or {}
-        if not isinstance(rope, dict) or any(isinstance(value, dict) for value in rope.values()):
-            raise UserError(f"{where}: {key} of this form is not supported (only one set for all layers)")
-        kind = rope.get("rope_type", rope.get("type", "default"))
-        if kind != "default":
-            raise UserError(f"{where}: rotary scaling of type {kind!r} is not supported (only 'default')")
-        theta, partial = rope.get("rope_theta", theta), rope.get("partial_rotary_factor", partial)
-    if partial not in (None, 1):
-        raise UserError(f"{where}: partial_rotary_factor is not supported (only 1)")
-    return float(_typed("rope_theta", 10000.0 if theta is None else theta, f"{where}: rope_theta"))
-
-
 def read_config(folder: Path) -> ModelConfig:
     """The configuration of a model folder."""
+    return from_json(read_body(folder), str(folder / "config.json"))
+
+
+def read_body(folder: Path) -> Any:
+    """What config.json holds."""
     path = folder / "config.json"
     try:
-        return from_json(json.loads(path.read_text(encoding="utf-8")), str(path))
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{folder} holds no config.json: it is not a model's folder") from None
     except ValueError as error:

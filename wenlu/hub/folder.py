@@ -16,7 +16,7 @@ from wenlu.base.errors import UserError
 from wenlu.base.files import atomic_write, replacing, writing
 from wenlu.base.log import say
 from wenlu.hub import bert
-from wenlu.hub.configuration import eos_token_id, read_config, to_json
+from wenlu.hub.configuration import eos_token_id, from_json, read_body, to_json
 from wenlu.hub.names import IGNORED, to_ours, to_theirs
 from wenlu.models.build import build, empty
 from wenlu.models.config import ModelConfig
@@ -40,6 +40,8 @@ def save(model: nn.Module, tokenizer: Tokenizer | None, folder: Path | str) -> N
             write_tensors(tensors, temporary)
     if config.family != "bert":
         ids = {"bos_token_id": config.bos_id, "eos_token_id": eos_token_id(config), "pad_token_id": config.pad_id}
+        if config.family == "t5":
+            ids["decoder_start_token_id"] = config.pad_id
         atomic_write(folder / "generation_config.json", json.dumps(ids, indent=1))
     atomic_write(folder / "config.json", json.dumps(to_json(config), indent=1, ensure_ascii=False))
 
@@ -69,12 +71,15 @@ def load(
     (all of it, where head and labels are the same), what it has not begins as `seed` says, and both are said.
     """
     folder = locate(reference)
-    config, new = read_config(folder), frozenset()
+    body, new = read_body(folder), frozenset()
+    config = from_json(body, str(folder / "config.json"))
     if config.family != "bert" and (head or "tokens") != "tokens":
         raise UserError(
             f"{folder} holds a {config.family}, whose only head is for tokens: the head {head!r} needs a bert"
         )
     tensors = _read_weights(folder)
+    if config.family == "t5" and body.get("scale_decoder_outputs") is False and "shared.weight" in tensors:
+        tensors.setdefault("lm_head.weight", tensors["shared.weight"])
     try:
         if config.family == "bert":
             config, tensors, new = bert.fit(config, tensors, head, labels, str(folder))

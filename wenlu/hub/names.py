@@ -28,7 +28,7 @@ def _llama_block(config: ModelConfig, layer: int) -> list[Name]:
     projections = tuple(f"{theirs}.self_attn.{x}_proj" for x in "qkv")
     gate_up = (f"{theirs}.mlp.gate_proj", f"{theirs}.mlp.up_proj")
     linear = [
-        (f"{ours}.attention.qkv", projections, config.attention_bias),
+        (f"{ours}.attention.qkv", projections, config.attention_bias or config.family == "qwen2"),
         (f"{ours}.attention.out", (f"{theirs}.self_attn.o_proj",), config.attention_bias),
         (f"{ours}.feed_forward.up", gate_up, config.mlp_bias),
         (f"{ours}.feed_forward.down", (f"{theirs}.mlp.down_proj",), config.mlp_bias),
@@ -52,6 +52,39 @@ def _gpt2_block(config: ModelConfig, layer: int) -> list[Name]:
     names += [Name(f"{ours}.{o}.bias", (f"{theirs}.{t}.bias",)) for o, t in linear]
     norms = [("norm_1", "ln_1"), ("norm_2", "ln_2")]
     return names + [Name(f"{ours}.{o}.{x}", (f"{theirs}.{t}.{x}",)) for o, t in norms for x in ("weight", "bias")]
+
+
+def _t5_block(config: ModelConfig, stack: str, layer: int) -> list[Name]:
+    ours, theirs = f"{stack}.blocks.{layer}", f"{stack}.block.{layer}.layer"
+    attention, cross = f"{theirs}.0.SelfAttention", f"{theirs}.1.EncDecAttention"
+    last = 2 if stack == "decoder" else 1
+    up = ("wi_0", "wi_1") if config.gated else ("wi",)
+    names = [
+        Name(f"{ours}.attention.qkv.weight", tuple(f"{attention}.{x}.weight" for x in "qkv")),
+        Name(f"{ours}.attention.out.weight", (f"{attention}.o.weight",)),
+        Name(f"{ours}.norm_1.weight", (f"{theirs}.0.layer_norm.weight",)),
+        Name(f"{ours}.feed_forward.up.weight", tuple(f"{theirs}.{last}.DenseReluDense.{x}.weight" for x in up)),
+        Name(f"{ours}.feed_forward.down.weight", (f"{theirs}.{last}.DenseReluDense.wo.weight",)),
+        Name(f"{ours}.norm_2.weight", (f"{theirs}.{last}.layer_norm.weight",)),
+    ]
+    if stack == "decoder":
+        names += [
+            Name(f"{ours}.cross.q.weight", (f"{cross}.q.weight",)),
+            Name(f"{ours}.cross.kv.weight", tuple(f"{cross}.{x}.weight" for x in "kv")),
+            Name(f"{ours}.cross.out.weight", (f"{cross}.o.weight",)),
+            Name(f"{ours}.norm_cross.weight", (f"{theirs}.1.layer_norm.weight",)),
+        ]
+    return names
+
+
+def _t5(config: ModelConfig) -> list[Name]:
+    table = [Name("embed.weight", ("shared.weight",))]
+    for stack, layers in (("encoder", config.layers), ("decoder", config.decoder_layers or config.layers)):
+        biases = f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+        table += [Name(f"{stack}.relative.embed.weight", (biases,))]
+        table += [name for layer in range(layers) for name in _t5_block(config, stack, layer)]
+        table += [Name(f"{stack}.norm.weight", (f"{stack}.final_layer_norm.weight",))]
+    return table
 
 
 def _bert_block(encoder: str, layer: int) -> list[Name]:
@@ -108,6 +141,8 @@ def parameter_names(config: ModelConfig) -> list[Name]:
         table += [Name("position_embed.weight", ("transformer.wpe.weight",))]
         table += [name for layer in range(config.layers) for name in _gpt2_block(config, layer)]
         table += [Name(f"norm.{x}", (f"transformer.ln_f.{x}",)) for x in ("weight", "bias")]
+    elif config.family == "t5":
+        table = _t5(config)
     else:
         table = [Name("embed.weight", ("model.embed_tokens.weight",)), Name("norm.weight", ("model.norm.weight",))]
         table += [name for layer in range(config.layers) for name in _llama_block(config, layer)]
@@ -142,13 +177,15 @@ def to_ours(
     tensors = {name: t for name, t in tensors.items() if not name.endswith(IGNORED)}
     if config.family == "gpt2" and not any(name.startswith("transformer.") for name in tensors):
         tensors = {name if name.startswith("lm_head") else f"transformer.{name}": t for name, t in tensors.items()}
-    if config.tied and "lm_head.weight" in tensors:
-        (embedding,) = parameter_names(config)[0].theirs
-        if embedding in tensors and not equal(tensors.pop("lm_head.weight"), tensors[embedding]):
-            raise UserError(
-                f"lm_head.weight differs from {embedding}, and the configuration says that they are one: "
-                "set tie_word_embeddings (wenlu_lstm: tied) to false in config.json"
-            )
+    (embedding,) = parameter_names(config)[0].theirs
+    if config.family == "t5":
+        _one_embedding(tensors, embedding)
+    head = tensors.pop("lm_head.weight", None) if config.tied else None
+    if head is not None and embedding in tensors and not equal(head, tensors[embedding]):
+        raise UserError(
+            f"lm_head.weight differs from {embedding}, and the configuration says that they are one: "
+            "set tie_word_embeddings (wenlu_lstm: tied) to false in config.json"
+        )
     result = {}
     for name in parameter_names(config):
         if name.ours in new:
@@ -171,5 +208,18 @@ def to_ours(
     return result
 
 
-IGNORED = (".attn.bias", ".attn.masked_bias", "rotary_emb.inv_freq", "embeddings.position_ids")
-"""Buffers that old folders carry and that are computed anew."""
+def _one_embedding(tensors: dict[str, Tensor], embedding: str) -> None:
+    """Put t5's embedding, which some folders hold for encoder and decoder too, under its one name."""
+    for alias in ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight"):
+        if alias in tensors and not equal(tensors.setdefault(embedding, tensors[alias]), tensors.pop(alias)):
+            raise UserError(f"{alias} differs from {embedding}: a t5 with two embeddings is not supported")
+
+
+IGNORED = (
+    ".attn.bias",
+    ".attn.masked_bias",
+    "rotary_emb.inv_freq",
+    "EncDecAttention.relative_attention_bias.weight",
+    "embeddings.position_ids",
+)
+"""Tensors that old folders carry: buffers that are computed anew, and a table of t5's that nothing reads."""

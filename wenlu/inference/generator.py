@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -165,13 +165,19 @@ class Generator:
         """Raises UserError where they do not belong together."""
         check_together(model, tokenizer)
         self._model, self._tokenizer = model, tokenizer
+        self.answers = model.config.family == "t5"
+        """Whether the model answers a prompt with a text of its own, instead of continuing it."""
 
     def prompt_ids(self, prompt: str) -> list[int]:
         """The prompt as tokens after the one that begins a document, where the model has such a token.
 
         That is bos; for tokenizers learned here it is the separator of documents. A bos written in the prompt is
-        text, so there is never a second one. Raises UserError for an empty prompt where there is no bos.
+        text, so there is never a second one. Raises UserError for an empty prompt where there is no bos. t5's encoder
+        reads the prompt and the token that ends a text.
         """
+        if self.answers:
+            end = self._tokenizer.eos_id if self._model.config.eos_id is None else self._model.config.eos_id
+            return self._tokenizer.encode(prompt) + ([] if end is None else [end])
         bos = begin_id(self._model, self._tokenizer)
         if not prompt and bos is None:
             raise UserError("an empty prompt begins at the bos token, but this tokenizer has none: give a prompt")
@@ -181,7 +187,7 @@ class Generator:
         """One continuation, in pieces that never tear a character and never show part of a stop text."""
         settings = settings or Settings()
         ids, decoding = self._begin(prompt, settings, 1)
-        return Stream(decoding, _Row(self._tokenizer, ids, settings.stop), len(ids))
+        return Stream(decoding, self._row(ids, settings), len(ids))
 
     def generate(self, prompt: str, settings: Settings | None = None, *, samples: int = 1) -> list[Result]:
         """`samples` continuations of one prompt, made side by side; the first is what `stream` gives."""
@@ -189,26 +195,45 @@ class Generator:
             raise UserError(f"samples must be at least 1, not {samples}")
         settings = settings or Settings()
         ids, decoding = self._begin(prompt, settings, samples)
-        rows = [_Row(self._tokenizer, ids, settings.stop) for _ in range(samples)]
+        rows = [self._row(ids, settings) for _ in range(samples)]
         while not decoding.done:
             _advance(decoding, rows)
         return [_result(decoding, index, row, len(ids)) for index, row in enumerate(rows)]
 
+    def answer(self, prompts: Sequence[str], settings: Settings | None = None) -> list[Result]:
+        """What t5 writes for each of the prompts, side by side; each is what it would be alone (law 8)."""
+        if not prompts:
+            return []
+        settings = settings or Settings()
+        ids = [self.prompt_ids(prompt) for prompt in prompts]
+        generators = [row_generators(settings.seed, 1)[0] for _ in prompts]
+        decoding = self._decoding(ids, settings, generators)
+        rows = [self._row(one, settings) for one in ids]
+        while not decoding.done:
+            _advance(decoding, rows)
+        return [_result(decoding, index, row, len(ids[index])) for index, row in enumerate(rows)]
+
+    def _row(self, ids: list[int], settings: Settings) -> _Row:
+        """t5 begins a text of its own, the others continue their prompt."""
+        return _Row(self._tokenizer, [] if self.answers else ids, settings.stop)
+
     def _begin(self, prompt: str, settings: Settings, rows: int) -> tuple[list[int], Decoding]:
         ids = self.prompt_ids(prompt)
+        return ids, self._decoding(ids, settings, row_generators(settings.seed, rows))
+
+    def _decoding(self, ids: list[int] | list[list[int]], settings: Settings, generators: list) -> Decoding:
         config = self._model.config
         ends = {self._tokenizer.eos_id, config.eos_id, *config.other_eos_ids} - {None}
-        decoding = Decoding(
+        return Decoding(
             self._model,
             ids,
             settings.strategy,
             settings.max_tokens,
             ends,
-            row_generators(settings.seed, rows),
-            rows=rows,
+            generators,
+            rows=len(generators),
             vocab=self._tokenizer.vocab,
         )
-        return ids, decoding
 
 
 def begin_id(model: nn.Module, tokenizer: Tokenizer) -> int | None:

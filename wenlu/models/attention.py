@@ -23,21 +23,26 @@ def attend(
     q: Float[Tensor, "batch heads new head_dim"],
     k: Float[Tensor, "batch kv_heads seq head_dim"],
     v: Float[Tensor, "batch kv_heads seq head_dim"],
-    mask: Bool[Tensor, "*batch new seq"] | None,
+    mask: Bool[Tensor, "*batch #new seq"] | Float[Tensor, "*batch #new seq"] | None,
     dropout: float = 0.0,
+    scale: float | None = None,
     causal: bool = True,
 ) -> Float[Tensor, "batch heads new head_dim"]:
-    """softmax(q kᵀ / √head_dim) v.
+    """softmax(scale · q kᵀ) v, the scale being 1 / √head_dim unless given.
 
-    Without a mask every token sees itself and those before it (`causal`), or all; a token alone sees all.
+    The mask is true where a token may look, or it is a bias: numbers added before the softmax. Without a mask, every
+    token sees itself and those before it (`causal`), or all; a token alone sees all.
     """
-    if q.is_cpu and k.shape[2] <= SHORT and torch.get_float32_matmul_precision() == "medium":
-        return attend_explicitly(q, k, v, mask, dropout, causal)
+    learned = mask is not None and mask.requires_grad  # by no fused kernel on a processor
+    if q.is_cpu and (learned or (k.shape[2] <= SHORT and torch.get_float32_matmul_precision() == "medium")):
+        return attend_explicitly(q, k, v, mask, dropout, scale, causal)
     alone = q.shape[2] == 1
     grouped = q.shape[1] != k.shape[1]
     causal = causal and mask is None and not alone
+    if mask is not None and mask.is_floating_point():
+        mask = mask.to(q.dtype)
     return F.scaled_dot_product_attention(
-        q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal, enable_gqa=grouped
+        q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal, scale=scale, enable_gqa=grouped
     )
 
 
@@ -45,8 +50,9 @@ def attend_explicitly(
     q: Float[Tensor, "batch heads new head_dim"],
     k: Float[Tensor, "batch kv_heads seq head_dim"],
     v: Float[Tensor, "batch kv_heads seq head_dim"],
-    mask: Bool[Tensor, "*batch new seq"] | None,
+    mask: Bool[Tensor, "*batch #new seq"] | Float[Tensor, "*batch #new seq"] | None,
     dropout: float = 0.0,
+    scale: float | None = None,
     causal: bool = True,
 ) -> Float[Tensor, "batch heads new head_dim"]:
     """`attend`, with the weights of attention as a tensor of its own."""
@@ -56,12 +62,14 @@ def attend_explicitly(
         k, v = k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1)
     q, k, v = q.reshape(-1, new, head_dim), k.reshape(-1, seq, head_dim), v.reshape(-1, seq, head_dim)
     hidden = torch.zeros((), dtype=q.dtype, device=q.device)
-    if mask is not None:
+    if mask is not None and mask.is_floating_point():
+        hidden = mask.to(q.dtype).expand(batch, heads, new, seq).reshape(-1, new, seq)
+    elif mask is not None:
         hidden = torch.zeros(mask.shape, dtype=q.dtype, device=q.device).masked_fill_(~mask, float("-inf"))
         hidden = hidden.expand(batch, heads, new, seq).reshape(-1, new, seq)
     elif causal and new > 1:
         hidden = torch.full((new, seq), float("-inf"), dtype=q.dtype, device=q.device).triu_(1)
-    weights = torch.baddbmm(hidden, q, k.mT, alpha=1 / math.sqrt(head_dim)).softmax(dim=-1)
+    weights = torch.baddbmm(hidden, q, k.mT, alpha=scale or 1 / math.sqrt(head_dim)).softmax(dim=-1)
     if dropout:
         weights = F.dropout(weights, dropout)
     return torch.bmm(weights, v).view(batch, heads, new, head_dim)
@@ -75,11 +83,12 @@ class Attention(nn.Module):
         self.layer = layer
         self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
         bias = config.attention_bias or config.family in PLAIN
+        self.scale = 1.0 if config.family == "t5" else None
         parts = tuple(n * self.head_dim for n in (self.heads, self.kv_heads, self.kv_heads))
-        self.qkv = nn.Linear(config.dim, sum(parts), bias=bias)
+        self.qkv = nn.Linear(config.dim, sum(parts), bias=bias or config.family == "qwen2")
         self.out = nn.Linear(parts[0], config.dim, bias=bias)
         self.stacked = {"qkv.weight": parts}
-        self.eps, self.dropout, self.causal = config.norm_eps, config.dropout, config.family != "bert"
+        self.eps, self.dropout, self.causal = config.norm_eps, config.dropout, config.family not in ("bert", "t5")
         self.q_norm = self.k_norm = None
         if config.family == "qwen3":
             self.q_norm = nn.Parameter(torch.ones(self.head_dim))
@@ -101,7 +110,7 @@ class Attention(nn.Module):
         if cache is not None:
             before = cache.length
             k, v = cache.update(self.layer, k, v)
-            if before and seq > 1 and mask is None:
+            if self.causal and before and seq > 1 and mask is None:
                 mask = causal_mask(seq, before, x.device)
-        y = attend(q, k, v, mask, self.dropout if self.training else 0.0, self.causal)
+        y = attend(q, k, v, mask, self.dropout if self.training else 0.0, self.scale, self.causal)
         return self.out(y.transpose(1, 2).reshape(batch, seq, -1))

@@ -27,17 +27,19 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.gated = config.family not in PLAIN
+        self.gated = config.gated if config.family == "t5" else config.family not in PLAIN
         bias = config.mlp_bias or config.family in PLAIN
         parts = (config.ffn, config.ffn) if self.gated else (config.ffn,)
         self.up = nn.Linear(config.dim, sum(parts), bias=bias)
         self.stacked = {"up.weight": parts}
         self.down = nn.Linear(config.ffn, config.dim, bias=bias)
         self.activation = config.activation
+        self.dropout = config.dropout if config.family == "t5" else 0.0
 
     def forward(self, x: Float[Tensor, "batch seq dim"]) -> Float[Tensor, "batch seq dim"]:
         up = self.up(x)
-        return self.down(gated(up, self.activation) if self.gated else ACTIVATIONS[self.activation](up))
+        wide = gated(up, self.activation) if self.gated else ACTIVATIONS[self.activation](up)
+        return self.down(F.dropout(wide, self.dropout, self.training) if self.dropout else wide)
 
 
 class Block(nn.Module):

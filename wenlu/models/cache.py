@@ -49,3 +49,14 @@ class LSTMState:
 def causal_mask(new: int, before: int, device: torch.device) -> Tensor:
     """[new, before + new], true where a new token may look: at itself and all tokens before it."""
     return torch.ones(new, before + new, dtype=torch.bool, device=device).tril(before)
+
+
+class EncoderDecoderCache(KeyValueCache):
+    """Of an encoder-decoder: what the decoder has written, and of what the encoder has read, keys and values too."""
+
+    def __init__(self, shape: tuple[int, int, int, int, int], like: Tensor):
+        super().__init__(shape, like)
+        self.read: list[tuple[Tensor, Tensor]] = []
+        """For each of the decoder's layers, keys and values of the encoder's states; empty before it has read."""
+        self.hidden: Tensor | None = None
+        """What hides the padding among them, as a bias of attention."""

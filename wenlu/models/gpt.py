@@ -1,7 +1,9 @@
-"""Decoder-only transformers: GPT-2 (Radford et al. 2019), Llama (Touvron et al. 2023), Qwen3 (Yang et al. 2025).
+"""Decoder-only transformers: GPT-2 (Radford et al. 2019), Llama (Touvron et al. 2023), Mistral (Jiang et al. 2023),
+Qwen2 (Yang et al. 2024), Qwen3 (Yang et al. 2025).
 
 One architecture, told apart by the configuration: learned positions, LayerNorm, biases and GELU for gpt2; rotary
-positions, RMSNorm and SwiGLU for llama; QK-norm besides for qwen3.
+positions, RMSNorm and SwiGLU for llama; a sliding window besides for mistral, biases of
+queries, keys and values for qwen2, QK-norm for qwen3.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 
 from wenlu.base.errors import UserError
 from wenlu.models.block import Block, norm
-from wenlu.models.cache import KeyValueCache
+from wenlu.models.cache import KeyValueCache, causal_mask
 from wenlu.models.config import ModelConfig
 from wenlu.models.position import Rotary
 
@@ -31,7 +33,7 @@ class GPT(nn.Module):
         self.embed = nn.Embedding(config.vocab, config.dim)
         learned = config.family == "gpt2"
         self.position_embed = nn.Embedding(config.context, config.dim) if learned else None
-        self.rotary = None if learned else Rotary(config.head_dim, config.rope_theta, config.context)
+        self.rotary = None if learned else Rotary(config)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
         self.norm = norm(config)
         self.lm_head = None if config.tied else nn.Linear(config.dim, config.vocab, bias=False)
@@ -61,8 +63,13 @@ class GPT(nn.Module):
         if self.position_embed is not None:
             x = x + self.position_embed.weight[positions]
         x = F.dropout(x, self.config.dropout, self.training) if self.config.dropout else x
-        for block in self.blocks:
-            x = block(x, self.rotary, positions, mask, cache)
+        in_window = mask
+        if self.config.window and before + seq > self.config.window:
+            near = causal_mask(seq, before, ids.device).triu(before - self.config.window + 1)
+            in_window = near if mask is None else mask & near
+        for layer, block in enumerate(self.blocks):
+            windowed = layer >= self.config.full_layers
+            x = block(x, self.rotary, positions, in_window if windowed else mask, cache)
         if cache is not None:
             cache.advance(seq)
         return self.norm(x)

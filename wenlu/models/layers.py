@@ -6,6 +6,7 @@ would derive five to ten operators from each of these. Under torch.compile and o
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -82,17 +83,25 @@ class _RMSNorm(torch.autograd.Function):
 
 def gated(gate_up: Float[Tensor, "... two_ffn"], activation: str) -> Float[Tensor, "... ffn"]:
     """act(gate) · up, the two halves of the last dimension being gate and up (Shazeer 2020; with silu: SwiGLU)."""
-    if activation == "silu" and by_hand(gate_up):
-        return _SwiGLU.apply(gate_up)
+    if activation in BACKWARD and by_hand(gate_up):
+        return _Gated.apply(gate_up, activation)
     gate, up = gate_up.chunk(2, dim=-1)
     return ACTIVATIONS[activation](gate) * up
 
 
-class _SwiGLU(torch.autograd.Function):
+BACKWARD = {
+    "silu": torch.ops.aten.silu_backward.grad_input,
+    "gelu_new": partial(torch.ops.aten.gelu_backward.grad_input, approximate="tanh"),
+}
+"""The derivatives of those activations that gates have."""
+
+
+class _Gated(torch.autograd.Function):
     @staticmethod
-    def forward(context, gate_up):
+    def forward(context, gate_up, activation):
         gate, up = gate_up.chunk(2, dim=-1)
-        activated = F.silu(gate)
+        activated = ACTIVATIONS[activation](gate)
+        context.activation = activation
         context.save_for_backward(gate_up, activated)
         return activated * up
 
@@ -103,5 +112,5 @@ class _SwiGLU(torch.autograd.Function):
         result = torch.empty_like(gate_up)
         of_gate, of_up = result.chunk(2, dim=-1)
         torch.mul(gradient, activated, out=of_up)
-        torch.ops.aten.silu_backward.grad_input(gradient * up, gate, grad_input=of_gate)
-        return result
+        BACKWARD[context.activation](gradient * up, gate, grad_input=of_gate)
+        return result, None

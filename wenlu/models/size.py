@@ -30,15 +30,26 @@ def _block_weights(config: ModelConfig) -> tuple[int, int]:
         return 8 * dim * dim, 4 * dim
     queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
     plain = config.family in PLAIN
-    matrices = dim * (queries + 2 * keys) + queries * dim + dim * config.ffn * (2 if plain else 3)
+    matrices = dim * (queries + 2 * keys) + queries * dim + dim * config.ffn * (3 if _gated(config) else 2)
     vectors = 4 * dim if plain else 2 * dim
+    if plain or config.attention_bias or config.family == "qwen2":
+        vectors += queries + 2 * keys
     if plain or config.attention_bias:
-        vectors += queries + 2 * keys + dim
+        vectors += dim
     if plain:
         vectors += config.ffn + dim
     elif config.mlp_bias:
         vectors += 2 * config.ffn + dim
     return matrices, vectors + (2 * config.head_dim if config.family == "qwen3" else 0)
+
+
+def _gated(config: ModelConfig) -> bool:
+    return config.gated if config.family == "t5" else config.family not in PLAIN
+
+
+def _cross_weights(config: ModelConfig) -> tuple[int, int]:
+    """What each block of t5's decoder has besides: in matrices, in vectors."""
+    return 4 * config.dim * config.heads * config.head_dim, config.dim
 
 
 def _head_weights(config: ModelConfig) -> tuple[int, int]:
@@ -62,6 +73,9 @@ def parameters(config: ModelConfig) -> int:
         ends += (config.context + config.types + 2) * config.dim + sum(_head_weights(config))
     else:
         ends += config.dim
+    if config.family == "t5":
+        ends += config.dim + 2 * config.buckets * config.heads
+        ends += config.decoder_layers * (matrices + vectors + sum(_cross_weights(config)))
     return config.layers * (matrices + vectors) + ends
 
 
@@ -70,26 +84,30 @@ def flops_per_token(config: ModelConfig, seq: int) -> float:
 
     6 for each weight that multiplies (the head's among them, the embedding's look-up not), and for attention
     12 · layers · heads · head_dim · seq, halved where it is causal (Chowdhery et al. 2022, appendix B). bert's head of
-    tokens looks at `CHOSEN` of them; its others hardly count.
+    tokens looks at `CHOSEN` of them; its others hardly count. Of t5: training on one token of a source and one of a
+    target, each `seq` long.
     """
     config = config.resolved()
-    matrices, _ = _block_weights(config)
     head = config.vocab * config.dim
     if config.family == "bert":
-        head = CHOSEN * (head + _head_weights(config)[0]) if config.head == "tokens" else 0
-    work = 6.0 * (config.layers * matrices + head)
-    if config.family == "bert":
-        work += 12.0 * config.layers * config.heads * config.head_dim * seq
-    elif config.family != "lstm":
-        work += 6.0 * config.layers * config.heads * config.head_dim * seq
+        square = _head_weights(config)[0]
+        head = CHOSEN * (head + square) - square if config.head == "tokens" else -square
+    work = 6.0 * (hidden_weights(config) + head)
+    if config.family != "lstm":
+        # twice where all is seen, and in t5's decoder thrice: once for itself, twice for the source
+        seen = 2 if config.family in ("bert", "t5") else 1
+        layers = seen * config.layers + 3 * config.decoder_layers
+        work += 6.0 * layers * config.heads * config.head_dim * seq
     return work
 
 
 def hidden_weights(config: ModelConfig) -> int:
     """Weights of the matrices between embedding and head, those that Muon moves."""
     config = config.resolved()
-    head = _head_weights(config)[0] if config.family == "bert" else 0
-    return config.layers * _block_weights(config)[0] + head
+    blocks = (config.layers + config.decoder_layers) * _block_weights(config)[0]
+    if config.family == "bert":
+        return blocks + _head_weights(config)[0]
+    return blocks + config.decoder_layers * (_cross_weights(config)[0] if config.family == "t5" else 0)
 
 
 def unit_weights(config: ModelConfig) -> tuple[int, int]:

@@ -46,6 +46,7 @@ class Outcome:
     """Loss of the weights at the root of the run, in `unit`."""
     seconds: float
     unit: str = "nats/token"
+    objective: str = "next token"
 
 
 def train(
@@ -328,6 +329,7 @@ class Loop:
             progress.best_loss,
             round(progress.seconds, 3),
             self.setup.objective.unit,
+            self.setup.objective.name,
         )
 
 

@@ -132,7 +132,9 @@ OBJECTIVES = {
     ("lstm", "tokens"): CAUSAL,
     ("gpt2", "tokens"): CAUSAL,
     ("llama", "tokens"): CAUSAL,
+    ("qwen2", "tokens"): CAUSAL,
     ("qwen3", "tokens"): CAUSAL,
+    ("mistral", "tokens"): CAUSAL,
     ("bert", "tokens"): MASKED,
     ("t5", "tokens"): TEXT_TO_TEXT,
 }
@@ -141,7 +143,7 @@ OBJECTIVES = {
 
 def objective_of(config: ModelConfig) -> Objective:
     """What a model of this family and head is trained for."""
-    return OBJECTIVES[config.family, "tokens"]
+    return OBJECTIVES[config.family, config.head]
 
 
 def head_loss(

@@ -1,0 +1,188 @@
+"""The encoder-decoder T5 (Raffel et al. 2020), version 1.0 and, with gated units, 1.1.
+
+It knows positions by a learned bias in attention's weights: one number for each head and each kind of distance between
+two tokens. All layers of the encoder share one table of them, those of the decoder another. Attention's products are
+not divided by √head_dim, and where embedding and head are one, the last states are, by √dim.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wenlu.base.errors import UserError
+from wenlu.models.attention import attend
+from wenlu.models.block import Block, norm
+from wenlu.models.cache import EncoderDecoderCache, causal_mask
+from wenlu.models.config import ModelConfig
+from wenlu.models.position import RelativePositions
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
+
+HIDDEN = -1e9
+"""Added to the weight of what a token may not see. It is finite, so that one that may see nothing has no NaN."""
+
+
+class T5(nn.Module):
+    """logits = head(hidden(ids, decoder_ids))."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config = config.resolved()
+        self.embed = nn.Embedding(config.vocab, config.dim)
+        self.encoder = Stack(config, config.layers, Block)
+        self.decoder = Stack(config, config.decoder_layers, DecoderBlock)
+        self.lm_head = None if config.tied else nn.Linear(config.dim, config.vocab, bias=False)
+
+    def encode(
+        self, ids: Int[Tensor, "batch source"], segments: Int[Tensor, "batch source"] | None = None
+    ) -> Float[Tensor, "batch source dim"]:
+        """The encoder's states, normalised; a token sees all tokens of its own segment number."""
+        allowed = None if segments is None else _same(segments, segments)
+        return self.encoder(self.embed(ids), allowed)
+
+    def hidden(
+        self,
+        ids: Int[Tensor, "batch source"] | None,
+        decoder_ids: Int[Tensor, "batch target"],
+        segments: Int[Tensor, "batch source"] | None = None,
+        decoder_segments: Int[Tensor, "batch target"] | None = None,
+        cache: EncoderDecoderCache | None = None,
+    ) -> Float[Tensor, "batch target dim"]:
+        """The decoder's last states, normalised.
+
+        With segments, tokens see their own segment number's only, in the source and, not ahead, in the target;
+        without `decoder_segments` a row's target is one text, which sees all of the source but padding (-1). A cache
+        that has read the source does not read it again (ids may be None); decoder_ids are those it has not seen yet.
+        """
+        before = cache.length if cache is not None else 0
+        if decoder_segments is not None and cache is not None:
+            raise UserError("packed documents (segments) cannot be written with a cache: write them one by one")
+        if cache is not None and cache.read:
+            read, hidden = cache.read, cache.hidden
+        elif ids is None:
+            raise UserError("t5 has no source to write from: give the ids that its encoder is to read")
+        else:
+            states = self.encode(ids, segments)
+            read, hidden = [block.cross.read(states) for block in self.decoder.blocks], None
+            if segments is not None or decoder_segments is not None:
+                hidden = _cross_bias(states, segments, decoder_segments)
+            if cache is not None:
+                cache.read, cache.hidden = read, hidden
+        alone = decoder_ids.shape[1] == 1
+        allowed = None if alone else causal_mask(decoder_ids.shape[1], before, decoder_ids.device)
+        if decoder_segments is not None:
+            same = _same(decoder_segments, decoder_segments)
+            allowed = same if alone else allowed & same
+        states = self.decoder(self.embed(decoder_ids), allowed, cache, read, hidden)
+        if cache is not None:
+            cache.advance(decoder_ids.shape[1])
+        return states
+
+    def head(self, hidden: Float[Tensor, "... dim"]) -> Float[Tensor, "... vocab"]:
+        """Logits of the next token."""
+        if self.lm_head is None:
+            return F.linear(hidden * self.config.dim**-0.5, self.embed.weight)
+        return F.linear(hidden, self.lm_head.weight)
+
+    def forward(
+        self, ids: Int[Tensor, "batch source"] | None, decoder_ids: Int[Tensor, "batch target"], **context
+    ) -> Float[Tensor, "batch target vocab"]:
+        return self.head(self.hidden(ids, decoder_ids, **context))
+
+    def new_cache(self, batch: int, length: int = 0) -> EncoderDecoderCache:
+        """An empty cache for `batch` texts, with room for `length` written tokens to begin with."""
+        config = self.config
+        shape = (config.decoder_layers, batch, config.heads, length, config.head_dim)
+        return EncoderDecoderCache(shape, self.embed.weight)
+
+    @property
+    def begin_id(self) -> int:
+        """The token before the first that the decoder writes: padding, as T5 was trained."""
+        if self.config.pad_id is None:
+            raise UserError("t5's decoder begins with the padding token: set pad_token_id in config.json")
+        return self.config.pad_id
+
+
+class Stack(nn.Module):
+    """Encoder or decoder: embedded tokens → blocks → norm, with one table of position biases for all blocks."""
+
+    def __init__(self, config: ModelConfig, layers: int, block: type[Block]):
+        super().__init__()
+        self.relative = RelativePositions(config, both_ways=block is Block)
+        self.blocks = nn.ModuleList(block(config, layer) for layer in range(layers))
+        self.norm = norm(config)
+        self.dropout = config.dropout
+
+    def forward(
+        self, x: Float[Tensor, "batch seq dim"], allowed: Bool[Tensor, "*batch seq whole"] | None, cache=None, *source
+    ) -> Float[Tensor, "batch seq dim"]:
+        """`allowed`: where a token may look; `source`: of the decoder, keys and values by layer, and their bias."""
+        before = cache.length if cache is not None else 0
+        bias = self.relative(x.shape[1], before)
+        if allowed is not None:
+            bias = torch.where(allowed, bias, HIDDEN)
+        x = self.drop(x)
+        for layer, block in enumerate(self.blocks):
+            x = block(x, None, None, bias, cache, *((source[0][layer], source[1]) if source else ()))
+        return self.drop(self.norm(x))
+
+    def drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, self.training) if self.dropout else x
+
+
+class DecoderBlock(Block):
+    """Pre-norm residual block with three layers: attention, attention to the source, feed-forward."""
+
+    def __init__(self, config: ModelConfig, layer: int):
+        super().__init__(config, layer)
+        self.norm_cross, self.cross = norm(config), CrossAttention(config)
+
+    def forward(
+        self, x: Float[Tensor, "batch seq dim"], rotary, positions, mask, cache, read, hidden
+    ) -> Float[Tensor, "batch seq dim"]:
+        x = x + self.drop(self.attention(self.norm_1(x), rotary, positions, mask, cache))
+        x = x + self.drop(self.cross(self.norm_cross(x), read, hidden))
+        return x + self.drop(self.feed_forward(self.norm_2(x)))
+
+
+class CrossAttention(nn.Module):
+    """Queries from the target, keys and values, in one matrix, from the source's states."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.heads, self.head_dim, inner = config.heads, config.head_dim, config.heads * config.head_dim
+        self.q = nn.Linear(config.dim, inner, bias=False)
+        self.kv = nn.Linear(config.dim, 2 * inner, bias=False)
+        self.out = nn.Linear(inner, config.dim, bias=False)
+        self.stacked = {"kv.weight": (inner, inner)}
+        self.dropout = config.dropout
+
+    def read(self, states: Float[Tensor, "batch source dim"]) -> tuple[Tensor, ...]:
+        """Keys and values, [batch, heads, source, head_dim] each."""
+        batch, seq, _ = states.shape
+        return self.kv(states).view(batch, seq, 2, self.heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind()
+
+    def forward(
+        self, x: Float[Tensor, "batch seq dim"], read: tuple[Tensor, ...], hidden: Tensor | None
+    ) -> Float[Tensor, "batch seq dim"]:
+        batch, seq, _ = x.shape
+        q = self.q(x).view(batch, seq, self.heads, self.head_dim).transpose(1, 2)
+        y = attend(q, *read, hidden, self.dropout if self.training else 0.0, scale=1.0, causal=False)
+        return self.out(y.transpose(1, 2).reshape(batch, seq, -1))
+
+
+def _same(queries: Int[Tensor, "batch seq"], keys: Int[Tensor, "batch whole"]) -> Bool[Tensor, "batch 1 seq whole"]:
+    return (queries[:, :, None] == keys[:, None, :])[:, None]
+
+
+def _cross_bias(states: Tensor, segments: Tensor | None, decoder_segments: Tensor | None) -> Tensor:
+    """[batch, 1, target or 1, source]: 0 where the target may look at the source, else `HIDDEN`."""
+    if segments is None:
+        segments = torch.zeros(states.shape[:2], dtype=torch.long, device=states.device)
+    allowed = (segments >= 0)[:, None, None, :] if decoder_segments is None else _same(decoder_segments, segments)
+    return torch.where(allowed, 0.0, HIDDEN).to(states.dtype)
