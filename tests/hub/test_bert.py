@@ -1,12 +1,19 @@
 """BERT's folders both ways: logits and every layer's states, against tiny random models of Transformers."""
 
+import dataclasses
+import json
+
 import pytest
 import torch
 import transformers
 from safetensors.torch import load_file
 from transformers import BertConfig
 
+from wenlu.hub.configuration import from_json, to_json
 from wenlu.hub.folder import load, save
+from wenlu.models.build import build
+from wenlu.models.config import ModelConfig
+from wenlu.tokenization.learn import learn
 
 SMALL = {
     "vocab_size": 97,
@@ -93,3 +100,68 @@ def test_both_directions(tmp_path, name):
     before, after = (load_file(tmp_path / x / "model.safetensors") for x in ("theirs", "ours"))
     assert before.keys() == after.keys()
     assert all(torch.equal(before[key], after[key]) or key == "cls.predictions.bias" for key in before)
+
+
+@pytest.mark.parametrize("name", THEIRS)
+@pytest.mark.parametrize("tied", [True, False])
+def test_save_and_load_is_the_identity(tmp_path, name, tied):
+    theirs = BertConfig(**THEIRS[name][1], architectures=[THEIRS[name][0]])
+    config = from_json(json.loads(theirs.to_json_string(use_diff=False)), "config.json")
+    config = dataclasses.replace(config, tied=tied, pad_id=0)
+    model = build(config, 3)
+    save(model, None, tmp_path)
+    loaded, _ = load(tmp_path)
+    assert loaded.config == model.config and from_json(to_json(config), "config.json").resolved() == config.resolved()
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), loaded.parameters(), strict=True))
+    assert not (tmp_path / "generation_config.json").exists()
+
+
+def test_sharded_weights_are_read(tmp_path):
+    original = random_model("classify")
+    original.save_pretrained(tmp_path, max_shard_size="40KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 2 and (tmp_path / "model.safetensors.index.json").exists()
+    assert difference(our_outputs(load(tmp_path)[0]), their_outputs(original)) < 1e-4
+
+
+def test_without_a_pooler(tmp_path):
+    original = transformers.BertModel(BertConfig(**SMALL), add_pooling_layer=False).eval()
+    original.save_pretrained(tmp_path / "theirs")
+    model, _ = load(tmp_path / "theirs")
+    assert model.config.head == "none"
+    with torch.no_grad():
+        states = original(IDS, attention_mask=MASK, token_type_ids=TYPES).last_hidden_state
+        assert difference(our_outputs(model)[:1] * 4, [states] * 4) < 1e-4
+    save(model, None, tmp_path / "ours")
+    again, info = transformers.BertModel.from_pretrained(
+        tmp_path / "ours", add_pooling_layer=False, output_loading_info=True
+    )
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    assert load(tmp_path / "ours")[0].config == model.config
+    before, after = original.state_dict(), again.state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_bf16_is_near(tmp_path):
+    original = random_model("tokens")
+    original.save_pretrained(tmp_path)
+    model, _ = load(tmp_path, dtype=torch.bfloat16)
+    scale = float(their_outputs(original)[0].abs().max())
+    ours = [states.float() for states in our_outputs(model)]
+    assert difference(ours, their_outputs(original)) < 0.02 * scale
+
+
+@pytest.mark.parametrize("kind", ["bpe", "char"])
+def test_with_a_tokenizer_learned_here(tmp_path, kind):
+    """What Transformers puts around a text is what our models were trained with."""
+    text = "The stove glows. 文火慢炖。"
+    tokenizer = learn(kind, [text * 20], {"bpe": 300}.get(kind), "bert")
+    shape = ModelConfig("bert", dim=24, layers=1, heads=3, context=64, vocab=tokenizer.vocab, pad_id=tokenizer.pad_id)
+    model = build(shape, 0).eval()
+    save(model, tokenizer, tmp_path)
+    reader = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    there = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path).eval()
+    ids = torch.tensor([[tokenizer.cls_id, *tokenizer.encode(text), tokenizer.sep_id]])
+    given = reader(text, return_tensors="pt")
+    assert torch.equal(given.input_ids, ids) and reader.mask_token_id == tokenizer.mask_id
+    with torch.no_grad():
+        assert (there(**given).logits - model(ids)).abs().max() < 1e-5

@@ -183,7 +183,7 @@ def test_packed_conversations_are_as_if_alone(models, tmp_path, family):
         for part in parts:
             loss, count = setup.objective.loss(model, {k: torch.from_numpy(v) for k, v in part.items()})
             loss.backward()
-            total, targets = total + float(loss), targets + int(count)
+            total, targets = total + float(loss.detach()), targets + int(count)
         found.append((total, targets, [p.grad.clone() for p in model.parameters()]))
     assert found[0][1] == found[1][1] and found[0][0] == pytest.approx(found[1][0], rel=1e-6)
     for one, other in zip(found[0][2], found[1][2], strict=True):
@@ -282,6 +282,7 @@ def test_a_given_length_in_time(models, tmp_path, monkeypatch):
         (dict(task="classify", family="qwen3"), "holds a qwen3, which cannot be tuned for classify: that is for bert"),
         (dict(task="chat", family="t5"), "holds a t5, which cannot be tuned for chat"),
         (dict(task="chat", compile="on"), "rows differ in length"),
+        (dict(task="chat", start="bigrams"), "begins with its own weights"),
         (dict(task="classify", rows={"context": 100}), r"rows.context \(100\) exceeds the positions"),
         (dict(task="chat", rows={"context": 4}), "too short"),
         (dict(task="chat", rows={"validation": 0.0}, patience=2), "nothing is held out"),

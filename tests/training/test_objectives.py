@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 import wenlu.training.objectives as objectives
+from wenlu.base.errors import UserError
 from wenlu.models.build import build
 from wenlu.models.config import ModelConfig
 from wenlu.training.objectives import (
@@ -16,6 +17,7 @@ from wenlu.training.objectives import (
     by_row,
     causal,
     classification,
+    objective_of,
     span_extraction,
     tagging,
 )
@@ -167,6 +169,7 @@ def test_losses_of_the_heads_are_those_of_transformers():
     model, peer = heads("span")
     starts, ends = torch.tensor([3, 0, 2]), torch.tensor([5, 0, 8])
     within = torch.ones(3, 12, dtype=torch.int64)
+    ours["segments"], theirs["attention_mask"] = torch.zeros_like(within), within
     loss, count = span_extraction(model, {**ours, "starts": starts, "ends": ends, "within": within})
     expected = peer(**theirs, start_positions=starts, end_positions=ends).loss
     assert count == 3 and float(loss / count) == pytest.approx(2 * float(expected), abs=1e-4)
@@ -202,3 +205,8 @@ def test_the_best_span_ends_after_it_begins_and_is_not_too_long():
     assert [int(n) for n in best_span(logits)[:2]] == [0, 0]
     start, end, score = best_span(logits, empty=False)
     assert (int(start), int(end), float(score)) == (1, 2, 9.0 - 18.0)
+
+
+def test_a_head_that_nothing_is_known_to_train():
+    with pytest.raises(UserError, match="no training is known for a bert with the head 'pool': take"):
+        objective_of(ModelConfig("bert", dim=16, heads=2, head="pool"))

@@ -215,5 +215,11 @@ def _one_embedding(tensors: dict[str, Tensor], embedding: str) -> None:
             raise UserError(f"{alias} differs from {embedding}: a t5 with two embeddings is not supported")
 
 
-IGNORED = (".attn.bias", ".attn.masked_bias", "rotary_emb.inv_freq", "EncDecAttention.relative_attention_bias.weight")
+IGNORED = (
+    ".attn.bias",
+    ".attn.masked_bias",
+    "rotary_emb.inv_freq",
+    "EncDecAttention.relative_attention_bias.weight",
+    "embeddings.position_ids",
+)
 """Tensors that old folders carry: buffers that are computed anew, and a table of t5's that nothing reads."""

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from wenlu.base.errors import UserError
 
+TIDIED = (" .", " ?", " !", " ,", " n't", " 'm", " 's", " 've", " 're")
+"""What loses its space where a WordPiece tokenizer tidies up (`cleanup` of the tokenizers library, token by token)."""
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
@@ -27,6 +29,10 @@ class ByteRule:
     """Every character stands for a byte (GPT-2)."""
     byte_fallback: bool = False
     """`<0xNN>` stands for the byte NN (sentencepiece)."""
+    inside: str = ""
+    """What a token that goes on with a word begins with; before every other one stands a space (WordPiece)."""
+    tidied: bool = False
+    """No space before full stops and the like (WordPiece)."""
     replacements: tuple[tuple[str, str], ...] = ()
     """Strings exchanged within a token, such as `▁` for a space."""
     leading: Literal["keep", "one space", "all spaces"] = "keep"
@@ -50,6 +56,8 @@ class ByteRule:
                     replacements.append((old, " "))
                     if step.get("prepend_scheme", "always") != "never":
                         rule["leading"] = "all spaces"
+                case {"type": "WordPiece", "prefix": inside} if inside:
+                    rule |= {"inside": inside, "tidied": step.get("cleanup", False), "leading": "one space"}
                 case {"type": "Fuse"}:
                     fused = True
                 case {"type": "Strip", "content": " ", "start": 1, "stop": 0} if fused:
@@ -57,7 +65,7 @@ class ByteRule:
                 case _:
                     raise UserError(
                         f"{where}: the decoder {step.get('type', 'none')!r} is not supported; "
-                        "byte-level, Metaspace and byte-fallback tokenizers are"
+                        "byte-level, Metaspace, byte-fallback and WordPiece tokenizers are"
                     )
         return cls(replacements=tuple(replacements), **rule)
 
@@ -67,6 +75,10 @@ class ByteRule:
             return bytes(BYTE_CHARACTERS[character] for character in token)
         if self.byte_fallback and (match := _BYTE_TOKEN.fullmatch(token)):
             return bytes.fromhex(match[1])
+        if self.inside:
+            token = token.removeprefix(self.inside) if token.startswith(self.inside) else f" {token}"
+            for spaced in TIDIED if self.tidied else ():
+                token = token.replace(spaced, spaced[1:])
         for old, new in self.replacements:
             token = token.replace(old, new)
         return token.encode()

@@ -244,4 +244,6 @@ def _added(tokens: Iterable[str]) -> list[AddedToken]:
 
 def _finish(inner: tokenizers.Tokenizer, special: Special) -> Tokenizer:
     inner.add_special_tokens(_added((*special.first, *special.last)))
+    if special.frame is not None:
+        inner.post_processor = special.post_processor(inner.token_to_id)
     return Tokenizer(inner, **special.roles)

@@ -17,9 +17,10 @@ from wenlu.base.errors import UserError
 from wenlu.base.files import atomic_write
 from wenlu.tokenization.byte_rule import ByteRule
 from wenlu.tokenization.special import END_OF_TEXT
+from wenlu.tokenization.wordpiece import check_case, named_by_bert, open_bert
 from wenlu.tokenization.words import EXPRESSION
 
-Kind = Literal["bpe", "unigram", "char", "byte", "other"]
+Kind = Literal["bpe", "unigram", "char", "byte", "wordpiece", "other"]
 
 ROLES = ("bos", "eos", "pad")
 ENCODER_ROLES = ("cls", "sep", "mask")
@@ -100,9 +101,11 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: Path | str) -> "Tokenizer":
-        """Open a folder with `tokenizer.json`, or with `vocab.json` and `merges.txt` as GPT-2's, or such a JSON file.
+        """Open a folder with `tokenizer.json`, with `vocab.json` and `merges.txt` as GPT-2's, or with `vocab.txt` as
+        BERT's, or such a JSON file.
 
-        The special tokens are those of `tokenizer_config.json`, else of `special_tokens_map.json`, else the ids of
+        BERT's loses spaces, mostly capitals and accents too (see `lossless_on`); `decode` gives what is left. The
+        special tokens are those of `tokenizer_config.json`, else of `special_tokens_map.json`, else the ids of
         `config.json`. Raises `UserError` where a file is missing or broken.
         """
         path = Path(path)
@@ -112,9 +115,14 @@ class Tokenizer:
             inner = _open(file)
         elif path.is_dir() and (path / "vocab.json").is_file() and (path / "merges.txt").is_file():
             inner = _open_gpt2(path)
+        elif path.is_dir() and (path / "vocab.txt").is_file():
+            inner = open_bert(path / "vocab.txt", _read_json(folder / "tokenizer_config.json"))
         else:
-            raise UserError(f"no tokenizer at {path}: expected tokenizer.json, or vocab.json and merges.txt")
+            raise UserError(
+                f"no tokenizer at {path}: expected tokenizer.json, or vocab.json and merges.txt, or vocab.txt"
+            )
         config = _read_json(folder / "tokenizer_config.json")
+        check_case(inner, config, path)
         template = folder / "chat_template.jinja"
         if template.is_file():
             config["chat_template"] = template.read_text(encoding="utf-8")
@@ -124,6 +132,8 @@ class Tokenizer:
         """Write `tokenizer.json` and `tokenizer_config.json`, which Transformers opens with the same ids."""
         config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **self._config}
         config |= {f"{role}_token": token for role, token in self._names.items() if token is not None}
+        if self.cls_id is not None:  # a BERT there is told which of two texts a token is of
+            config["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
         atomic_write(Path(folder) / "tokenizer.json", self._inner.to_str(pretty=True))
         atomic_write(Path(folder) / "tokenizer_config.json", json.dumps(config, ensure_ascii=False, indent=2) + "\n")
 
@@ -300,6 +310,8 @@ def _cut_of(plan: dict[str, Any], kind: Kind) -> Callable[[str, int], Iterator[s
 
 def _kind(plan: dict[str, Any], rule: ByteRule) -> Kind:
     model = plan["model"]
+    if model["type"] == "WordPiece":
+        return "wordpiece"
     if model["type"] == "BPE" and rule.byte_level:
         return "bpe" if model["merges"] else "byte"
     if model["type"] == "Unigram" and rule.byte_fallback and plan["normalizer"] is None:
@@ -370,7 +382,7 @@ def _special_names(folder: Path, config: dict[str, Any], inner: tokenizers.Token
             token = token.get("content")
         if token is None and isinstance(id, int) and id >= 0:
             token = inner.id_to_token(id)
-        names[role] = token
+        names[role] = token or (named_by_bert(role, inner) if role not in ("bos", "eos") else None)
     bare_gpt2 = not (config or special_map or model) and not (folder / "tokenizer.json").is_file()
     if bare_gpt2 and inner.token_to_id(END_OF_TEXT) is not None:
         names |= {"bos": END_OF_TEXT, "eos": END_OF_TEXT}

@@ -39,7 +39,7 @@ MEMORY = 0.8
 RATES = {"lr": 0.02, "muon_lr": 0.025, "momentum": 0.9}
 RATES_FROM_BIGRAMS = {"lr": 0.03, "muon_lr": 0.03, "momentum": 0.9}
 SCHEDULE = {"warmup": 0.0, "decay": 1.0}
-"""What short runs like (found on the novels of benchmarks/dial_fit.py)."""
+"""What short runs like (found on the novels of benchmarks/dial_fit.py); but not a bert, which takes the recipe's."""
 EVALUATION = 0.04
 """Of the time, about what evaluations may take."""
 START_SECONDS = 0.5
@@ -180,10 +180,12 @@ class Planner:
             sample_tokens=min(TrainingConfig.sample_tokens, max(10, round(50 * minutes))),
             start="bigrams" if from_bigrams else TrainingConfig.start,
         )
+        recipe = replace(recipe, training=replace(recipe.training, **training))
+        if recipe.model.family == "bert":
+            return recipe
         rates = RATES_FROM_BIGRAMS if from_bigrams else RATES
         return replace(
             recipe,
-            training=replace(recipe.training, **training),
             optimizer=replace(recipe.optimizer, **stated(self.recipe.optimizer, **rates)),
             schedule=replace(recipe.schedule, **stated(self.recipe.schedule, **SCHEDULE)),
         )
@@ -249,7 +251,7 @@ def stated(section: Any, **wanted: Any) -> dict[str, Any]:
 
 def lines(plan: Plan, recipe: Recipe) -> list[tuple[str, str]]:
     """A plan as rows of a table; `recipe` is the one that was resolved by it."""
-    model, training = recipe.model, recipe.training
+    model, training, optimizer = recipe.model, recipe.training, recipe.optimizer
     heads = "" if model.family == "lstm" else f", {model.heads} heads"
     bits = (
         f"no prediction: {plan.unforetold}"
@@ -261,7 +263,7 @@ def lines(plan: Plan, recipe: Recipe) -> list[tuple[str, str]]:
         ("batch", f"{training.batch} sequences of {model.context} tokens"),
         ("steps", f"about {plan.steps:,}: {plan.tokens:,} tokens, {plan.epochs:.1f} epochs"),
         ("dropout", f"{model.dropout:g}"),
-        ("rates", f"{recipe.optimizer.name}, muon_lr {recipe.optimizer.muon_lr:g}, lr {recipe.optimizer.rate:g}"),
+        ("rates", f"{optimizer.name}, muon_lr {optimizer.muon_lr:g}, lr {optimizer.rate(model.family):g}"),
         (
             "pace",
             f"{1e3 * plan.step_seconds:.1f} ms a step, {plan.tokens / plan.steps / plan.step_seconds:,.0f} tokens/s",

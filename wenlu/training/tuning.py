@@ -84,6 +84,8 @@ def _set_up(recipe: TuningRecipe, folder: RunFolder, began: float, verify: bool)
         folder.write_recipe(recipe)
     if recipe.training.compile == "on":
         raise UserError("rows differ in length, and compiled code is for one: leave training.compile at auto")
+    if recipe.training.start != "random":
+        raise UserError("a tuned model begins with its own weights: leave training.start out")
     start = None if known and list_checkpoints(folder.checkpoints) else _start(recipe)
     rows, tokenizer = _rows(recipe, folder, start, verify)
     form = rows.description["form"]
