@@ -350,6 +350,37 @@ def test_the_commands(models, tmp_path, capsys):
     assert "is not for tuning" in capsys.readouterr().err
 
 
+def test_a_recipe_in_a_file(models, tmp_path, capsys):
+    name = EXAMPLES["tag"][0]
+    rows = f'[rows]\ntask = "tag"\npaths = ["{models / name}"]\n'
+    (models / "tag.toml").write_text(f'[tuning]\nmodel = "bert"\nepochs = 1.0\n{rows}[training]\nbatch = 16\n')
+    assert main(["finetune", str(models / "tag.toml"), "--out", str(tmp_path / "run"), "--device", "cpu"]) == 0
+    assert "entity f1" in capsys.readouterr().out
+    settled = RunFolder(tmp_path / "run").recipe()
+    assert settled.training.steps == 3 and settled.tuning.model == str(models / "bert")
+    assert main(["train", str(models / "tag.toml"), "--out", str(tmp_path / "other")]) == 2
+    assert "tunes a model: use wenlu finetune" in capsys.readouterr().err
+
+
+def test_killed_between_the_decision_and_the_recipe(models, tmp_path, monkeypatch):
+    finetune(recipe(models, "tag"), tmp_path / "whole")
+    write, calls = RunFolder.write_recipe, []
+
+    def killed(self, given):
+        calls.append(given)
+        if len(calls) == 2:
+            raise Killed
+        write(self, given)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(RunFolder, "write_recipe", killed)
+        patch.setattr(RunFolder, "take_back", lambda self: None)
+        finetune(recipe(models, "tag"), tmp_path / "cut")
+    finetune(None, tmp_path / "cut", resume=True)
+    assert ending(tmp_path / "cut") == ending(tmp_path / "whole")
+    assert RunFolder(tmp_path / "cut").recipe() == RunFolder(tmp_path / "whole").recipe()
+
+
 def test_deterministic_mode_is_restored(models, tmp_path):
     before = torch.get_deterministic_debug_mode()
     with deterministic():

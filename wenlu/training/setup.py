@@ -51,6 +51,8 @@ class Setup:
     device: torch.device
     bf16: bool
     compile: bool
+    context: int = 0
+    """Longest row in tokens, where that is not the model's context."""
 
 
 def set_up(recipe: Recipe, folder: RunFolder, began: float, *, verify: bool = False) -> Setup:
@@ -280,9 +282,10 @@ def eager(model: nn.Module):
 def announce(setup: Setup, parameters: int) -> None:
     """One line about what is going to be trained, on what, where."""
     config, training, order = setup.model.config, setup.recipe.training, setup.material.order
+    context = setup.context or config.context
     say(
         f"{config.family} · {parameters:,} parameters · vocabulary {config.vocab:,} · {setup.objective.name} · "
         f"{setup.material.size} · {training.steps:,} steps of "
-        f"{training.batch} × {config.context} ({training.steps * training.batch / order.samples:.1f} epochs) · "
+        f"{training.batch} × {context} ({training.steps * training.batch / order.samples:.1f} epochs) · "
         f"{setup.device.type} · {'bf16' if setup.bf16 else 'f32'}{' · compiled' if setup.compile else ''}"
     )

@@ -98,7 +98,7 @@ def _set_up(recipe: TuningRecipe, folder: RunFolder, began: float, verify: bool)
     check_memory(replace(recipe.model, context=rows.description["context"]), recipe, device, bf16)
     model = empty(recipe.model) if start is None else _model(recipe, start, rows)
     model = model.to(device).train()
-    setup = Setup(recipe, material, TUNING[form], model, device, bf16, compile=False)
+    setup = Setup(recipe, material, TUNING[form], model, device, bf16, False, rows.description["context"])
     if known is None:
         setup.recipe = _decided(setup, folder, began)
     return setup
