@@ -89,6 +89,9 @@ class TrainingConfig:
     micro_batch: int = 0
     """Sequences computed at once, the gradients of a batch being accumulated; 0 = the whole batch."""
     seed: int = 0
+    start: Literal["random", "bigrams"] = "random"
+    """Weights at the first step. bigrams: embedding and head so that the model knows which token follows which, counted
+    in the training text (llama and qwen3, with a head of its own); a short run ends several per cent lower."""
     eval_every: int = 100
     """Steps between held-out evaluations; 0 = none."""
     eval_tokens: int = 100_000
