@@ -12,7 +12,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"
 	touch $(INSTALLED)
 
-demo: $(INSTALLED)  ## train, score and write on a text that every Python carries: about three minutes
+demo: $(INSTALLED)  ## train, score and write on a text that every Python carries: three minutes of training
 	$(BIN)/wenlu demo --out demo-run
 
 test: $(INSTALLED)  ## the tests, under ten minutes on two cores

@@ -1,4 +1,4 @@
-"""The predicted peak of training beside the measured one, on this machine: LSTM and GPT, four sizes each.
+"""The predicted peak of training beside the measured one, on this machine: LSTM, GPT and BERT, four sizes each.
 
 Every shape trains in a process of its own, by the loop that `wenlu train` uses: four steps, an evaluation, a
 checkpoint. Measured is what the resident memory grows by at its peak over what it is before that run, after a tiny run
@@ -30,19 +30,25 @@ SHAPES = {
     "qwen3-2": {"family": "qwen3", "dim": 256, "layers": 6, "heads": 4, "context": 256, "batch": 16},
     "qwen3-3": {"family": "qwen3", "dim": 512, "layers": 8, "heads": 8, "context": 512, "batch": 4},
     "qwen3-4": {"family": "qwen3", "dim": 768, "layers": 12, "heads": 12, "context": 512, "batch": 2},
+    "bert-1": {"family": "bert", "dim": 128, "layers": 4, "heads": 4, "context": 128, "batch": 16},
+    "bert-2": {"family": "bert", "dim": 256, "layers": 6, "heads": 4, "context": 256, "batch": 16},
+    "bert-3": {"family": "bert", "dim": 512, "layers": 8, "heads": 8, "context": 512, "batch": 4},
+    "bert-4": {"family": "bert", "dim": 768, "layers": 12, "heads": 12, "context": 512, "batch": 2},
 }
 CHARACTERS = 4000
 """Of the text: Chinese ones, so that the vocabulary, hence the logits, are as large as is usual."""
 
 
 def write_data(folder: Path) -> None:
-    """A prepared folder of random characters."""
+    """Prepared folders of random characters, by what they are for."""
     from wenlu.data.prepare import PrepareConfig, prepare
 
     draw = random.Random(0)
     text = "".join(chr(0x4E00 + draw.randrange(CHARACTERS)) for _ in range(200_000))
     (folder / "text.txt").write_text(text, encoding="utf-8")
-    prepare(PrepareConfig((str(folder / "text.txt"),), tokenizer="char", context=512), folder / "data")
+    for purpose in ("text", "bert"):
+        config = PrepareConfig((str(folder / "text.txt"),), tokenizer="char", context=512, purpose=purpose)
+        prepare(config, folder / purpose)
 
 
 def resident(key: str) -> int:
@@ -99,7 +105,8 @@ def main() -> None:
         for name, shape in SHAPES.items():
             if not name.startswith(options.only):
                 continue
-            line = [sys.executable, __file__, "--shape", json.dumps(shape), "--data", f"{folder}/data"]
+            purpose = "bert" if shape["family"] == "bert" else "text"
+            line = [sys.executable, __file__, "--shape", json.dumps(shape), "--data", f"{folder}/{purpose}"]
             done = subprocess.run(line, capture_output=True, text=True)
             if done.returncode:
                 raise RuntimeError(done.stderr[-2000:])

@@ -1,4 +1,4 @@
-"""docs/benchmarks.md from benchmarks/results: no figure there is written by hand.
+"""docs/benchmarks.md and docs/parity.md from benchmarks/results: no figure there is written by hand.
 
 python benchmarks/page.py
 """
@@ -8,6 +8,8 @@ import re
 import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+import parity_page
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -351,6 +353,8 @@ def main() -> None:
         result = load(name)
         lines += section(result) if result else []
     (ROOT / "docs" / "benchmarks.md").write_text("\n".join([*lines, *campaigns()]))
+    if parity := load("parity"):
+        parity_page.write(parity, ROOT / "docs", table, where)
 
 
 if __name__ == "__main__":

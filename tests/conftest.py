@@ -9,6 +9,7 @@ import beartype
 import pytest
 import rich.progress
 import safetensors.torch
+import scipy.sparse
 import tokenizers
 import torch
 from jaxtyping import install_import_hook
@@ -28,7 +29,7 @@ def check_shapes() -> None:
     Only in tests: running code imports no jaxtyping (its imports stand under TYPE_CHECKING) and compiles nothing that
     is decorated. Other packages must be in already, for them TYPE_CHECKING is to stay false.
     """
-    assert torch and tokenizers and safetensors.torch and rich.progress
+    assert torch and tokenizers and safetensors.torch and rich.progress and scipy.sparse
     beartype.with_whole_numbers = beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))
     typing.TYPE_CHECKING = True
     try:

@@ -40,6 +40,7 @@ class Values:
     count: int = 0
     on: bool = False
     maybe: int | None = None
+    inner: Inner = field(default_factory=lambda: Inner(0.5))
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ HARD = ('a "quoted" \\ back\\slash', "炉火\n\ttab \x7f\x01\u2028", "'", "# no 
 @pytest.mark.parametrize("text", HARD)
 @pytest.mark.parametrize("number", [0.0, -1e-300, 1e22, 0.1, math.inf])
 def test_toml_round_trip(text, number, tmp_path):
-    value = File(Values(text, HARD, number, -(2**62), True, 3))
+    value = File(Values(text, HARD, number, -(2**62), True, 3, Inner(2.0, (text,), "two")))
     (tmp_path / "file.toml").write_text(to_toml(value), encoding="utf-8", newline="")
     assert from_dict(File, read_toml(tmp_path / "file.toml")) == value
     assert from_dict(File, tomllib.loads(to_toml(File()))) == File()

@@ -75,7 +75,7 @@ def test_wrong_uses(line, words, capsys):
 
 
 def test_minutes_plan_text_on_this_machine(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("wenlu.training.timing.PROBE_SECONDS", 0.0)
+    monkeypatch.setattr("wenlu.training.plan.PROBE_SECONDS", 0.0)
     monkeypatch.setattr("wenlu.training.plan.TRANSFORMERS", ((64, 2), (96, 2)))
     text = tmp_path / "炉.txt"
     text.write_text(

@@ -133,6 +133,10 @@ def test_refusals(model, tokenizer, t5):
         UserError, match=r"the tokenizer has no cls token: name its cls_token in tokenizer_config\.json"
     ):
         evaluate_masked(model, plain, TEXTS)
+    model.config = dataclasses.replace(model.config, family="bert", head="span")
+    with pytest.raises(UserError, match="this bert's head is 'span', which foretells no tokens: give one that was"):
+        evaluate_masked(model, tokenizer, TEXTS)
+    model.config = dataclasses.replace(model.config, family="gpt2", head="tokens")
     with pytest.raises(UserError, match=r"taken out with 1 sentinels .* this tokenizer has 0 sentinels: choose a T5's"):
         evaluate_spans(model, plain, TEXTS)
     with pytest.raises(UserError, match="the texts hold no token"):

@@ -12,6 +12,8 @@ from transformers import BertConfig
 from wenlu.hub.configuration import from_json, to_json
 from wenlu.hub.folder import load, save
 from wenlu.models.build import build
+from wenlu.models.config import ModelConfig
+from wenlu.tokenization.learn import learn
 
 SMALL = {
     "vocab_size": 97,
@@ -146,3 +148,20 @@ def test_bf16_is_near(tmp_path):
     scale = float(their_outputs(original)[0].abs().max())
     ours = [states.float() for states in our_outputs(model)]
     assert difference(ours, their_outputs(original)) < 0.02 * scale
+
+
+@pytest.mark.parametrize("kind", ["bpe", "char"])
+def test_with_a_tokenizer_learned_here(tmp_path, kind):
+    """What Transformers puts around a text is what our models were trained with."""
+    text = "The stove glows. 文火慢炖。"
+    tokenizer = learn(kind, [text * 20], {"bpe": 300}.get(kind), "bert")
+    shape = ModelConfig("bert", dim=24, layers=1, heads=3, context=64, vocab=tokenizer.vocab, pad_id=tokenizer.pad_id)
+    model = build(shape, 0).eval()
+    save(model, tokenizer, tmp_path)
+    reader = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    there = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path).eval()
+    ids = torch.tensor([[tokenizer.cls_id, *tokenizer.encode(text), tokenizer.sep_id]])
+    given = reader(text, return_tensors="pt")
+    assert torch.equal(given.input_ids, ids) and reader.mask_token_id == tokenizer.mask_id
+    with torch.no_grad():
+        assert (there(**given).logits - model(ids)).abs().max() < 1e-5

@@ -158,6 +158,12 @@ def test_without_a_bos_nothing_is_put_before_and_an_empty_prompt_is_refused(toke
     assert from_model.prompt_ids("") == [7]
 
 
+def test_an_encoder_cannot_write(tokenizer):
+    model = build(ModelConfig(family="bert", dim=16, layers=1, heads=2, context=8, vocab=tokenizer.vocab), 0)
+    with pytest.raises(UserError, match="a bert reads both ways and cannot write on: take a gpt2"):
+        Generator(model, tokenizer)
+
+
 def test_a_larger_tokenizer_is_refused(tokenizer):
     model = build(ModelConfig("lstm", dim=8, layers=1, vocab=20), 0)
     with pytest.raises(UserError, match=f"tokenizer has {tokenizer.vocab} ids, but the model only 20"):

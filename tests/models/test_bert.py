@@ -139,6 +139,14 @@ def test_build_is_a_function_of_the_seed(name):
     assert not torch.equal(one.embed.weight, other.embed.weight)
 
 
+@pytest.mark.parametrize("name", ["none"])
+def test_a_block_begins_as_its_norms(name):
+    model = build(HEADS[name], 0)
+    x = torch.randn(2, 5, 24)
+    once = torch.nn.functional.layer_norm(x, (24,), eps=1e-12)
+    assert torch.allclose(model.blocks[0](x, None, None, None, None), once, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["tokens"])
 def test_positions_beyond_those_learned(model):
     with pytest.raises(UserError, match="this bert has learned 32 positions, and 33 are asked for: shorten the text"):

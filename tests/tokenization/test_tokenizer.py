@@ -339,7 +339,7 @@ def test_named_tokens_are_special_and_an_empty_vocabulary_is_refused():
 
 
 def test_a_decoder_that_is_no_rule_for_tokens_is_refused():
-    for decoder, name in ((decoders.WordPiece(), "WordPiece"), (None, "none"), (decoders.Strip(" ", 1, 0), "Strip")):
+    for decoder, name in ((decoders.CTC(), "CTC"), (None, "none"), (decoders.Strip(" ", 1, 0), "Strip")):
         inner = tokenizers.Tokenizer(models.BPE(vocab={"a": 0}, merges=[]))
         if decoder is not None:
             inner.decoder = decoder

@@ -5,9 +5,10 @@ import torch
 import torch.nn.functional as F
 
 import wenlu.training.objectives as objectives
+from wenlu.base.errors import UserError
 from wenlu.models.build import build
 from wenlu.models.config import ModelConfig
-from wenlu.training.objectives import causal
+from wenlu.training.objectives import causal, objective_of
 
 FORMS = [("lstm", True), ("lstm", False), ("gpt2", True), ("llama", True), ("qwen3", True), ("qwen3", False)]
 
@@ -107,3 +108,8 @@ def test_accumulated_is_whole(family, tied, size):
     for name, parameter in model.named_parameters():
         bound = 1e-6 * float(expected[name].abs().max()) + 1e-12
         assert float((parameter.grad / total - expected[name]).abs().max()) <= bound, name
+
+
+def test_a_head_that_nothing_is_known_to_train():
+    with pytest.raises(UserError, match="no training is known for a bert with the head 'pool': take"):
+        objective_of(ModelConfig("bert", dim=16, heads=2, head="pool"))

@@ -100,8 +100,14 @@ def test_recipes_are_free_of_torch():
 
 
 def test_a_learning_rate_of_zero_is_the_rules():
-    assert [OptimizerConfig(name).rate for name in ("muon", "adamw", "adam", "sgd")] == [0.01, 0.003, 0.003, 1.0]
-    assert OptimizerConfig("sgd", lr=0.5).rate == 0.5
+    assert [OptimizerConfig(name).rate("gpt2") for name in ("muon", "adamw", "adam", "sgd")] == [
+        0.01,
+        0.003,
+        0.003,
+        1.0,
+    ]
+    assert [OptimizerConfig(name).rate("bert") for name in ("muon", "adamw")] == [0.003, 0.003]
+    assert OptimizerConfig("sgd", lr=0.5).rate("bert") == 0.5
 
 
 def test_a_tokenizer_in_a_recipe_is_sought_beside_it(tmp_path):

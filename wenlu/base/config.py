@@ -76,6 +76,8 @@ def to_toml(config: Any) -> str:
 
 
 def _toml_value(value: Any, place: str) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {_toml_value(item, f'{place}.{key}')}" for key, item in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(_toml_value(item, place) for item in value) + "]"
     if isinstance(value, str):

@@ -2,6 +2,7 @@
 
 import json as json_format
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +11,7 @@ from wenlu.base.files import atomic_write
 from wenlu.base.log import console
 from wenlu.cli.flags import parse
 from wenlu.data.prepare import PrepareConfig
-from wenlu.models.config import ModelConfig
-from wenlu.training.recipe import OptimizerConfig, Recipe, ScheduleConfig, TrainingConfig
+from wenlu.training.recipe import Recipe, TrainingConfig, resolve
 from wenlu.training.run_folder import RunFolder
 
 DESCRIPTION = """All of it in about three minutes of two processor cores, without network: a model is trained on
@@ -26,30 +26,30 @@ PROMPTS = ("The", "Return the", "If the argument is")
 class Command:
     out: str = "demo-run"
     """The run's folder; where the demo has been before, it goes on, or shows its figures again."""
-    steps: int = 1000
-    """Updates of the weights; fewer for a quick look."""
+    minutes: float = 3.0
+    """Length of the training, for which the model is planned on this machine."""
+    steps: int = 0
+    """Updates of the default model's weights, instead of a length in time."""
     json: bool = False
     """Print one JSON object."""
 
 
-def recipe(corpus: Path, steps: int) -> Recipe:
-    """What the demo trains: a model of two million parameters on byte BPE."""
-    return Recipe(
-        data=PrepareConfig(paths=(str(corpus),), tokenizer="bpe:2048"),
-        model=ModelConfig(dim=192, layers=4, heads=3, context=128),
-        training=TrainingConfig(steps=steps, batch=12, eval_every=max(1, steps // 8), compile="off"),
-        optimizer=OptimizerConfig(lr=0.01, muon_lr=0.02, momentum=0.9),
-        schedule=ScheduleConfig(decay=0.8),
-    )
+def recipe(corpus: Path, minutes: float, steps: int) -> Recipe:
+    """What the demo trains: what is planned for the time, or so many steps of the default model."""
+    training = TrainingConfig(steps=steps) if steps else TrainingConfig(minutes=minutes)
+    return Recipe(data=PrepareConfig(paths=(str(corpus),)), training=training)
 
 
 def main(arguments: list[str]) -> int:
+    began = time.monotonic()
     command = parse(Command, "demo", arguments, DESCRIPTION)
+    if command.minutes <= 0 and not command.steps:
+        raise UserError(f"minutes must be above 0, not {command.minutes:g}: 3 are enough to see a model write")
     out = Path(command.out).absolute()
     corpus = out.with_name(f".{out.name}.jsonl")
-    wanted = recipe(corpus, command.steps)
-    begun = RunFolder(out).exists()
-    if begun and RunFolder(out).recipe() != wanted:
+    wanted, folder = recipe(corpus, command.minutes, command.steps), RunFolder(out)
+    begun = folder.exists()
+    if begun and folder.recipe() != resolve(wanted, folder.chosen() or {}):
         raise UserError(f"{command.out} holds another run: look at it by wenlu info, or give another --out")
     from wenlu.data.default_corpus import documents, sha256
 
@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> int:
     try:
         from wenlu.training.loop import train
 
-        outcome = train(wanted, out, resume=begun)
+        outcome = train(wanted, out, resume=begun, began=began)
     finally:
         corpus.unlink(missing_ok=True)
     if outcome.finished == "interrupted":

@@ -77,11 +77,15 @@ def evaluate_masked(
 ) -> Result:
     """Restore tokens of `texts`, cut into windows of `context`.
 
-    Raises UserError for texts without a token, a tokenizer without [CLS], [SEP] and [MASK], a context that the model
-    cannot read, and losses that are not finite.
+    Raises UserError for a head that is not for tokens, texts without a token, a tokenizer without [CLS], [SEP] and
+    [MASK], a context that the model cannot read, and losses that are not finite.
     """
     settings, advance = settings or Settings(), advance or (lambda _: None)
     check_together(model, tokenizer)
+    if model.config.head != "tokens":
+        raise UserError(
+            f"this bert's head is {model.config.head!r}, which foretells no tokens: give one that was trained to"
+        )
     for role in ("cls", "sep", "mask"):
         if getattr(tokenizer, f"{role}_id") is None:
             raise UserError(f"the tokenizer has no {role} token: name its {role}_token in tokenizer_config.json")

@@ -1,4 +1,4 @@
-"""BERT's folders: which class stands for which head, labels, names of older versions, another head than the saved one.
+"""BERT's folders: names of older versions, parts that a head does not look at, another head than the saved one.
 
 `BertForPreTraining` opens as the head for tokens: its second head, which tells whether two texts belong together, was
 found to be of no use (Liu et al. 2019); it is left out, with the pooler that served it alone, and that is said.

@@ -162,7 +162,9 @@ class Generator:
     """
 
     def __init__(self, model: nn.Module, tokenizer: Tokenizer | None):
-        """Raises UserError where they do not belong together."""
+        """Raises UserError where they do not belong together, or where the model cannot write."""
+        if model.config.family == "bert":
+            raise UserError("a bert reads both ways and cannot write on: take a gpt2, llama, qwen3 or t5 for that")
         check_together(model, tokenizer)
         self._model, self._tokenizer = model, tokenizer
         self.answers = model.config.family == "t5"

@@ -30,7 +30,8 @@ def build(config: ModelConfig, seed: int) -> nn.Module:
     into the residual stream zero, so that every block begins as the identity (Zhang et al. 2019); an untied head zero.
     t5: likewise; queries by 1 / √head_dim less, since attention's products are not divided by it, and where head and
     embedding are one, the last norm's weights √dim, so that logits begin as those of the others; position biases zero.
-    bert: N(0, 0.02) (Devlin et al. 2018).
+    bert: N(0, 0.02) (Devlin et al. 2018); the projections into the residual stream zero, so that a block begins as its
+    norms. Matrices with variance 1 / fan-in learned nothing but frequencies at Muon's usual rate.
     lstm: matrices uniform with variance 1 / (2 fan-in), since every gate sums two of them; the forget gate's bias 1
     (Jozefowicz et al. 2015).
     """
@@ -39,7 +40,7 @@ def build(config: ModelConfig, seed: int) -> nn.Module:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if config.family == "bert":
-                _bert(parameter, name, generator)
+                _bert(name, parameter, generator)
             elif config.family == "gpt2":
                 _gpt2(name, parameter, config, generator)
             else:
@@ -68,8 +69,10 @@ def _t5(name: str, parameter: torch.Tensor, config: ModelConfig) -> None:
         parameter.fill_(math.sqrt(config.dim))
 
 
-def _bert(parameter: torch.Tensor, name: str, generator: torch.Generator) -> None:
-    if parameter.ndim == 2:
+def _bert(name: str, parameter: torch.Tensor, generator: torch.Generator) -> None:
+    if name.endswith(("out.weight", "down.weight")):
+        parameter.zero_()
+    elif parameter.ndim == 2:
         parameter.normal_(0, 0.02, generator=generator)
     elif name.endswith("bias"):
         parameter.zero_()

@@ -1,25 +1,22 @@
-"""Bits per byte to be expected of a run: how a model's size, what it reads, and how often make them. Free of torch.
+"""Bits per byte to be expected of a run: how a model's size, what it reads, and how often make them.
 
 The constants are what benchmarks/dial_fit.py fitted, once, to runs on novels that the dial is not judged by;
 benchmarks/results/dial_fit.json holds those runs. The form is that of Hoffmann et al. (2022), with what is read again
-worth less each time (Muennighoff et al. 2023), in units of how hard bzip2 finds the text.
+worth less each time (Muennighoff et al. 2023), in units of how hard a table of bigrams finds the text.
 """
 
 from __future__ import annotations
 
-import bz2
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from wenlu.models.config import ModelConfig
 from wenlu.models.size import hidden_weights
+from wenlu.training.bigrams import TOKENS, surprise
 
 if TYPE_CHECKING:
     from wenlu.data.shards import Data
-
-LEVEL_TOKENS = 300_000
-"""Of the text, as many tokens are compressed to see how hard it is to foresee."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,7 @@ class Text:
     tokens: int
     vocab: int
     level: float
-    """Bits per byte that bzip2 needs for its beginning."""
+    """How hard it is to foresee: bits per byte by bigrams (`level_of`)."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +73,13 @@ def bits_per_byte(text: Text, model: ModelConfig, batch: int, steps: int, consta
 
 def dropout_for(epochs: float) -> float:
     """What helps small models on small texts: none while a text is new, more the more often it is read."""
-    return 0.0 if epochs < 8 else 0.1
+    return 0.0 if epochs < 1.5 else 0.1 if epochs < 3 else 0.2
 
 
 def level_of(data: Data) -> float:
-    """How hard a prepared text is to foresee: bits per byte of its beginning, by bzip2."""
-    ids = data.train.tokens(0, min(len(data.train), LEVEL_TOKENS)).tolist()
-    raw = data.tokenizer.decode(ids).encode("utf-8", "replace")
-    return 8 * len(bz2.compress(raw)) / max(1, len(raw))
+    """How hard a prepared text is to foresee: bits per byte that a table of bigrams needs for the end of a stretch of
+    it, counted in what stands before."""
+    ids = data.train.tokens(0, min(len(data.train), TOKENS))
+    end = max(1, len(ids) - max(2, len(ids) // 10))
+    nats = surprise(ids[:end], ids[end - 1 :], data.tokenizer.vocab)
+    return nats / math.log(2) / max(1, int(data.tokenizer.byte_counts[ids[end:]].sum()))

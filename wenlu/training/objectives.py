@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wenlu.base.errors import UserError
 from wenlu.models.config import ModelConfig
 from wenlu.models.size import WHOLE_LOGITS
 
@@ -142,7 +143,11 @@ OBJECTIVES = {
 
 
 def objective_of(config: ModelConfig) -> Objective:
-    """What a model of this family and head is trained for."""
+    """What a model of this family and head is trained for; UserError where that is unknown."""
+    if (config.family, config.head) not in OBJECTIVES:
+        raise UserError(
+            f"no training is known for a {config.family} with the head {config.head!r}: take model.head tokens"
+        )
     return OBJECTIVES[config.family, config.head]
 
 

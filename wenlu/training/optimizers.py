@@ -17,7 +17,7 @@ class Optimizer:
     """
 
     def __init__(self, model: nn.Module, config: OptimizerConfig):
-        self._config = config
+        self._config, self._rate = config, config.rate(model.config.family)
         named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         matrices = hidden_matrices(model) if config.name == "muon" else {}
         self._muon = None
@@ -32,7 +32,7 @@ class Optimizer:
     def step(self, factor: float) -> None:
         """One update with every learning rate at `factor` times its peak; the gradients are left as they are."""
         for rule in self._rules:
-            rule.step(factor * self._config.rate)
+            rule.step(factor * self._rate)
         if self._muon:
             self._muon.step(factor * self._config.muon_lr)
 

@@ -16,6 +16,7 @@ from wenlu.base.errors import UserError
 from wenlu.base.log import say
 from wenlu.data.shards import Data
 from wenlu.models.size import flops_per_token, parameters
+from wenlu.training import bigrams
 from wenlu.training.law import ERROR, OBJECTIVE, Text, bits_per_byte, dropout_for, level_of
 from wenlu.training.material import text_material
 from wenlu.training.objectives import objective_of
@@ -31,19 +32,21 @@ CONTEXTS = (64, 128, 256)
 """Longer ones lie beyond what the law was fitted on."""
 BATCH_TOKENS = tuple(1 << n for n in range(10, 20))
 FEWEST_STEPS = 200
-MOST_CHOICES = 3
+MOST_CHOICES = 4
 """How often what was chosen is timed before the choice is among what was timed."""
 MEMORY = 0.8
 """Of what is free, the part that a plan may count on."""
 RATES = {"lr": 0.02, "muon_lr": 0.025, "momentum": 0.9}
+RATES_FROM_BIGRAMS = {"lr": 0.03, "muon_lr": 0.03, "momentum": 0.9}
 SCHEDULE = {"warmup": 0.0, "decay": 1.0}
-"""What short runs like (found on the novels of benchmarks/dial_fit.py)."""
+"""What short runs like (found on the novels of benchmarks/dial_fit.py); but not a bert, which takes the recipe's."""
 EVALUATION = 0.04
 """Of the time, about what evaluations may take."""
 START_SECONDS = 0.5
 """Between the plan and the first update."""
-LONGEST_PROBE = 0.7
-"""Seconds that a step of a timed shape may take if larger shapes were no better at operations than the smallest."""
+PROBE_SECONDS, LONGEST_PROBE = 0.3, 0.7
+"""How long one shape is timed, for each minute of the run and at most. A step of a large shape may take as long, if
+large shapes are no better at operations than the smallest; they are."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,9 @@ class Planner:
 
     def __init__(self, recipe: Recipe, data: Data, device: torch.device, began: float):
         self.recipe, self.data, self.began = recipe, data, began
-        self.machine, self.room = Machine(partial(text_material, data), device), MEMORY * available_memory(device)
+        self.probe_seconds = min(LONGEST_PROBE, PROBE_SECONDS * recipe.training.minutes)
+        self.machine = Machine(partial(text_material, data), device, self.probe_seconds)
+        self.room = MEMORY * available_memory(device)
         train = data.description["train"]
         self.text = Text(train["bytes"], train["tokens"], data.tokenizer.vocab, level_of(data))
 
@@ -86,14 +91,12 @@ class Planner:
         """Time a few shapes, choose by the law, time what was chosen, and choose again if that changes the choice."""
         shapes = self._shapes()
         self._probe(shapes)
-        best = self._best(shapes)
-        for _ in range(MOST_CHOICES):
-            if key(best) in self.machine.timed:
-                break
+        best, choices = self._best(shapes), 1
+        while key(best) not in self.machine.timed:
             self.machine.time(best)
-            best = self._best(shapes)
-        else:
-            best = self._best([recipe for recipe, _ in self.machine.timed.values()])
+            choices += 1
+            timed = [recipe for recipe, _ in self.machine.timed.values()]
+            best = self._best(shapes if choices <= MOST_CHOICES else timed)  # one timed without dropout may yet need it
         return self._described(best, len(shapes))
 
     def _shapes(self) -> list[Recipe]:
@@ -104,6 +107,7 @@ class Planner:
         for (dim, layers), context, tokens in itertools.product(sizes, CONTEXTS, BATCH_TOKENS):
             shape = stated(self.recipe.model, dim=dim, layers=layers, context=context)
             shape |= stated(self.recipe.model, heads=1 if family == "lstm" else heads_of(shape["dim"]))
+            shape |= stated(self.recipe.model, tied=False) if family in bigrams.FAMILIES else {}
             try:
                 model = replace(self.recipe.model, **shape, vocab=self.data.tokenizer.vocab)
             except UserError:  # a width that the stated heads do not divide
@@ -123,7 +127,7 @@ class Planner:
         """Time the smallest shape, then two that are far from it, but not so large that a step would take long here."""
         smallest, *larger = sorted(shapes, key=work)
         self.machine.time(smallest)
-        most = work(smallest) * LONGEST_PROBE / self.machine.seconds(smallest)
+        most = work(smallest) * self.probe_seconds / self.machine.seconds(smallest)
         able = [shape for shape in larger if work(shape) <= most]
         for shape in able[len(able) // 2 :: max(1, len(able) - len(able) // 2 - 1)][:2]:
             self.machine.time(shape)
@@ -157,8 +161,8 @@ class Planner:
         for _ in range(2):  # the second time as slow as dropout makes it
             steps = max(1, math.floor((1 - EVALUATION) * left / self.machine.seconds(recipe)))
             tokens = steps * recipe.training.batch * recipe.model.context
-            dropout = stated(self.recipe.model, dropout=dropout_for(tokens / self.text.tokens))
-            recipe = replace(recipe, model=replace(recipe.model, **dropout))
+            dropout = max(recipe.model.dropout, dropout_for(tokens / self.text.tokens))
+            recipe = replace(recipe, model=replace(recipe.model, **stated(self.recipe.model, dropout=dropout)))
         return self._with_rest(replace(recipe, training=replace(recipe.training, steps=steps)), tokens)
 
     def _with_rest(self, recipe: Recipe, tokens: int) -> Recipe:
@@ -166,6 +170,7 @@ class Planner:
         minutes = self.recipe.training.minutes
         evaluations = min(10, max(4, round(2.5 * math.sqrt(minutes))))
         read = max(8192, int(3 * EVALUATION * tokens / evaluations))
+        from_bigrams = recipe.model.family in bigrams.FAMILIES and not recipe.model.tied
         on_processor = self.machine.device.type == "cpu"  # measured as it is there, without a compiler's half minute
         training = stated(
             self.recipe.training,
@@ -173,11 +178,15 @@ class Planner:
             eval_every=math.ceil(recipe.training.steps / evaluations),
             eval_tokens=min(read, TrainingConfig.eval_tokens),
             sample_tokens=min(TrainingConfig.sample_tokens, max(10, round(50 * minutes))),
+            start="bigrams" if from_bigrams else TrainingConfig.start,
         )
+        recipe = replace(recipe, training=replace(recipe.training, **training))
+        if recipe.model.family == "bert":
+            return recipe
+        rates = RATES_FROM_BIGRAMS if from_bigrams else RATES
         return replace(
             recipe,
-            training=replace(recipe.training, **training),
-            optimizer=replace(recipe.optimizer, **stated(self.recipe.optimizer, **RATES)),
+            optimizer=replace(recipe.optimizer, **stated(self.recipe.optimizer, **rates)),
             schedule=replace(recipe.schedule, **stated(self.recipe.schedule, **SCHEDULE)),
         )
 
@@ -242,7 +251,7 @@ def stated(section: Any, **wanted: Any) -> dict[str, Any]:
 
 def lines(plan: Plan, recipe: Recipe) -> list[tuple[str, str]]:
     """A plan as rows of a table; `recipe` is the one that was resolved by it."""
-    model, training = recipe.model, recipe.training
+    model, training, optimizer = recipe.model, recipe.training, recipe.optimizer
     heads = "" if model.family == "lstm" else f", {model.heads} heads"
     bits = (
         f"no prediction: {plan.unforetold}"
@@ -254,7 +263,7 @@ def lines(plan: Plan, recipe: Recipe) -> list[tuple[str, str]]:
         ("batch", f"{training.batch} sequences of {model.context} tokens"),
         ("steps", f"about {plan.steps:,}: {plan.tokens:,} tokens, {plan.epochs:.1f} epochs"),
         ("dropout", f"{model.dropout:g}"),
-        ("rates", f"{recipe.optimizer.name}, muon_lr {recipe.optimizer.muon_lr:g}, lr {recipe.optimizer.rate:g}"),
+        ("rates", f"{optimizer.name}, muon_lr {optimizer.muon_lr:g}, lr {optimizer.rate(model.family):g}"),
         (
             "pace",
             f"{1e3 * plan.step_seconds:.1f} ms a step, {plan.tokens / plan.steps / plan.step_seconds:,.0f} tokens/s",

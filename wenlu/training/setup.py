@@ -27,6 +27,7 @@ from wenlu.models.config import ModelConfig
 from wenlu.models.size import flops_per_token, training_bytes
 from wenlu.tokenization.special import SPECIAL
 from wenlu.tokenization.tokenizer import Tokenizer
+from wenlu.training import bigrams
 from wenlu.training.material import Material, text_material
 from wenlu.training.objectives import Objective, objective_of
 from wenlu.training.plan import CONTEXTS, Plan, Planner, refuse_steps
@@ -82,8 +83,13 @@ def _set_up(recipe: Recipe, folder: RunFolder, began: float, verify: bool) -> Se
     if training.patience and not material.holds_out:
         raise UserError("training.patience watches the held-out loss, and nothing is held out: leave patience at 0")
     config = _sized(recipe.model, material.tokenizer)
+    if training.start == "bigrams":
+        bigrams.refuse(config)
     check_memory(config, recipe, device, bf16)
-    model = build(config, training.seed).to(device)
+    model = build(config, training.seed)
+    if training.start == "bigrams":
+        bigrams.start_from_bigrams(model, data.train, training.seed)
+    model = model.to(device)
     work = flops_per_token(config, config.context) * config.context * training.batch * training.steps
     compiled = _compile(training.compile, config, work, device)
     return Setup(recipe, material, objective_of(config), model, device, bf16, compiled)

@@ -17,8 +17,6 @@ from wenlu.training.objectives import objective_of
 from wenlu.training.recipe import Recipe
 from wenlu.training.update import Updates, in_bf16
 
-PROBE_SECONDS = 0.7
-"""How long one shape is timed."""
 F32 = 3.0
 """How much longer an operation takes in f32 where the processor multiplies in bf16 (about, for the sizes timed)."""
 
@@ -29,8 +27,8 @@ class Machine:
     Numbers are those kept for the backward pass, logits among them; a, b, c ≥ 0 are fitted to all that was timed.
     """
 
-    def __init__(self, material: Callable[[Recipe], Material], device: torch.device):
-        self._material, self.device = material, device
+    def __init__(self, material: Callable[[Recipe], Material], device: torch.device, probe_seconds: float):
+        self._material, self.device, self._probe_seconds = material, device, probe_seconds
         self.timed: dict[tuple, tuple[Recipe, float]] = {}
         self._weights: np.ndarray | None = None
 
@@ -58,7 +56,7 @@ class Machine:
         updates = Updates(recipe, model, material, objective_of(config), self.device, bf16)
         taken, began = [], time.monotonic()
         with bf16_products(bf16):
-            while len(taken) < 3 or time.monotonic() - began < PROBE_SECONDS:
+            while len(taken) < 3 or time.monotonic() - began < self._probe_seconds:
                 before = time.monotonic()
                 found = updates.gradients(len(taken))
                 updates.apply(found.count, found.norm, 1.0)
