@@ -295,10 +295,10 @@ def test_models_that_cannot_be_read(llama, refuse):
 
 
 def test_a_rotary_scaling_that_is_not_built(llama, refuse):
-    edited(llama, rope_parameters={"rope_type": "yarn", "factor": 4.0, "rope_theta": 10000.0})
-    refuse("generate model", "'yarn' is not supported", "only 'default'")
-    edited(llama, rope_parameters=None, rope_scaling={"type": "linear", "factor": 2.0})
-    refuse("eval model text.txt", "'linear' is not supported")
+    edited(llama, rope_parameters={"rope_type": "longrope", "factor": 4.0, "rope_theta": 10000.0})
+    refuse("generate model", "'longrope' is not supported", "only default, linear, llama3, yarn")
+    edited(llama, rope_parameters=None, rope_scaling={"type": "dynamic", "factor": 2.0})
+    refuse("eval model text.txt", "'dynamic' is not supported")
 
 
 def test_a_tokenizer_that_does_not_fit(llama, refuse):

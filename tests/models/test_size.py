@@ -24,7 +24,8 @@ def train(config, batch, seq):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     for _ in range(2):
         ids = torch.randint(config.vocab, (batch, seq))
-        F.cross_entropy(model(ids).flatten(0, 1), ids.flatten()).backward()
+        logits = model(ids, ids, segments=torch.zeros_like(ids)) if config.family == "t5" else model(ids)
+        F.cross_entropy(logits.flatten(0, 1), ids.flatten()).backward()
         optimizer.step()
         optimizer.zero_grad()
 
@@ -48,6 +49,8 @@ print(training_bytes(config, batch, seq, "sgd")["total"] / (read("VmHWM") - befo
         pytest.param({"family": "qwen3", "dim": 192, "layers": 4, "heads": 4}, marks=pytest.mark.slow),
         {"family": "qwen3", "dim": 192, "layers": 4, "heads": 4, "dropout": 0.1},
         pytest.param({"family": "lstm", "dim": 256, "layers": 2}, marks=pytest.mark.slow),
+        pytest.param({"family": "t5", "dim": 192, "layers": 3, "heads": 4}, marks=pytest.mark.slow),
+        {"family": "t5", "dim": 192, "layers": 2, "heads": 4, "dropout": 0.1, "gated": False},
     ],
     ids=lambda s: f"{s['family']}-{s.get('dropout', 0)}",
 )

@@ -156,6 +156,13 @@ def test_text_prepared_for_others_is_refused(family, text, tmp_path):
     with pytest.raises(UserError, match=f"--purpose {family}"):
         train(wanted, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+    if family == "bert":
+        tagging = dataclasses.replace(recipe(text, "bert"), model=ModelConfig("bert", head="tag", labels=("a", "b")))
+        with pytest.raises(UserError, match="the head 'tag' learns from examples, not from text alone"):
+            train(tagging, tmp_path / "tagging")
+        with pytest.raises(UserError, match="the head 'tag' learns from examples"):
+            minutes = dataclasses.replace(tagging.training, steps=TrainingConfig.steps, minutes=1.0)
+            train(dataclasses.replace(tagging, training=minutes), tmp_path / "tagging")
     config = dataclasses.replace(recipe(text, family), data=PrepareConfig((str(text),), purpose="t5"))
     with pytest.raises(UserError, match=r"data\.purpose follows from the model's family when one is trained: leave it"):
         train(config, tmp_path / "run")

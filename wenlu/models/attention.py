@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from wenlu.models.cache import KeyValueCache, causal_mask
 from wenlu.models.config import PLAIN, ModelConfig
+from wenlu.models.layers import dropout as dropped
 from wenlu.models.layers import rms_norm
 from wenlu.models.position import Rotary
 from wenlu.models.size import SHORT
@@ -33,8 +34,9 @@ def attend(
     The mask is true where a token may look, or it is a bias: numbers added before the softmax. Without a mask, every
     token sees itself and those before it (`causal`), or all; a token alone sees all.
     """
-    learned = mask is not None and mask.requires_grad  # by no fused kernel on a processor
-    if q.is_cpu and (learned or (k.shape[2] <= SHORT and torch.get_float32_matmul_precision() == "medium")):
+    # On a processor no fused kernel has dropout, or a bias that learns.
+    unfused = dropout or (mask is not None and mask.requires_grad)
+    if q.is_cpu and (unfused or (k.shape[2] <= SHORT and torch.get_float32_matmul_precision() == "medium")):
         return attend_explicitly(q, k, v, mask, dropout, scale, causal)
     alone = q.shape[2] == 1
     grouped = q.shape[1] != k.shape[1]
@@ -70,9 +72,7 @@ def attend_explicitly(
     elif causal and new > 1:
         hidden = torch.full((new, seq), float("-inf"), dtype=q.dtype, device=q.device).triu_(1)
     weights = torch.baddbmm(hidden, q, k.mT, alpha=scale or 1 / math.sqrt(head_dim)).softmax(dim=-1)
-    if dropout:
-        weights = F.dropout(weights, dropout)
-    return torch.bmm(weights, v).view(batch, heads, new, head_dim)
+    return torch.bmm(dropped(weights, dropout, True), v).view(batch, heads, new, head_dim)
 
 
 class Attention(nn.Module):

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from wenlu.base.errors import UserError
 from wenlu.models.block import PostNormBlock, norm
 from wenlu.models.config import ModelConfig
-from wenlu.models.layers import ACTIVATIONS
+from wenlu.models.layers import ACTIVATIONS, dropout
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -96,7 +96,7 @@ class BERT(nn.Module):
         return self.head(self.hidden(ids, **context))
 
     def drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.config.dropout, self.training) if self.config.dropout else x
+        return dropout(x, self.config.dropout, self.training)
 
     def _check(self, length: int) -> None:
         if length > self.config.context:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wenlu.models.attention import Attention
 from wenlu.models.config import PLAIN, ModelConfig
-from wenlu.models.layers import ACTIVATIONS, RMSNorm, gated
+from wenlu.models.layers import ACTIVATIONS, RMSNorm, dropout, gated
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -39,7 +38,7 @@ class FeedForward(nn.Module):
     def forward(self, x: Float[Tensor, "batch seq dim"]) -> Float[Tensor, "batch seq dim"]:
         up = self.up(x)
         wide = gated(up, self.activation) if self.gated else ACTIVATIONS[self.activation](up)
-        return self.down(F.dropout(wide, self.dropout, self.training) if self.dropout else wide)
+        return self.down(dropout(wide, self.dropout, self.training))
 
 
 class Block(nn.Module):
@@ -59,7 +58,7 @@ class Block(nn.Module):
         return x + self.drop(self.feed_forward(self.norm_2(x)))
 
     def drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout, self.training) if self.dropout else x
+        return dropout(x, self.dropout, self.training)
 
 
 class PostNormBlock(Block):

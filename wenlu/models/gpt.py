@@ -18,6 +18,7 @@ from wenlu.base.errors import UserError
 from wenlu.models.block import Block, norm
 from wenlu.models.cache import KeyValueCache, causal_mask
 from wenlu.models.config import ModelConfig
+from wenlu.models.layers import dropout
 from wenlu.models.position import Rotary
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class GPT(nn.Module):
         x = self.embed(ids)
         if self.position_embed is not None:
             x = x + self.position_embed.weight[positions]
-        x = F.dropout(x, self.config.dropout, self.training) if self.config.dropout else x
+        x = dropout(x, self.config.dropout, self.training)
         in_window = mask
         if self.config.window and before + seq > self.config.window:
             near = causal_mask(seq, before, ids.device).triu(before - self.config.window + 1)

@@ -81,6 +81,30 @@ class _RMSNorm(torch.autograd.Function):
         return of_x.addcmul_((gradient @ weight).unsqueeze(-1), scale, value=1 / dim), of_weight, None
 
 
+def dropout(x: Float[Tensor, "*shape"], p: float, training: bool) -> Float[Tensor, "*shape"]:
+    """Each number zero with probability p while training, and the others larger so that the mean stays (Srivastava
+    et al. 2014). On a processor p is a multiple of 2⁻¹⁶: random bits, 16 a number, are drawn at half of torch's cost.
+    """
+    if not p or not training:
+        return x
+    return _Dropout.apply(x, p) if by_hand(x) else F.dropout(x, p)
+
+
+class _Dropout(torch.autograd.Function):
+    @staticmethod
+    def forward(context, x, p):
+        bits = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(1 << 63), None)
+        dropped = round(p * (1 << 16))
+        kept = bits.view(torch.int16)[: x.numel()].view(x.shape) >= dropped - (1 << 15)
+        factors = torch.mul(kept, (1 << 16) / ((1 << 16) - dropped)).to(x.dtype)
+        context.save_for_backward(factors)
+        return x * factors
+
+    @staticmethod
+    def backward(context, gradient):
+        return gradient * context.saved_tensors[0], None
+
+
 def gated(gate_up: Float[Tensor, "... two_ffn"], activation: str) -> Float[Tensor, "... ffn"]:
     """act(gate) · up, the two halves of the last dimension being gate and up (Shazeer 2020; with silu: SwiGLU)."""
     if activation in BACKWARD and by_hand(gate_up):

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from wenlu.base.errors import UserError
 from wenlu.models.cache import LSTMState
 from wenlu.models.config import ModelConfig
+from wenlu.models.layers import dropout
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -44,7 +45,7 @@ class LSTM(nn.Module):
         """The last layer's outputs. An LSTM knows positions by itself; `cache` is read and brought up to date."""
         if positions is not None or segments is not None:
             raise UserError("an LSTM reads one text from its beginning on: it takes no positions and no segments")
-        x = F.dropout(self.embed(ids), self.config.dropout, self.training).transpose(0, 1)
+        x = dropout(self.embed(ids), self.config.dropout, self.training).transpose(0, 1)
         zeros = x.new_zeros(x.shape[1], self.config.dim)
         states = [(zeros, zeros)] * len(self.layers)
         if cache is not None and cache.length:
@@ -52,7 +53,7 @@ class LSTM(nn.Module):
         after = []
         for layer, state in zip(self.layers, states, strict=True):
             x, *state = layer(x, *state)
-            x = F.dropout(x, self.config.dropout, self.training)
+            x = dropout(x, self.config.dropout, self.training)
             after.append(state)
         if cache is not None:
             cache.hidden, cache.cell = [list(kind) for kind in zip(*after, strict=True)]

@@ -137,16 +137,26 @@ def kept_by_block(config: ModelConfig, seq: int, dtype: str = "f32", device: str
     wide = narrow = 2 * config.dim
     if config.family in PLAIN:
         narrow += 4 * queries + 2 * config.ffn
+    elif config.family == "t5":
+        narrow += 4 * queries + (4 if config.gated else 1) * config.ffn + (2 * config.ffn if config.dropout else 0)
     else:
         narrow += 3 * queries + 3 * keys + 4 * config.ffn
         wide += queries + keys if config.family == "qwen3" else 0
     if config.dropout:
         narrow += 2 * config.dim
-    if attends_explicitly(seq, dtype, device):
+    if attends_explicitly(seq, dtype, device) or (config.family == "t5" and device == "cpu"):
         narrow += (3 if config.dropout else 1) * config.heads * seq
     elif config.dropout and device == "cpu":
         narrow += 2 * (queries + keys) + 3 * config.heads * seq
     return wide, narrow
+
+
+def kept_by_cross(config: ModelConfig, seq: int, device: str = "cpu") -> tuple[int, int]:
+    """The same of what a block of t5's decoder has besides, for each token of the target (and one of the source)."""
+    narrow = config.dim * (2 if config.dropout else 1) + 4 * config.heads * config.head_dim
+    if device == "cpu":
+        narrow += (3 if config.dropout else 1) * config.heads * seq
+    return config.dim, narrow
 
 
 def optimizer_bytes(config: ModelConfig, optimizer: str) -> int:
@@ -182,7 +192,13 @@ def training_bytes(
     weights = gradients + ((head + hidden) // 2 if autocast else 0)
     wide, narrow = kept_by_block(config, seq, dtype, device)
     block = tokens * (4 * wide + number * narrow)
-    kept = block + config.layers * tokens * 4 * config.dim if recompute else config.layers * block
+    layers = config.layers + config.decoder_layers
+    kept = block + layers * tokens * 4 * config.dim if recompute else layers * block
+    if config.family == "t5":
+        wide, narrow = kept_by_cross(config, seq, device)
+        kept += (1 if recompute else config.decoder_layers) * tokens * (4 * wide + number * narrow)
+        ends = (5 if config.dropout else 3) * config.dim + config.heads * seq  # of each stack; biases, what hides
+        kept += 2 * tokens * 4 * ends
     activations = kept + tokens * 4 * config.dim * (4 if config.dropout else 3)
     told = _outputs(config, tokens)
     logits = 3 * 4 * min(told, WHOLE_LOGITS)  # log-probabilities, their gradient, the logits'
@@ -191,12 +207,12 @@ def training_bytes(
     working = tokens * number * _working(config, seq, dtype, device)
     if config.family == "lstm":
         scratch = tokens * 4 * 4 * config.dim  # of the forward pass; in the heap it stays beside the backward pass's
-        working += 2 * hidden // config.layers + (scratch if scratch < HEAP else 0)
+        working += 2 * hidden // layers + (scratch if scratch < HEAP else 0)
     update = 3 * hidden if optimizer == "muon" else 0  # the directions, and their group's copies made orthogonal
     before = gradients if accumulating else 0
     moments = {
         "loss": before + activations + logits,
-        "first block": max(before, head + hidden // config.layers) + activations + working,
+        "first block": max(before, head + hidden // layers) + activations + working,
         "last block": gradients + block + working + (head if config.tied else 0),
         "update": gradients + update,
     }
@@ -221,7 +237,9 @@ def _working(config: ModelConfig, seq: int, dtype: str, device: str) -> int:
     """Numbers of each token that a block's backward pass holds beside what was kept."""
     if config.family == "lstm":
         return 9 * config.dim
-    wide = config.ffn if config.family in PLAIN else 3 * config.ffn
+    wide = 3 * config.ffn if _gated(config) else config.ffn
+    if config.family == "t5" and config.dropout:
+        wide += config.ffn
     if attends_explicitly(seq, dtype, device) or (config.dropout and device == "cpu"):
         wide = max(wide, 2 * config.heads * seq)
     return 2 * config.dim + wide

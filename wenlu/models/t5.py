@@ -18,6 +18,7 @@ from wenlu.models.attention import attend
 from wenlu.models.block import Block, norm
 from wenlu.models.cache import EncoderDecoderCache, causal_mask
 from wenlu.models.config import ModelConfig
+from wenlu.models.layers import dropout
 from wenlu.models.position import RelativePositions
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ class Stack(nn.Module):
         return self.drop(self.norm(x))
 
     def drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout, self.training) if self.dropout else x
+        return dropout(x, self.dropout, self.training)
 
 
 class DecoderBlock(Block):

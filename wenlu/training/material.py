@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
+from wenlu.base.errors import UserError
 from wenlu.data.shards import Data
 from wenlu.data.windows import Batch, CausalWindows, CorruptedWindows, MaskedWindows, Windows
 from wenlu.tokenization.tokenizer import Tokenizer
@@ -64,6 +65,9 @@ TEXT: dict[str, Callable[[Data, int, int, int], Windows]] = {
 
 def text_material(data: Data, recipe: Recipe) -> Material:
     """The windows of a prepared text that a model of the recipe's family learns from."""
+    head = recipe.model.head
+    if head != "tokens":
+        raise UserError(f"the head {head!r} learns from examples, not from text alone: leave model.head at tokens")
     windows = TEXT[objective_of(recipe.model).name]
     return windows(data, recipe.model.context, recipe.training.batch, recipe.training.seed)
 
