@@ -94,8 +94,8 @@ def test_refusals():
     with pytest.raises(UserError, match="a model cannot begin from nothing"):
         Decoding(random_model(), [[1], []], Greedy(), 3, rows=2)
     gpt = build(ModelConfig("llama", dim=16, layers=1, heads=2, vocab=9), 0)
-    with pytest.raises(UserError, match="llama continues one prompt at a time: only t5 reads several side by side"):
-        Decoding(gpt, [[1], [2]], Greedy(), 3, rows=2)
+    with pytest.raises(UserError, match="llama continues prompts of one length only: t5 reads others side by side"):
+        Decoding(gpt, [[1], [2, 3]], Greedy(), 3, rows=2)
     with pytest.raises(UserError, match="decoder begins with the padding token"):
         generate(build(replace(random_model().config, pad_id=None), 0), [1], Greedy(), 3)
 

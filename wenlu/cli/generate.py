@@ -43,6 +43,11 @@ class Command:
     samples: int = 1
     """How many continuations; sample k of a seed is the same however many there are."""
     seed: int = 0
+    beams: int = 1
+    """More than 1: the most probable text that a search with so many beams finds, nothing drawn; --samples N: the N
+    best of them."""
+    length_penalty: float = 0.6
+    """With beams: above 0, long texts are favoured over short ones."""
     stop: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """A text that ends the continuation and is not part of it; may be given several times."""
     device: str = "auto"
@@ -61,17 +66,16 @@ def run(command: Command) -> int:
     from wenlu.hub.folder import load
     from wenlu.inference.generator import Generator, Settings
 
-    names = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "seed", "stop")
+    names = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "seed", "stop", "beams", "length_penalty")
     settings = Settings(**{name: getattr(command, name) for name in names})
-    if command.samples < 1:
-        raise UserError(f"samples must be at least 1, not {command.samples}")
+    settings.check_samples(command.samples)
     device = pick_device(command.device)
     prompt = _read_prompt() if command.prompt == "-" else command.prompt
     model, tokenizer = load(command.run, device)
     generator = Generator(model, tokenizer)
     began = time.monotonic()
     try:
-        if command.samples == 1 and not command.json:
+        if command.samples == 1 and not command.json and command.beams == 1:
             results = [_stream(generator, prompt, settings)]
         else:
             results = generator.generate(prompt, settings, samples=command.samples)
@@ -81,6 +85,8 @@ def run(command: Command) -> int:
     seconds = time.monotonic() - began
     if command.json:
         print(json_format.dumps(_as_json(command.run, prompt, settings, results), ensure_ascii=False))
+    elif command.beams > 1 and command.samples == 1:
+        print(results[0].text, flush=True)
     elif command.samples > 1:
         for number, result in enumerate(results, 1):
             print(f"=== sample {number} of {len(results)} ({result.finish})\n{result.text}", flush=True)
@@ -114,6 +120,9 @@ def _as_json(run: str, prompt: str, settings: Settings, results: list[Result]) -
     samples = [
         {"text": r.text, "tokens": len(r.ids), "finish": r.finish, "beyond_context": r.beyond_context} for r in results
     ]
+    for sample, result in zip(samples, results, strict=True):
+        if result.log_probability is not None:
+            sample["log_probability"] = result.log_probability
     return {
         "run": run,
         "prompt": prompt,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -22,11 +23,81 @@ _ROOM = 1024
 """New tokens that a cache has room for at first; it grows for more."""
 
 
-class Decoding:
-    """One prompt being continued by one or more rows, all in step, each row until it ends by itself.
+class Reader:
+    """A model that reads prompts side by side, then what is chosen after them, with its own cache.
 
-    The logits of a row depend on the other rows only by the rounding of the kernels (within 1e-4 in f32), its random
-    draws not at all.
+    The logits of a row depend on the other rows only by the rounding of the kernels (within 1e-4 in f32).
+    """
+
+    def __init__(self, model: nn.Module, prompts: Sequence[Sequence[int]], max_tokens: int, vocab: int | None = None):
+        """Nothing is computed yet. Raises UserError for a prompt without tokens, or beyond a gpt2's context.
+
+        Several prompts are of one length, but for t5, whose encoder reads them: what its decoder writes begins anew.
+        vocab: give logits of the first so many ids only, where a model has rows that its tokenizer does not know.
+        """
+        config = model.config
+        if not all(prompts):
+            raise UserError("a model cannot begin from nothing: give it a prompt of at least one token")
+        if config.family != "t5" and len(set(map(len, prompts))) > 1:
+            raise UserError(f"{config.family} continues prompts of one length only: t5 reads others side by side")
+        self._begin_id = model.begin_id if config.family == "t5" else None
+        longest = len(prompts[0])
+        if config.family == "gpt2" and longest > config.context:
+            raise UserError(
+                f"the prompt has {longest} tokens, but this gpt2 reads at most {config.context}: shorten the prompt"
+            )
+        self._model, self._prompts, self._vocab = model, prompts, vocab
+        # The newest token is chosen but not read: a context of n positions gives n + 1 tokens.
+        room = config.context + 1 - longest if config.family == "gpt2" else max_tokens
+        self.limit = min(max_tokens, room)
+        """How many tokens may be chosen."""
+        self.last: Finish = "context" if room < max_tokens else "length"
+        """Why no more may be."""
+
+    def begin(self) -> Float[Tensor, "rows vocab"]:
+        """Read the prompts: logits of the first token to choose."""
+        rows, device = len(self._prompts), next(self._model.parameters()).device
+        if self._begin_id is None:
+            ids = torch.tensor([list(prompt) for prompt in self._prompts], device=device)
+            self._cache = self._model.new_cache(rows, ids.shape[1] + min(self.limit - 1, _ROOM))
+            return self._logits(self._model.hidden(ids, cache=self._cache))
+        ids, segments = padded(self._prompts, self._begin_id, device)
+        begin = torch.full((rows, 1), self._begin_id, device=device)
+        self._cache = self._model.new_cache(rows, 1 + min(self.limit - 1, _ROOM))
+        return self._logits(self._model.hidden(ids, begin, segments, cache=self._cache))
+
+    def read(self, chosen: Int[Tensor, " rows"]) -> Float[Tensor, "rows vocab"]:
+        """Read one more token of each row: logits of the next."""
+        source = () if self._begin_id is None else (None,)
+        return self._logits(self._model.hidden(*source, chosen[:, None], cache=self._cache))
+
+    def select(self, rows: Int[Tensor, " kept"], same_prompts: bool = False) -> None:
+        """Go on with these rows, some of them perhaps several times; `same_prompts`: each in place of one of its own
+        prompt."""
+        self._cache.select(rows, same_prompts)
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        return self._model.head(hidden[:, -1])[:, : self._vocab]
+
+
+@contextmanager
+def writing(model: nn.Module) -> Iterator[None]:
+    """Put a model to evaluation, without gradients, for one step: a caller may go on training after it."""
+    training = model.training
+    if training:
+        model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        if training:
+            model.train()
+
+
+class Decoding:
+    """Prompts being continued by one or more rows, all in step, each row until it ends by itself.
+
+    The random draws of a row do not depend on the other rows; of its logits, see `Reader`.
     """
 
     def __init__(
@@ -41,39 +112,21 @@ class Decoding:
         rows: int = 1,
         vocab: int | None = None,
     ):
-        """Nothing is computed yet. Raises UserError for a prompt without tokens, or beyond a gpt2's context.
+        """Nothing is computed yet. Raises UserError where `Reader` does.
 
-        ids: the prompt of all rows; for t5 also one prompt for each row, of any lengths: its encoder reads them, and
-        what the decoder writes begins anew. stop_ids: end tokens; they are not given out. generators: one for each row
-        (`sample.row_generators`). vocab: choose among the first so many ids only, where a model has rows that its
-        tokenizer does not know.
+        ids: the prompt of all rows, or one for each. stop_ids: end tokens; they are not given out. generators: one for
+        each row (`sample.row_generators`). vocab: choose among the first so many ids only.
         """
-        config = model.config
         prompts = [ids] if not ids or isinstance(ids[0], int) else list(ids)
-        if not all(prompts):
-            raise UserError("a model cannot begin from nothing: give it a prompt of at least one token")
-        if len(prompts) > 1 and config.family != "t5":
-            raise UserError(f"{config.family} continues one prompt at a time: only t5 reads several side by side")
         assert len(prompts) in (1, rows), f"{len(prompts)} prompts for {rows} rows"
-        self._begin_id = model.begin_id if config.family == "t5" else None
-        if config.family == "gpt2" and len(prompts[0]) > config.context:
-            raise UserError(
-                f"the prompt has {len(prompts[0])} tokens, but this gpt2 reads at most {config.context}: "
-                "shorten the prompt"
-            )
-        self._model, self._strategy, self._generators, self._vocab = model, strategy, generators, vocab
-        self._stop_ids = frozenset(stop_ids)
-        # The newest token is chosen but not read: a context of n positions gives n + 1 tokens.
-        room = config.context + 1 - len(prompts[0]) if config.family == "gpt2" else max_tokens
-        self._limit = min(max_tokens, room)
-        self._last: Finish = "context" if room < max_tokens else "length"
-        self.finish: list[Finish | None] = [None] * rows
-        """Of each row, why it ended, once it has."""
         self._prompts = prompts if len(prompts) == rows else prompts * rows
+        self._reader = Reader(model, self._prompts, max_tokens, vocab)
+        self._model, self._strategy, self._generators = model, strategy, generators
+        self._stop_ids = frozenset(stop_ids)
+        self.finish: list[Finish | None] = [None if self._reader.limit >= 1 else self._reader.last] * rows
+        """Of each row, why it ended, once it has."""
         self._made = 0
         self._next: Tensor | None = None
-        if self._limit < 1:
-            self.finish = [self._last] * rows
 
     @property
     def done(self) -> bool:
@@ -93,45 +146,18 @@ class Decoding:
     def step(self) -> list[int | None]:
         """The next id of each row; None for a row that has ended, or ends with this step at an end token."""
         assert not self.done, "there is no row left to continue"
-        # The model is put to evaluation, and inference mode entered, for this step alone: a caller may leave a
-        # half-read iterator behind and go on training.
-        training = self._model.training
-        if training:
-            self._model.eval()
-        try:
-            with torch.inference_mode():
-                chosen = self._strategy.choose(self._logits(), self._generators)
-        finally:
-            if training:
-                self._model.train()
-        self._next = chosen[:, None]
+        with writing(self._model):
+            logits = self._reader.begin() if self._next is None else self._reader.read(self._next)
+            self._next = self._strategy.choose(logits, self._generators)
         self._made += 1
         given: list[int | None] = []
-        for row, token in enumerate(chosen.tolist()):
+        for row, token in enumerate(self._next.tolist()):
             if self.finish[row] is None and token in self._stop_ids:
                 self.finish[row] = "eos"
             given.append(None if self.finish[row] else token)
-            if self._limit == self._made:
-                self.finish[row] = self.finish[row] or self._last
+            if self._reader.limit == self._made:
+                self.finish[row] = self.finish[row] or self._reader.last
         return given
-
-    def _logits(self) -> Float[Tensor, "rows vocab"]:
-        """Logits after everything so far, having read what the cache does not hold yet."""
-        model, rows = self._model, len(self.finish)
-        encoded, source, segments = self._begin_id is not None, None, None
-        if self._next is None:
-            device = next(model.parameters()).device
-            if encoded:
-                source, segments = padded(self._prompts, self._begin_id, device)
-                self._next = torch.full((rows, 1), self._begin_id, device=device)
-            else:
-                self._next = torch.tensor(self._prompts, device=device)
-            self._cache = model.new_cache(rows, self._next.shape[1] + min(self._limit - 1, _ROOM))
-        if encoded:
-            hidden = model.hidden(source, self._next, segments, cache=self._cache)
-        else:
-            hidden = model.hidden(self._next, cache=self._cache)
-        return model.head(hidden[:, -1])[:, : self._vocab]
 
 
 def padded(

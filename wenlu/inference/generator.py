@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from torch import nn
 
 from wenlu.base.errors import UserError
+from wenlu.inference.beam import Beams, Hypothesis, beam_search
 from wenlu.inference.generate import Decoding, Finish
 from wenlu.inference.sample import Strategy, row_generators, strategy
+from wenlu.models.config import ROTARY
 from wenlu.tokenization.tokenizer import Tokenizer
 
 
@@ -31,6 +33,10 @@ class Settings:
     """Of the draws; sample k of a seed is the same however many samples are asked for."""
     stop: tuple[str, ...] = ()
     """Texts that end the continuation; they are not part of it."""
+    beams: int = 1
+    """More than 1: the most probable texts that a search with so many beams finds; nothing is drawn."""
+    length_penalty: float = 0.6
+    """Of that search; 0 = none, which favours short texts (`beam.Beams`)."""
 
     def __post_init__(self):
         if self.max_tokens < 1:
@@ -39,7 +45,18 @@ class Settings:
             raise UserError(f"seed must not be negative, not {self.seed}")
         if isinstance(self.stop, str) or "" in self.stop:
             raise UserError(f"stop must be a tuple of texts, none of them empty, not {self.stop!r}")
-        _ = self.strategy
+        _ = self.strategy, Beams(self.beams, self.length_penalty)
+        if self.beams > 1 and (self.top_k, self.top_p, self.min_p) != (0, 1.0, 0.0):
+            raise UserError(f"{self.beams} beams draw nothing: leave out top_k, top_p and min_p")
+        if self.beams > 1 and self.stop:
+            raise UserError(f"{self.beams} beams end at end tokens only: leave out stop")
+
+    def check_samples(self, samples: int) -> None:
+        """Raises UserError for a number of continuations that cannot be made."""
+        if samples < 1:
+            raise UserError(f"samples must be at least 1, not {samples}")
+        if 1 < self.beams < samples:
+            raise UserError(f"{self.beams} beams find as many texts: samples must be no more, not {samples}")
 
     @property
     def strategy(self) -> Strategy:
@@ -61,6 +78,8 @@ class Result:
     """Tokens of the prompt, the one that begins a document included."""
     beyond_context: bool
     """Whether a rotary model was led past the longest sequence it was trained on, where its text may get worse."""
+    log_probability: float | None = None
+    """In nats, of a text that beams found."""
 
 
 class StopTexts:
@@ -188,14 +207,20 @@ class Generator:
     def stream(self, prompt: str, settings: Settings | None = None) -> Stream:
         """One continuation, in pieces that never tear a character and never show part of a stop text."""
         settings = settings or Settings()
+        if settings.beams > 1:
+            raise UserError("beams know a text only when they are done with it: use generate, not stream")
         ids, decoding = self._begin(prompt, settings, 1)
         return Stream(decoding, self._row(ids, settings), len(ids))
 
     def generate(self, prompt: str, settings: Settings | None = None, *, samples: int = 1) -> list[Result]:
-        """`samples` continuations of one prompt, made side by side; the first is what `stream` gives."""
-        if samples < 1:
-            raise UserError(f"samples must be at least 1, not {samples}")
+        """`samples` continuations of one prompt, made side by side; the first is what `stream` gives.
+
+        With beams, the `samples` best ones.
+        """
         settings = settings or Settings()
+        settings.check_samples(samples)
+        if settings.beams > 1:
+            return self._search([prompt], settings)[0][:samples]
         ids, decoding = self._begin(prompt, settings, samples)
         rows = [self._row(ids, settings) for _ in range(samples)]
         while not decoding.done:
@@ -207,6 +232,8 @@ class Generator:
         if not prompts:
             return []
         settings = settings or Settings()
+        if settings.beams > 1:
+            return [results[0] for results in self._search(prompts, settings)]
         ids = [self.prompt_ids(prompt) for prompt in prompts]
         generators = [row_generators(settings.seed, 1)[0] for _ in prompts]
         decoding = self._decoding(ids, settings, generators)
@@ -214,6 +241,28 @@ class Generator:
         while not decoding.done:
             _advance(decoding, rows)
         return [_result(decoding, index, row, len(ids[index])) for index, row in enumerate(rows)]
+
+    def _search(self, prompts: Sequence[str], settings: Settings) -> list[list[Result]]:
+        """What beams find for each of the prompts, the best first."""
+        ids = [self.prompt_ids(prompt) for prompt in prompts]
+        beams = Beams(settings.beams, settings.length_penalty)
+        found = beam_search(self._model, ids, beams, settings.max_tokens, self._ends(), self._tokenizer.vocab)
+        return [
+            [self._found(one, hypothesis) for hypothesis in hypotheses]
+            for one, hypotheses in zip(ids, found, strict=True)
+        ]
+
+    def _found(self, ids: list[int], hypothesis: Hypothesis) -> Result:
+        row, config = self._row(ids, Settings()), self._model.config
+        for token in hypothesis.ids:
+            row.push(token)
+        row.flush()
+        beyond = config.family in ROTARY and len(ids) + len(hypothesis.ids) - 1 > config.context
+        return Result(row.text, hypothesis.ids, hypothesis.finish, len(ids), beyond, hypothesis.log_probability)
+
+    def _ends(self) -> set[int]:
+        config = self._model.config
+        return {self._tokenizer.eos_id, config.eos_id, *config.other_eos_ids} - {None}
 
     def _row(self, ids: list[int], settings: Settings) -> _Row:
         """t5 begins a text of its own, the others continue their prompt."""
@@ -224,14 +273,12 @@ class Generator:
         return ids, self._decoding(ids, settings, row_generators(settings.seed, rows))
 
     def _decoding(self, ids: list[int] | list[list[int]], settings: Settings, generators: list) -> Decoding:
-        config = self._model.config
-        ends = {self._tokenizer.eos_id, config.eos_id, *config.other_eos_ids} - {None}
         return Decoding(
             self._model,
             ids,
             settings.strategy,
             settings.max_tokens,
-            ends,
+            self._ends(),
             generators,
             rows=len(generators),
             vocab=self._tokenizer.vocab,

@@ -26,7 +26,7 @@ class Greedy:
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
     ) -> Int[Tensor, " batch"]:
         """The chosen ids; `generator` is not used. Raises UserError where a logit is not finite."""
-        return _finite(logits).argmax(-1)
+        return finite(logits).argmax(-1)
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Sampling:
 
     def probabilities(self, logits: Float[Tensor, "batch vocab"]) -> Float[Tensor, "batch vocab"]:
         """What `choose` draws from, in f64 (so that no positive temperature overflows)."""
-        scores = _finite(logits).double()
+        scores = finite(logits).double()
         scores = (scores - scores.amax(-1, keepdim=True)) / self.temperature
         if 0 < self.top_k < scores.shape[-1]:
             least = scores.topk(self.top_k).values[:, -1:]
@@ -84,7 +84,7 @@ class Sampling:
         its own generator alone, and is the same on every device. Raises UserError where a logit is not finite.
         """
         if self.top_k == 1:
-            return _finite(logits).argmax(-1)
+            return finite(logits).argmax(-1)
         reach = self.probabilities(logits).cumsum(-1)
         whole = reach[:, -1:]
         goal = torch.minimum(_draws(len(logits), generator).to(whole.device) * whole, whole.nextafter(0 * whole))
@@ -121,7 +121,8 @@ def _draws(rows: int, generator: torch.Generator | Sequence[torch.Generator] | N
     return torch.stack([torch.rand(1, dtype=torch.float64, generator=one) for one in generator])
 
 
-def _finite(logits: Tensor) -> Tensor:
+def finite(logits: Tensor) -> Tensor:
+    """The same logits; raises UserError where one is not finite."""
     if not torch.isfinite(logits).all():
         raise UserError(
             "the model's logits are not finite (NaN or infinity), so no token can be chosen: "

@@ -32,6 +32,12 @@ class KeyValueCache:
         kept[0, :, :, self.length :], kept[1, :, :, self.length :] = keys, values
         return kept[0], kept[1]
 
+    def select(self, rows: Tensor, same_source: bool = False) -> None:
+        """Keep these texts, [kept], some of them perhaps several times."""
+        store, used = self._store, self.length
+        self._store = store.new_zeros(*store.shape[:2], len(rows), *store.shape[3:])
+        self._store[..., :used, :] = store[..., :used, :].index_select(2, rows)
+
     def advance(self, tokens: int) -> None:
         """All layers have added their keys and values for `tokens` more tokens."""
         self.length += tokens
@@ -44,6 +50,10 @@ class LSTMState:
     hidden: list[Float[Tensor, "batch dim"]] = field(default_factory=list)
     cell: list[Float[Tensor, "batch dim"]] = field(default_factory=list)
     length: int = 0
+
+    def select(self, rows: Tensor, same_source: bool = False) -> None:
+        """Keep these texts, [kept], some of them perhaps several times."""
+        self.hidden, self.cell = ([state[rows] for state in states] for states in (self.hidden, self.cell))
 
 
 def causal_mask(new: int, before: int, device: torch.device) -> Tensor:
@@ -60,3 +70,10 @@ class EncoderDecoderCache(KeyValueCache):
         """For each of the decoder's layers, keys and values of the encoder's states; empty before it has read."""
         self.hidden: Tensor | None = None
         """What hides the padding among them, as a bias of attention."""
+
+    def select(self, rows: Tensor, same_source: bool = False) -> None:
+        """Keep these texts; with `same_source`, each takes the place of one whose source is the same."""
+        super().select(rows)
+        if not same_source:
+            self.read = [(keys[rows], values[rows]) for keys, values in self.read]
+            self.hidden = None if self.hidden is None else self.hidden[rows]
