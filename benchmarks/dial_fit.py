@@ -127,13 +127,19 @@ def fit(rows: list[dict], texts: dict[str, Text], start: Constants) -> Constants
     """Constants of one family: logarithms are fitted, so that all stay positive; large misses count less."""
     names = [field.name for field in dataclasses.fields(Constants)]
 
+    names_of = [row["corpus"] for row in rows]
+
     def misses(logs: np.ndarray) -> np.ndarray:
+        """Within each novel, from its mean; then the means, once each: how sizes and lengths compare is what a choice
+        needs, and no level of one novel is to bend it."""
         constants = Constants(**dict(zip(names, np.exp(logs).tolist(), strict=True)))
-        return np.array([math.log(_predicted(row, texts, constants) / row["bits"]) for row in rows])
+        found = np.array([math.log(_predicted(row, texts, constants) / row["bits"]) for row in rows])
+        means = {name: np.mean([f for f, n in zip(found, names_of) if n == name]) for name in sorted(set(names_of))}
+        return np.concatenate([found - [means[name] for name in names_of], list(means.values())])
 
     def pull(logs: np.ndarray) -> np.ndarray:
         """Towards where the fit starts: what so few runs cannot tell keeps its usual value."""
-        return np.concatenate([misses(logs), 0.1 * (logs - first)])
+        return np.concatenate([misses(logs), 0.02 * (logs - first)])
 
     first = np.log([getattr(start, name) for name in names])
     found = least_squares(pull, first, loss="soft_l1", f_scale=0.03)

@@ -38,11 +38,16 @@ def write_report(folder: RunFolder) -> None:
             )
     page.heading("Recipe")
     for section, values in to_dict(recipe).items():
-        page.text(section).table([(name, value) for name, value in values.items()])
+        page.text(section).table([(name, _plain(value)) for name, value in values.items()])
     page.heading("Events").table(
         [(e["event"], ", ".join(f"{k} {v}" for k, v in e.items() if k != "event")) for e in events]
     )
     page.save(folder.report_file)
+
+
+def _plain(value: Any) -> Any:
+    """A section within a section in words."""
+    return ", ".join(f"{name} {each}" for name, each in value.items()) if isinstance(value, dict) else value
 
 
 def _summary(steps: list[dict], held_out: list[dict], events: list[dict], unit: str) -> list[tuple[str, Any]]:
