@@ -301,13 +301,14 @@ def dial(result: dict) -> list[str]:
                 f"{len(runs)}",
                 f"{statistics.median(ours):.3f}",
                 f"{statistics.median(peer):.3f}",
-                f"{fewer:.0%}",
+                f"{fewer:.1%}",
                 f"{foretold:.3f}",
                 f"{min(used):.2f} to {max(used):.2f}",
             )
         )
     header = "text, time | seeds | ours | nanoGPT's recipe | fewer bits | foretold | part of the time used"
-    return [*lines, *table(header, rows), "", where(result["about"]), ""]
+    note = [f"{result['about']['note']}.", ""] if "note" in result["about"] else []
+    return [*lines, *table(header, rows), "", *note, where(result["about"]), ""]
 
 
 def dial_fit(result: dict) -> list[str]:
