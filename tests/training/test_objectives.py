@@ -1,5 +1,7 @@
 """Losses: in chunks as at once, batches in parts as whole."""
 
+import tempfile
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,7 +10,17 @@ import wenlu.training.objectives as objectives
 from wenlu.base.errors import UserError
 from wenlu.models.build import build
 from wenlu.models.config import ModelConfig
-from wenlu.training.objectives import causal, objective_of
+from wenlu.training.objectives import (
+    NO_TARGET,
+    TUNING,
+    best_span,
+    by_row,
+    causal,
+    classification,
+    objective_of,
+    span_extraction,
+    tagging,
+)
 
 FORMS = [("lstm", True), ("lstm", False), ("gpt2", True), ("llama", True), ("qwen3", True), ("qwen3", False)]
 
@@ -108,6 +120,91 @@ def test_accumulated_is_whole(family, tied, size):
     for name, parameter in model.named_parameters():
         bound = 1e-6 * float(expected[name].abs().max()) + 1e-12
         assert float((parameter.grad / total - expected[name]).abs().max()) <= bound, name
+
+
+def heads(head: str, labels: tuple[str, ...] = ()):
+    """A tiny BERT of ours and Transformers' of the same weights, with a head."""
+    from transformers import AutoConfig, BertForQuestionAnswering, BertForSequenceClassification
+    from transformers import BertForTokenClassification as ForTags
+
+    from wenlu.hub.folder import load, save
+
+    kinds = {"classify": BertForSequenceClassification, "tag": ForTags, "span": BertForQuestionAnswering}
+    config = ModelConfig("bert", dim=16, layers=2, heads=2, context=32, vocab=50, head=head, labels=labels)
+    model = build(config, 0)
+    for parameter in model.parameters():
+        parameter.data.add_(
+            0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        save(model, None, folder)
+        peer = kinds[head].from_pretrained(folder, config=AutoConfig.from_pretrained(folder)).eval()
+        return load(folder)[0], peer
+
+
+def rows_of(generator: torch.Generator) -> tuple[dict, dict]:
+    """A padded batch as ours and as theirs."""
+    ids = torch.randint(3, 50, (3, 12), generator=generator)
+    segments = torch.where(torch.arange(12) < torch.tensor([[12], [7], [9]]), 0, -1)
+    types = torch.randint(0, 2, (3, 12), generator=generator)
+    theirs = {"input_ids": ids, "attention_mask": (segments >= 0).long(), "token_type_ids": types}
+    return {"ids": ids, "segments": segments, "types": types}, theirs
+
+
+@torch.no_grad()
+def test_losses_of_the_heads_are_those_of_transformers():
+    generator = torch.Generator().manual_seed(0)
+    ours, theirs = rows_of(generator)
+    model, peer = heads("classify", ("a", "b", "c"))
+    labels = torch.tensor([2, 0, 1])
+    loss, count = classification(model, {**ours, "labels": labels})
+    assert count == 3 and float(loss / 3) == pytest.approx(float(peer(**theirs, labels=labels).loss), abs=1e-5)
+
+    model, peer = heads("tag", ("O", "B-X", "I-X"))
+    labels = torch.randint(0, 3, (3, 12), generator=generator).masked_fill(ours["segments"] < 0, NO_TARGET)
+    labels[:, 0] = NO_TARGET
+    loss, count = tagging(model, {**ours, "labels": labels})
+    assert count == 25 and float(loss / count) == pytest.approx(float(peer(**theirs, labels=labels).loss), abs=1e-5)
+
+    model, peer = heads("span")
+    starts, ends = torch.tensor([3, 0, 2]), torch.tensor([5, 0, 8])
+    within = torch.ones(3, 12, dtype=torch.int64)
+    ours["segments"], theirs["attention_mask"] = torch.zeros_like(within), within
+    loss, count = span_extraction(model, {**ours, "starts": starts, "ends": ends, "within": within})
+    expected = peer(**theirs, start_positions=starts, end_positions=ends).loss
+    assert count == 3 and float(loss / count) == pytest.approx(2 * float(expected), abs=1e-4)
+
+
+@pytest.mark.parametrize("form", ["classify", "tag", "span"])
+@torch.no_grad()
+def test_what_is_found_by_row_adds_up_to_the_loss(form):
+    ours, _ = rows_of(torch.Generator().manual_seed(1))
+    model, _ = heads(form, {"classify": ("a", "b"), "tag": ("O", "B-X"), "span": ()}[form])
+    batch = {
+        "classify": {"labels": torch.tensor([1, 0, 1])},
+        "tag": {"labels": torch.tensor([[NO_TARGET, 1, 0, 0, 1, *[NO_TARGET] * 7]] * 3)},
+        "span": {
+            "starts": torch.tensor([3, 0, 2]),
+            "ends": torch.tensor([5, 0, 4]),
+            "within": torch.tensor([[1, 0, *[1] * 5, *[0] * 5]] * 3),
+        },
+    }[form]
+    loss, count = TUNING[form].loss(model, {**ours, **batch})
+    found = by_row(form, model, {**ours, **batch})
+    assert float(found["loss"].sum()) == pytest.approx(float(loss), rel=1e-5)
+    assert int(found["count"].sum()) == int(count) and all(len(values) == 3 for values in found.values())
+    assert float(TUNING[form].judge(model, {**ours, **batch})["loss"]) == pytest.approx(float(loss), rel=1e-5)
+
+
+def test_the_best_span_ends_after_it_begins_and_is_not_too_long():
+    logits = torch.zeros(1, 6, 2)
+    logits[0, 4, 0], logits[0, 2, 1], logits[0, 5, 1] = 5.0, 9.0, 1.0
+    assert [int(n) for n in best_span(logits)[:2]] == [1, 2]
+    assert [int(n) for n in best_span(logits, longest=1)[:2]] == [2, 2]
+    logits[0, 0] = 9.0
+    assert [int(n) for n in best_span(logits)[:2]] == [0, 0]
+    start, end, score = best_span(logits, empty=False)
+    assert (int(start), int(end), float(score)) == (1, 2, 9.0 - 18.0)
 
 
 def test_a_head_that_nothing_is_known_to_train():

@@ -1,8 +1,10 @@
 """Recipes: read strictly, written so that they read back."""
 
+import dataclasses
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -92,6 +94,29 @@ def test_no_file(tmp_path):
 def test_impossible_values_are_refused(make, message):
     with pytest.raises(UserError, match=message):
         make()
+
+
+SHIPPED = Path(__file__).parents[2] / "recipes"
+SMALL = ("lstm", "shakespeare", "bert", "t5", "chinese-poetry")
+
+
+@pytest.mark.parametrize("name", [file.stem for file in sorted(SHIPPED.glob("*.toml"))])
+def test_shipped_recipes_are_read(name):
+    assert read_recipe(SHIPPED / f"{name}.toml") != Recipe()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_shipped_recipes_train(name, tmp_path):
+    """A step of each that is meant for a laptop; the text is shorter than their batches read at once."""
+    from wenlu.training.loop import train
+
+    lines = "明月几时有？把酒问青天。 The cat sat on the mat again.\n" * 300
+    (tmp_path / "text.txt").write_text(lines, encoding="utf-8")
+    recipe = read_recipe(SHIPPED / f"{name}.toml")
+    data = dataclasses.replace(recipe.data, paths=(str(tmp_path / "text.txt"),), skip=("all",))
+    training = dataclasses.replace(recipe.training, steps=1, batch=2, eval_tokens=300, sample_tokens=0)
+    outcome = train(dataclasses.replace(recipe, data=data, training=training), tmp_path / "run", report=False)
+    assert outcome.step == 1 and outcome.held_out > 0
 
 
 def test_recipes_are_free_of_torch():

@@ -11,6 +11,7 @@ from wenlu.base.errors import UserError, did_you_mean
 COMMANDS = {
     "prepare": "text files → a folder of token ids, with its tokenizer",
     "train": "a model from text, from prepared data or from a recipe; resumes exactly",
+    "finetune": "a trained model tuned on examples: chat, pairs, classify, tag or span",
     "sweep": "the best of several settings, in a given time",
     "eval": "held-out nats per token, perplexity and bits per byte, each with an interval",
     "generate": "text that continues a prompt",

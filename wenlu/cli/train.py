@@ -64,6 +64,8 @@ def _default(arguments: list[str]) -> Recipe:
     out = next((value for flag, value in itertools.pairwise(arguments) if flag == "--out"), "")
     out = next((a.removeprefix("--out=") for a in arguments if a.startswith("--out=")), out)
     recipes = [a for a in arguments if a.endswith(".toml") and not a.startswith("-") and a != out]
-    if recipes:
-        return read_recipe(recipes[0])
-    return RunFolder(out).recipe() if "--resume" in arguments and out else Recipe()
+    resumed = "--resume" in arguments and out
+    recipe = read_recipe(recipes[0]) if recipes else RunFolder(out).recipe() if resumed else Recipe()
+    if recipe.command != "train":
+        raise UserError(f"{recipes[0] if recipes else out} tunes a model: use wenlu {recipe.command}")
+    return recipe

@@ -74,7 +74,7 @@ class Split:
             self._refuse_empty()
 
     def _refuse_empty(self) -> None:
-        places = sorted({_place(key) for key in self._documents.keys})
+        places = sorted({place_of(key) for key in self._documents.keys})
         if len(places) < 2:
             raise UserError("all documents are the same: none can be held out; give more text, or --validation 0")
         if places[0] < self._fraction <= places[-1]:
@@ -121,7 +121,7 @@ class Split:
                 position += len(piece.text)
 
     def _side(self, key: bytes) -> Side:
-        return "validation" if _place(key) < self._fraction else "train"
+        return "validation" if place_of(key) < self._fraction else "train"
 
     def _cut_piece(self, piece: Piece, start: int) -> Iterator[tuple[Side, Piece]]:
         end = start + len(piece.text)
@@ -137,8 +137,8 @@ class Split:
             yield side, Piece(piece.document, piece.text[a - start : b - start], ends)
 
 
-def _place(digest: bytes) -> float:
-    """Where a digest lies in [0, 1)."""
+def place_of(digest: bytes) -> float:
+    """Where a digest of at least eight bytes lies in [0, 1)."""
     return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
 
 

@@ -173,6 +173,28 @@ class Tokenizer:
         if wave:
             yield wave
 
+    @property
+    def chat_template(self) -> Any:
+        """What the folder says how conversations are written (Jinja); None where it says nothing."""
+        return self._config.get("chat_template")
+
+    def role_token(self, role: str) -> str | None:
+        """The special token with the role bos, eos or pad."""
+        return self._names[role]
+
+    def copy_of_library(self) -> tokenizers.Tokenizer:
+        """The library's tokenizer beneath, to be set otherwise; special tokens in a text are text."""
+        inner = tokenizers.Tokenizer.from_str(self._inner.to_str())
+        inner.encode_special_tokens = True
+        return inner
+
+    def extended(self, tokens: Sequence[str] = (), *, chat_template: str = "", **roles: str) -> "Tokenizer":
+        """With more special tokens (new ids follow the old), another chat template, or others for `eos`, `pad`."""
+        inner = self.copy_of_library()
+        inner.add_special_tokens([_special(token) for token in tokens])
+        config = self._config | ({"chat_template": chat_template} if chat_template else {})
+        return Tokenizer(inner, **(self._names | roles), config=config)
+
     def pieces(self, ids: Iterable[int], skip_special: bool = True) -> list[bytes]:
         """The bytes that each id brings to the text of all of them; a skipped special token brings none."""
         table = self._shown if skip_special else self._bytes

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 import signal
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +24,12 @@ from wenlu.models.size import parameters
 from wenlu.training.checkpoint import Progress, load_checkpoint, newest_whole, restore_weights, save_checkpoint
 from wenlu.training.nonfinite import blame
 from wenlu.training.pacing import Pacing
-from wenlu.training.recipe import Recipe, resolve
+from wenlu.training.recipe import Recipe, TuningRecipe, resolve
 from wenlu.training.report import write_report
 from wenlu.training.run_folder import RunFolder
 from wenlu.training.schedules import factor
 from wenlu.training.setup import Setup, announce, compile_hidden, deterministic, eager, out_of_memory, set_up
+from wenlu.training.tuning import set_up_tuning
 from wenlu.training.update import Gradients, Updates
 from wenlu.training.watch import Watch
 
@@ -57,11 +60,13 @@ def train(
     inexact: bool = False,
     began: float | None = None,
     report: bool = True,
+    look: Callable[[Setup], None] | None = None,
 ) -> Outcome:
     """Train what `recipe` says into the folder `out`, or go on with the run there (`recipe` may then be None).
 
     A recipe with `training.minutes` is planned for this machine and ends in that time, counted from `began`, a moment
     of `time.monotonic()`; from this call on by default. Without `report`, no HTML is written at the end.
+    `look` is shown what the run works with before it begins.
 
     Raises `UserError` for whatever the user can mend, before the first step where that is possible.
     """
@@ -82,7 +87,11 @@ def train(
             raise UserError(f"another process has just begun a run in {folder.root}: choose another --out")
         stack.enter_context(deterministic())
         stack.enter_context(out_of_memory(recipe))
-        loop = Loop(set_up(recipe, folder, began, verify=resume), folder, began, report)
+        begin = set_up_tuning if isinstance(recipe, TuningRecipe) else set_up
+        setup = begin(recipe, folder, began, verify=resume)
+        if look:
+            look(setup)
+        loop = Loop(setup, folder, began, report)
         stack.callback(loop.close)
         if resume:
             loop.restore(inexact)
@@ -97,8 +106,10 @@ def _same_recipe(saved: Recipe, given: Recipe | None, chosen: dict[str, dict[str
     """Refuse another recipe than the run's; one that leaves open what a plan chose is the same."""
     if given is None or given == saved:
         return
-    saved, standard = resolve(saved, chosen), Recipe()
-    for section in ("data", "model", "training", "optimizer", "schedule"):
+    if type(given) is not type(saved):
+        raise UserError(f"the run was begun by wenlu {saved.command}: go on with it by that command")
+    saved, standard = resolve(saved, chosen), type(saved)()
+    for section in (field.name for field in dataclasses.fields(saved)):
         old, new, open_ = (vars(getattr(recipe, section)) for recipe in (saved, given, standard))
         for name in old:
             left_open = name in chosen.get(section, {}) and new[name] == open_[name]
@@ -307,7 +318,7 @@ class Loop:
             write_report(self.folder)
         say(
             f"stopped after step {self.progress.step:,}, everything saved. Go on with:\n"
-            f"  wenlu train --resume --out {self.folder.root}"
+            f"  wenlu {self.recipe.command} --resume --out {self.folder.root}"
         )
         return self.outcome("interrupted")
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wenlu.base.errors import UserError
+from wenlu.metrics.scores import entity_counts, f1
 from wenlu.models.config import ModelConfig
 from wenlu.models.size import WHOLE_LOGITS
 
@@ -24,6 +25,8 @@ NO_TARGET = -100
 """Stands in `targets` where nothing is to be learned; torch's own value for it."""
 
 
+INPUTS = ("ids", "decoder_ids", "positions", "segments", "decoder_segments", "types")
+"""Entries of a batch that a model reads."""
 Loss = Callable[[nn.Module, Batch], tuple[Tensor, Tensor]]
 
 
@@ -116,6 +119,135 @@ def judged(loss: Loss) -> Callable[[nn.Module, Batch], dict[str, Tensor]]:
     return judge
 
 
+def by_row(name: str, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    """What is found for each row of a batch, [rows] each: `loss`, `count`, `right`, and by the form (chat, pairs,
+    classify, tag or span) what its scores are made of. Losses are summed cross-entropies in nats.
+    """
+    return {"chat": _words, "pairs": _words, "classify": _labels, "tag": _tags, "span": _spans}[name](model, batch)
+
+
+def _words(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    inputs = {name: batch[name] for name in INPUTS if name in batch}
+    hidden, targets = model.hidden(**inputs), batch["targets"]
+    rows, places = (targets != NO_TARGET).nonzero(as_tuple=True)
+    hidden, targets = hidden[rows, places], targets[rows, places]
+    at_once = max(1, WHOLE_LOGITS // model.config.vocab)
+    losses, right = [], []
+    for h, t in zip(hidden.split(at_once), targets.split(at_once), strict=True):
+        logits = model.head(h).float()
+        losses.append(F.cross_entropy(logits, t, reduction="none"))
+        right.append(logits.argmax(-1) == t)
+    return _summed(rows, len(batch["targets"]), torch.cat(losses), torch.cat(right))
+
+
+def _labels(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    logits, labels = _outputs(model, batch), batch["labels"]
+    found = logits.argmax(-1)
+    losses = F.cross_entropy(logits, labels, reduction="none")
+    return {"loss": losses, "count": torch.ones_like(labels), "right": found == labels, "found": found, "gold": labels}
+
+
+def _tags(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    logits, labels = _outputs(model, batch), batch["labels"]
+    rows, places = (labels != NO_TARGET).nonzero(as_tuple=True)
+    logits, gold = logits[rows, places], labels[rows, places]
+    losses = F.cross_entropy(logits, gold, reduction="none")
+    found, names = logits.argmax(-1), model.config.labels
+    counts = []
+    for row in range(len(labels)):
+        tags = ([names[number] for number in side[rows == row].tolist()] for side in (gold, found))
+        counts.append(entity_counts(*tags))
+    entities = dict(zip(("entities_right", "entities_found", "entities_gold"), torch.tensor(counts).T))
+    return {**_summed(rows, len(labels), losses, found == gold), **entities}
+
+
+def _spans(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    logits = _span_logits(model, batch)
+    starts, ends, _ = best_span(logits)
+    first, last, score = best_span(logits, empty=False)
+    losses = sum(
+        F.cross_entropy(logits[..., n], batch[end], reduction="none") for n, end in enumerate(("starts", "ends"))
+    )
+    right = (starts == batch["starts"]) & (ends == batch["ends"])
+    count = torch.ones_like(starts)
+    return {"loss": losses, "count": count, "right": right, "first": first, "last": last, "score": score}
+
+
+def best_span(
+    logits: Float[Tensor, "batch seq 2"], longest: int = 64, empty: bool = True
+) -> tuple[Int[Tensor, " batch"], Int[Tensor, " batch"], Float[Tensor, " batch"]]:
+    """First and last token of the likeliest span of at most `longest` tokens, and the sum of its logits less that of
+    no answer, which is the first token alone and, unless `empty`, no candidate (Devlin et al. 2018, 4.2 and 4.3)."""
+    starts, ends = logits.unbind(-1)
+    sums = starts[:, :, None] + ends[:, None, :]
+    seq = logits.shape[1]
+    allowed = torch.ones(seq, seq, dtype=torch.bool, device=logits.device).triu().tril(longest - 1)
+    allowed[0, int(empty) :] = False
+    best = sums.masked_fill(~allowed, float("-inf")).flatten(1).max(1)
+    none = starts[:, 0] + ends[:, 0]
+    return best.indices // seq, best.indices % seq, best.values - none
+
+
+def _summed(rows: Tensor, count: int, losses: Tensor, right: Tensor) -> dict[str, Tensor]:
+    """Sums of what belongs to the same row."""
+    empty = losses.new_zeros(count)
+    return {
+        "loss": empty.index_add(0, rows, losses),
+        "count": empty.index_add(0, rows, torch.ones_like(losses)),
+        "right": empty.index_add(0, rows, right.to(losses.dtype)),
+    }
+
+
+def _outputs(model: nn.Module, batch: Batch) -> Tensor:
+    """What the head makes of a batch, in f32."""
+    return model.head(model.hidden(**{name: batch[name] for name in INPUTS if name in batch})).float()
+
+
+def _span_logits(model: nn.Module, batch: Batch) -> Float[Tensor, "batch seq 2"]:
+    """Those of tokens that cannot be in an answer, of question and padding, are out of the race."""
+    return _outputs(model, batch).masked_fill(batch["within"][..., None] == 0, -1e9)
+
+
+def classification(model: nn.Module, batch: Batch) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
+    """Cross-entropy of a label for each row, `labels` [batch], and the number of rows."""
+    labels = batch["labels"]
+    return F.cross_entropy(_outputs(model, batch), labels, reduction="sum"), labels.new_tensor(len(labels))
+
+
+def tagging(model: nn.Module, batch: Batch) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
+    """Cross-entropy of a label for each token that has one, `labels` [batch, seq], and the number of them."""
+    labels = batch["labels"]
+    loss = F.cross_entropy(_outputs(model, batch).flatten(0, 1), labels.flatten(), reduction="sum")
+    return loss, (labels != NO_TARGET).sum()
+
+
+def span_extraction(model: nn.Module, batch: Batch) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
+    """Cross-entropy of where an answer begins plus of where it ends, `starts` and `ends` [batch]; number of rows."""
+    logits = _span_logits(model, batch)
+    loss = sum(F.cross_entropy(logits[..., n], batch[end], reduction="sum") for n, end in enumerate(("starts", "ends")))
+    return loss, batch["starts"].new_tensor(len(logits))
+
+
+def summing(name: str) -> Callable[[nn.Module, Batch], dict[str, Tensor]]:
+    """The judge of a form: the sums of what `by_row` finds."""
+
+    def judge(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        added = ("loss", "count", "right", "entities_right", "entities_found", "entities_gold")
+        return {key: value.sum() for key, value in by_row(name, model, batch).items() if key in added}
+
+    return judge
+
+
+def accuracy(sums: dict[str, float]) -> dict[str, Any]:
+    """The part of the targets that are the likeliest."""
+    return {"accuracy": sums["right"] / max(1, sums["count"])}
+
+
+def entity_f1(sums: dict[str, float]) -> dict[str, Any]:
+    """Entities of the right kind and place, as seqeval counts them, and the accuracy of single tags."""
+    return {"entity_f1": f1(sums["entities_right"], sums["entities_found"], sums["entities_gold"]), **accuracy(sums)}
+
+
 def masked_accuracy(sums: dict[str, float]) -> dict[str, Any]:
     """The part of the chosen tokens that are the likeliest ones."""
     return {"masked_accuracy": sums["right"] / sums["count"]}
@@ -129,6 +261,14 @@ def no_figures(sums: dict[str, float]) -> dict[str, Any]:
 CAUSAL = Objective("next token", causal, judge_causal, bits_per_byte, writes=True)
 MASKED = Objective("masked tokens", masked, judge_masked, masked_accuracy, "nats/masked token")
 TEXT_TO_TEXT = Objective("text to text", text_to_text, judged(text_to_text), no_figures)
+TUNING = {
+    "chat": Objective("the assistant's tokens", masked, summing("chat"), accuracy),
+    "pairs": Objective("text to text", text_to_text, summing("pairs"), accuracy),
+    "classify": Objective("classification", classification, summing("classify"), accuracy, "nats/row"),
+    "tag": Objective("tagging", tagging, summing("tag"), entity_f1, "nats/tag"),
+    "span": Objective("span extraction", span_extraction, summing("span"), accuracy, "nats/row"),
+}
+"""Form of rows → what a model is tuned for on them."""
 OBJECTIVES = {
     ("lstm", "tokens"): CAUSAL,
     ("gpt2", "tokens"): CAUSAL,

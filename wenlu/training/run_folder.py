@@ -6,11 +6,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from wenlu.base.config import from_dict, to_dict
+from wenlu.base.config import to_dict
 from wenlu.base.errors import UserError
 from wenlu.base.files import atomic_write, lock_file, sweep, writing
 from wenlu.base.log import read_rows
-from wenlu.training.recipe import Recipe
+from wenlu.training.recipe import Recipe, recipe_from
 
 
 class RunFolder:
@@ -50,9 +50,12 @@ class RunFolder:
             raise
 
     def chosen(self) -> dict[str, dict[str, Any]] | None:
-        """What was planned for a run of a given length in time, by section and field; None before there is a plan."""
+        """What was planned for a run of a given length in time, or follows from the rows of one that tunes.
+
+        By section and field; None before there is a plan.
+        """
         events = read_rows(self.events_file)
-        return next((row["chosen"] for row in events if row["event"] == "plan"), None)
+        return next((row["chosen"] for row in events if "chosen" in row), None)
 
     def write_recipe(self, recipe: Recipe) -> None:
         atomic_write(self.recipe_file, json.dumps(to_dict(recipe), indent=1, ensure_ascii=False))
@@ -72,7 +75,7 @@ class RunFolder:
         if not self.exists():
             raise UserError(f"{self.root} holds no run to resume: leave out --resume to begin one there")
         try:
-            return from_dict(Recipe, json.loads(self.recipe_file.read_text(encoding="utf-8")))
+            return recipe_from(json.loads(self.recipe_file.read_text(encoding="utf-8")))
         except ValueError as error:
             raise UserError(f"{self.recipe_file} is damaged ({error}): begin the run anew with another --out") from None
 

@@ -51,6 +51,8 @@ class Setup:
     device: torch.device
     bf16: bool
     compile: bool
+    context: int = 0
+    """Longest row in tokens, where that is not the model's context."""
 
 
 def set_up(recipe: Recipe, folder: RunFolder, began: float, *, verify: bool = False) -> Setup:
@@ -74,7 +76,7 @@ def _set_up(recipe: Recipe, folder: RunFolder, began: float, verify: bool) -> Se
     device = pick_device(recipe.training.device)
     bf16 = in_bf16(recipe, device)
     data = _data(recipe, folder, verify)
-    _use(recipe, device)
+    use_processor(recipe, device)
     if recipe.training.minutes:
         recipe = _planned(recipe, folder, lambda: Planner(recipe, data, device, began).plan())
         bf16 = in_bf16(recipe, device)
@@ -102,12 +104,12 @@ def plan_for(recipe: Recipe) -> tuple[Plan, Recipe]:
     with tempfile.TemporaryDirectory() as folder, deterministic():
         device = pick_device(recipe.training.device)
         data = _data(recipe, RunFolder(folder), verify=False)
-        _use(recipe, device)
+        use_processor(recipe, device)
         plan = Planner(recipe, data, device, began).plan()
     return plan, resolve(recipe, plan.chosen)
 
 
-def _use(recipe: Recipe, device: torch.device) -> None:
+def use_processor(recipe: Recipe, device: torch.device) -> None:
     """Processor threads and memory as training wants them."""
     if device.type == "cpu":
         keep_freed_memory()
@@ -280,9 +282,10 @@ def eager(model: nn.Module):
 def announce(setup: Setup, parameters: int) -> None:
     """One line about what is going to be trained, on what, where."""
     config, training, order = setup.model.config, setup.recipe.training, setup.material.order
+    context = setup.context or config.context
     say(
         f"{config.family} · {parameters:,} parameters · vocabulary {config.vocab:,} · {setup.objective.name} · "
         f"{setup.material.size} · {training.steps:,} steps of "
-        f"{training.batch} × {config.context} ({training.steps * training.batch / order.samples:.1f} epochs) · "
+        f"{training.batch} × {context} ({training.steps * training.batch / order.samples:.1f} epochs) · "
         f"{setup.device.type} · {'bf16' if setup.bf16 else 'f32'}{' · compiled' if setup.compile else ''}"
     )

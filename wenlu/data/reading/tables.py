@@ -26,17 +26,33 @@ def read_tsv(file: Path, counts: SourceCounts, field: str) -> Iterator[tuple[str
 
 
 def _read(file: Path, counts: SourceCounts, field: str, delimiter: str) -> Iterator[tuple[str, bool]]:
+    rows = table_rows(file, counts, delimiter)
+    header = next(rows, None)
+    if header is None:
+        return
+    column = _column(file, header, field)
+    for row in rows:
+        yield from in_pieces([row_of(row[column], counts)])
+
+
+def table_rows(file: Path, counts: SourceCounts, delimiter: str, quoted: bool = True) -> Iterator[list[str]]:
+    """The rows of a table, the first one first, which says how many columns there are; bad ones are counted.
+
+    Not `quoted`: quotes are characters like others, as in tables of sentences with tabs between.
+    """
     csv.field_size_limit(limits.LONGEST_ROW)
     with text_stream(file, counts) as stream:
         lines = (line.decode("utf-8", "surrogateescape") for line in lines_of(stream, counts))
-        reader = csv.reader(lines, delimiter=delimiter, strict=True)
+        reader = csv.reader(
+            lines, delimiter=delimiter, strict=True, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+        )
         try:
             header = next(reader, None)
         except csv.Error as error:
             raise UserError(f"{file} does not begin with a row of column names ({error})") from None
         if header is None:
             return
-        column = _column(file, header, field)
+        yield header
         while True:
             before = counts.line
             try:
@@ -49,13 +65,12 @@ def _read(file: Path, counts: SourceCounts, field: str, delimiter: str) -> Itera
                 continue
             if not row:
                 continue
-            text = row[column] if column < len(row) else ""
             if len(row) != len(header):
                 counts.bad(before + 1, f"{len(row)} columns instead of {len(header)}", counts.line - before)
-            elif no_character(text):
+            elif any(map(no_character, row)):
                 counts.bad(before + 1, f"no {stream.encoding.upper()}", counts.line - before)
             else:
-                yield from in_pieces([row_of(text, counts)])
+                yield row
 
 
 def _column(file: Path, names: list[str], field: str) -> int:

@@ -136,19 +136,30 @@ def lines_of(stream: Utf8, counts: SourceCounts) -> Iterator[bytes]:
 
 def read_jsonl(file: Path, counts: SourceCounts, field: str) -> Iterator[tuple[str, bool]]:
     """Every row is a document: the text under `field` of a JSON object."""
+    for row in json_rows(file, counts):
+        text = row.get(field)
+        reason = no_character(text) if isinstance(text, str) else _no_field(row, field)
+        if reason:
+            counts.bad(counts.line, reason)
+            continue
+        text = row_of(text, counts)
+        if len(text) > pieces.CHUNK:
+            yield from in_pieces([text])
+        elif text:
+            yield text, True
+
+
+def json_rows(file: Path, counts: SourceCounts) -> Iterator[dict[str, Any]]:
+    """The JSON objects of a file's lines; lines that hold none are counted as bad, empty ones passed over."""
     with text_stream(file, counts) as stream:
         for line in lines_of(stream, counts):
             if line.isspace():
                 continue
-            text, reason = _row_text(line, field, stream.encoding)
+            row, reason = _object(line, stream.encoding)
             if reason:
                 counts.bad(counts.line, reason)
             else:
-                text = row_of(text, counts)
-                if len(text) > pieces.CHUNK:
-                    yield from in_pieces([text])
-                elif text:
-                    yield text, True
+                yield row
 
 
 def row_of(text: str, counts: SourceCounts) -> str:
@@ -160,23 +171,18 @@ def row_of(text: str, counts: SourceCounts) -> str:
     return text
 
 
-def _row_text(line: bytes, field: str, encoding: str) -> tuple[str, str]:
-    """(text, "") of a row, or ("", what is wrong with it)."""
+def _object(line: bytes, encoding: str) -> tuple[dict[str, Any], str]:
+    """(the object in a line, ""), or ({}, what is wrong with it)."""
     try:
         try:
             row = json.loads(line.decode("utf-8"))
         except UnicodeDecodeError:
             row = json.loads(line)  # which lets lone surrogates in, to be named below
     except UnicodeDecodeError as error:
-        return "", _no_text(encoding, line[error.start])
+        return {}, _no_text(encoding, line[error.start])
     except (ValueError, RecursionError) as error:
-        return "", f"no JSON ({str(error)[:80]})"
-    if not isinstance(row, dict):
-        return "", "no JSON object"
-    text = row.get(field)
-    if not isinstance(text, str):
-        return "", _no_field(row, field)
-    return text, no_character(text)
+        return {}, f"no JSON ({str(error)[:80]})"
+    return (row, "") if isinstance(row, dict) else ({}, "no JSON object")
 
 
 def _no_field(row: dict[str, Any], field: str) -> str:

@@ -1,0 +1,389 @@
+"""Tuning keeps the loop's laws for every task, saves the best, and grows embeddings for new tokens."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import wenlu.training.loop as loop_module
+from wenlu.base.errors import UserError
+from wenlu.base.files import sha256_file
+from wenlu.base.log import read_rows
+from wenlu.cli.main import main
+from wenlu.data.rows.config import RowsConfig
+from wenlu.hub.folder import load, save
+from wenlu.models.build import build
+from wenlu.models.config import ModelConfig
+from wenlu.tokenization.chat_format import ChatFormat
+from wenlu.tokenization.learn import learn
+from wenlu.training.finetune import finetune, judge
+from wenlu.training.recipe import TrainingConfig, TuningConfig, TuningRecipe
+from wenlu.training.run_folder import RunFolder
+from wenlu.training.setup import deterministic
+from wenlu.training.tuning import set_up_tuning
+from wenlu.training.update import Updates
+
+TEXT = "the stove burns in the house; 炉火在屋里。 a cold room is warm now, Ann and Bob of Paris say."
+PURPOSES = {"qwen3": "text", "gpt2": "text", "bert": "bert", "t5": "t5"}
+KINDS = {"chat": "qwen3", "pairs": "t5", "classify": "bert", "tag": "bert", "span": "bert"}
+"""Task → a family for it."""
+
+
+def talk(n: int) -> dict:
+    messages = [
+        ("user", f"what is {n}?"),
+        ("assistant", f"{n % 7}, {n}"),
+        ("user", "and?"),
+        ("assistant", "炉" * (n % 3 + 1)),
+    ]
+    return {"messages": [{"role": role, "content": content} for role, content in messages[: 2 + 2 * (n % 3 == 1)]]}
+
+
+def asked(n: int) -> dict:
+    context = f"the stove {n} burns in the house of Ann " * (1 + n % 3)
+    answer = {"text": str(n), "answer_start": 10}
+    return {"paragraphs": [{"context": context, "qas": [{"id": f"q{n}", "question": "which?", "answers": [answer]}]}]}
+
+
+def lines(rows) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+EXAMPLES = {
+    "chat": ("chat.jsonl", lambda some: lines(map(talk, some))),
+    "pairs": ("pairs.tsv", lambda some: "".join(f"stove {n}\t{'Ofen ' * (n % 4 + 1)}{n}\n" for n in some)),
+    "classify": (
+        "classify.jsonl",
+        lambda some: lines({"text": f"room {n} is " + "cold warm".split()[n % 2], "label": n % 2} for n in some),
+    ),
+    "tag": (
+        "tag.jsonl",
+        lambda some: lines(
+            {"tokens": ["Ann", str(n), "of", "Paris"][: 1 + n % 4], "tags": ["B-P", "I-P", "O", "B-L"][: 1 + n % 4]}
+            for n in some
+        ),
+    ),
+    "span": ("span.json", lambda some: json.dumps({"data": list(map(asked, some))})),
+}
+"""Task → name and content of a file of examples with these numbers."""
+
+
+def write_all(folder: Path, dropout: float = 0.0) -> Path:
+    """A folder of models by family, and files of examples by task."""
+    for family, purpose in PURPOSES.items():
+        tokenizer = learn("bpe", [TEXT] * 5, 300, purpose)
+        ids = {name: getattr(tokenizer, name) for name in ("bos_id", "eos_id", "pad_id")}
+        shape = dict(dim=16, layers=2, heads=2, context=64, dropout=dropout)
+        save(build(ModelConfig(family, **shape, vocab=tokenizer.vocab, **ids), 0), tokenizer, folder / family)
+    for name, content in EXAMPLES.values():
+        (folder / name).write_text(content(range(48)), encoding="utf-8")
+    return folder
+
+
+def recipe(models: Path, task: str, family: str = "", rows: dict | None = None, tuning: dict | None = None, **training):
+    """A recipe of twelve steps for a task."""
+    often = dict(steps=12, batch=4, eval_every=4, checkpoint_every=3, log_every=1, device="cpu", threads=1)
+    settings = {"max_bad": 0.1, "max_truncated": 0.5, **(rows or {})}
+    return TuningRecipe(
+        training=TrainingConfig(**{**often, **training}),
+        rows=RowsConfig((str(models / EXAMPLES[task][0]),), task, **settings),
+        tuning=TuningConfig(str(models / (family or KINDS[task])), **{"epochs": 0.0, **(tuning or {})}),
+    )
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> Path:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield write_all(tmp_path_factory.mktemp("models"), dropout=0.1)
+    torch.set_num_threads(before)
+
+
+CLOCK = ("seconds", "tokens_per_second")
+CASES = [*KINDS.items(), ("pairs", "gpt2")]
+
+
+class Killed(BaseException):
+    """Stands for a kill within this process."""
+
+
+def kill_after(monkeypatch, step: int) -> None:
+    whole = loop_module.Loop._step
+
+    def counted(self, watch):
+        whole(self, watch)
+        if self.progress.step == step:
+            raise Killed
+
+    monkeypatch.setattr(loop_module.Loop, "_step", counted)
+
+
+def ending(run) -> dict:
+    """All that two equal runs must share."""
+    last = max((run / "wenlu/checkpoints").glob("step-*"))
+    rows = read_rows(run / "wenlu/metrics.jsonl")
+    judged = [row["scores"] for row in read_rows(run / "wenlu/events.jsonl") if row["event"] == "judged"]
+    return {
+        "root": sha256_file(run / "model.safetensors"),
+        "checkpoint": (last.name, *(sha256_file(last / f"{part}.safetensors") for part in ("weights", "optimizer"))),
+        "rows": [{key: value for key, value in row.items() if key not in CLOCK} for row in rows],
+        "judged": judged,
+    }
+
+
+def setup_of(a_recipe, out):
+    folder = RunFolder(out)
+    folder.create(a_recipe)
+    return set_up_tuning(a_recipe, folder, 0.0)
+
+
+@pytest.mark.parametrize(("task", "family"), CASES)
+def test_killed_twice_and_resumed_is_the_same(models, tmp_path, monkeypatch, task, family):
+    finetune(recipe(models, task, family), tmp_path / "whole")
+    for step, resume in ((2, False), (7, True)):
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            kill_after(patch, step)
+            finetune(None if resume else recipe(models, task, family), tmp_path / "cut", resume=resume)
+    assert main(["finetune", "--resume", "--out", str(tmp_path / "cut")]) == 0
+    assert ending(tmp_path / "cut") == ending(tmp_path / "whole")
+    assert len(ending(tmp_path / "whole")["judged"]) == 1
+
+
+@pytest.mark.parametrize(("task", "family"), CASES)
+def test_accumulated_gradients_are_those_of_the_batch(models, tmp_path, task, family):
+    found = []
+    for micro in (0, 1, 3):
+        base = recipe(models, task, family, micro_batch=micro, batch=7, tuning={"dropout": 0.0})
+        setup = setup_of(base, tmp_path / str(micro))
+        updates = Updates(setup.recipe, setup.model.double(), setup.material, setup.objective, setup.device, False)
+        gradients = updates.gradients(1)
+        found.append((gradients.loss, gradients.count, [weight.grad for weight in setup.model.parameters()]))
+    for loss, count, grads in found[1:]:
+        assert count == found[0][1] and loss == pytest.approx(found[0][0], rel=1e-6)
+        for one, other in zip(grads, found[0][2], strict=True):
+            assert (one is None) == (other is None)
+            if one is not None:
+                torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["qwen3", "gpt2"])
+def test_packed_conversations_are_as_if_alone(models, tmp_path, family):
+    setup = setup_of(recipe(models, "chat", family, tuning={"dropout": 0.0}), tmp_path / "run")
+    model, material = setup.model.double(), setup.material
+    batch = material.batch(material.order.batch_at(0), material.order.epochs_at(0))
+    assert batch["segments"].max() > 0
+    rows = np.concatenate([material.order.packs(0)[n] for n in material.order.batch_at(0)])
+    found = []
+    for parts in ([batch], [material._of(material.rows.train, rows[n : n + 1]) for n in range(len(rows))]):
+        model.zero_grad()
+        total, targets = 0.0, 0
+        for part in parts:
+            loss, count = setup.objective.loss(model, {k: torch.from_numpy(v) for k, v in part.items()})
+            loss.backward()
+            total, targets = total + float(loss.detach()), targets + int(count)
+        found.append((total, targets, [p.grad.clone() for p in model.parameters()]))
+    assert found[0][1] == found[1][1] and found[0][0] == pytest.approx(found[1][0], rel=1e-6)
+    for one, other in zip(found[0][2], found[1][2], strict=True):
+        torch.testing.assert_close(one / found[0][1], other / found[0][1], atol=1e-6, rtol=1e-5)
+
+
+def test_what_is_saved_is_the_best_by_held_out_loss(models, tmp_path):
+    hot = recipe(models, "classify", steps=24, eval_every=2, tuning={"dropout": 0.0})
+    hot = dataclasses.replace(hot, optimizer=dataclasses.replace(hot.optimizer, lr=0.05))
+    outcome, scores = finetune(hot, tmp_path / "run")
+    losses = [row["held_out"] for row in read_rows(tmp_path / "run/wenlu/metrics.jsonl") if "held_out" in row]
+    assert outcome.held_out == min(losses) and scores["loss"].value == pytest.approx(min(losses), rel=1e-5)
+    again = judge(RunFolder(tmp_path / "run"))
+    assert again == scores and 0 <= scores["accuracy"].value <= 1
+    assert scores["accuracy"].interval.low <= scores["accuracy"].value <= scores["accuracy"].interval.high
+
+
+@pytest.mark.parametrize(
+    ("task", "names"),
+    [
+        ("chat", {"loss", "accuracy"}),
+        ("tag", {"loss", "accuracy", "entity_f1", "entity_precision", "entity_recall"}),
+        ("span", {"loss", "exact_match", "f1"}),
+    ],
+)
+def test_scores_by_task(models, tmp_path, task, names):
+    _, scores = finetune(recipe(models, task, steps=2), tmp_path / "run")
+    assert set(scores) == names
+    page = (tmp_path / "run/wenlu/report.html").read_text()
+    assert "judged" in page
+    if task == "tag":
+        figures = [row for row in read_rows(tmp_path / "run/wenlu/metrics.jsonl") if "held_out" in row][-1]
+        assert figures["entity_f1"] == pytest.approx(scores["entity_f1"].value)
+
+
+def test_new_tokens_grow_the_embedding(models, tmp_path, capsys):
+    setup = setup_of(recipe(models, "chat"), tmp_path / "run")
+    before, _ = load(models / "qwen3")
+    said = capsys.readouterr().err
+    assert "2 new tokens (<|im_start|>, <|im_end|>): the embedding grows from 300 to 302 rows" in said
+    rows = setup.model.embed.weight
+    torch.testing.assert_close(rows[:300], before.embed.weight)
+    torch.testing.assert_close(rows[300], before.embed.weight.mean(0))
+    assert setup.model.config.eos_id == 301 and setup.model.config.other_eos_ids == (0,)
+    talking = setup_of(recipe(models, "pairs", "gpt2"), tmp_path / "other")
+    assert talking.model.config.vocab == 302
+
+
+def test_a_tuned_run_opens_in_transformers(models, tmp_path):
+    import warnings
+
+    finetune(recipe(models, "chat", steps=3), tmp_path / "chat")
+    finetune(recipe(models, "classify", steps=3), tmp_path / "classify")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+        peer, reader = (kind.from_pretrained(tmp_path / "chat") for kind in (AutoModelForCausalLM, AutoTokenizer))
+        judge_ = AutoModelForSequenceClassification.from_pretrained(tmp_path / "classify")
+    model, tokenizer = load(tmp_path / "chat")
+    messages = talk(5)["messages"]
+    ids = ChatFormat(tokenizer).encode(messages).ids
+    assert reader.apply_chat_template(messages, return_dict=False) == ids
+    ids = torch.tensor([ids])
+    with torch.no_grad():
+        torch.testing.assert_close(peer(ids).logits, model(ids), atol=1e-4, rtol=0)
+        ours, _ = load(tmp_path / "classify")
+        ids = torch.tensor([[1, 20, 30, 2]])
+        torch.testing.assert_close(judge_(ids).logits, ours(ids), atol=1e-4, rtol=0)
+    assert judge_.config.id2label == {0: "0", 1: "1"}
+
+
+def test_epochs_learning_rate_and_evaluations_follow_from_the_rows(models, tmp_path):
+    base = recipe(models, "pairs", tuning={"epochs": 2.0}, eval_every=100)
+    finetune(base, tmp_path / "run")
+    settled = RunFolder(tmp_path / "run").recipe()
+    rows = json.loads((tmp_path / "run/wenlu/data/rows.json").read_text())["counts"]["train"]["rows"]
+    batches = -(-rows // 4)
+    assert settled.training.steps == 2 * batches and settled.training.eval_every == -(-2 * batches // 10)
+    assert settled.optimizer.lr == 2e-3 and settled.model.family == "t5"
+
+
+def test_a_given_length_in_time(models, tmp_path, monkeypatch):
+    import wenlu.training.tuning as tuning_module
+
+    monkeypatch.setattr(tuning_module, "REPORT_SECONDS", 0.0)
+    finetune(recipe(models, "classify", steps=1000, minutes=0.03, eval_every=100), tmp_path / "run")
+    plan = next(row for row in read_rows(tmp_path / "run/wenlu/events.jsonl") if row["event"] == "plan")
+    assert plan["minutes"] == 0.03 and plan["steps"] >= 1
+    assert "Planned and come" in (tmp_path / "run/wenlu/report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(task="classify", family="qwen3"), "holds a qwen3, which cannot be tuned for classify: that is for bert"),
+        (dict(task="chat", family="t5"), "holds a t5, which cannot be tuned for chat"),
+        (dict(task="chat", compile="on"), "rows differ in length"),
+        (dict(task="chat", start="bigrams"), "begins with its own weights"),
+        (dict(task="classify", rows={"context": 100}), r"rows.context \(100\) exceeds the positions"),
+        (dict(task="chat", rows={"context": 4}), "too short"),
+        (dict(task="chat", rows={"validation": 0.0}, patience=2), "nothing is held out"),
+        (dict(task="chat", tuning={"model": ""}), "which model is to be tuned"),
+        (dict(task="chat", tuning={"hash": "0" * 16}), "are not those that the run began with"),
+    ],
+)
+def test_refusals_leave_nothing_behind(models, tmp_path, change, message):
+    tuning = change.pop("tuning", {})
+    base = recipe(models, **change)
+    base = dataclasses.replace(base, tuning=dataclasses.replace(base.tuning, **tuning))
+    with pytest.raises(UserError, match=message):
+        finetune(base, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_weights_on_resume_before_a_checkpoint(models, tmp_path, monkeypatch):
+    import shutil
+
+    shutil.copytree(models / "bert", tmp_path / "bert")
+    base = recipe(models, "tag")
+    base = dataclasses.replace(base, tuning=dataclasses.replace(base.tuning, model=str(tmp_path / "bert")))
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, 1)
+        finetune(base, tmp_path / "run")
+    (tmp_path / "bert/model.safetensors").unlink()
+    shutil.copy(models / "bert/model.safetensors", tmp_path / "bert/model.safetensors")
+    other, tokenizer = load(models / "bert")
+    other.embed.weight.data += 1
+    save(other, tokenizer, tmp_path / "bert")
+    with pytest.raises(UserError, match="are not those that the run began with"):
+        finetune(None, tmp_path / "run", resume=True)
+
+
+def test_a_tuned_model_can_be_tuned_on(models, tmp_path):
+    finetune(recipe(models, "classify", steps=2), tmp_path / "one")
+    more = recipe(models, "classify", steps=2)
+    more = dataclasses.replace(more, tuning=dataclasses.replace(more.tuning, model=str(tmp_path / "one")))
+    finetune(more, tmp_path / "two")
+    chat = recipe(models, "chat", steps=2)
+    finetune(chat, tmp_path / "chat")
+    more = dataclasses.replace(chat, tuning=dataclasses.replace(chat.tuning, model=str(tmp_path / "chat")))
+    setup = setup_of(more, tmp_path / "again")
+    assert setup.model.config.vocab == 302
+
+
+def test_the_commands(models, tmp_path, capsys):
+    out = str(tmp_path / "run")
+    files = [str(models / EXAMPLES["chat"][0])]
+    (tmp_path / "held.jsonl").write_text(lines(map(talk, range(100, 104))))
+    flags = ["--task", "chat", "--steps", "2", "--show", "1", "--held-out", str(tmp_path / "held.jsonl"), "--json"]
+    assert main(["finetune", str(models / "qwen3"), *files, "--out", out, *flags, "--device", "cpu"]) == 0
+    said = capsys.readouterr()
+    found = json.loads(said.out)
+    assert found["step"] == 2 and found["scores"]["loss"]["low"] < found["scores"]["loss"]["value"]
+    assert "⟦0, 0<|im_end|>⟧" in said.err and "held out: 4 rows of 4 records (4 messages)" in said.err
+    assert main(["finetune", "--resume", "--out", out]) == 0
+    assert "held out, loss" in capsys.readouterr().out
+    assert main(["train", "--resume", "--out", out]) == 2
+    assert "use wenlu finetune" in capsys.readouterr().err
+    assert main(["finetune", str(models / "qwen3"), *files]) == 2
+    assert "where to?" in capsys.readouterr().err
+    (tmp_path / "a.toml").write_text("[training]\nsteps = 3\n")
+    assert main(["finetune", str(tmp_path / "a.toml"), "--out", out]) == 2
+    assert "is not for tuning" in capsys.readouterr().err
+
+
+def test_a_recipe_in_a_file(models, tmp_path, capsys):
+    name = EXAMPLES["tag"][0]
+    rows = f'[rows]\ntask = "tag"\npaths = ["{models / name}"]\n'
+    (models / "tag.toml").write_text(f'[tuning]\nmodel = "bert"\nepochs = 1.0\n{rows}[training]\nbatch = 16\n')
+    assert main(["finetune", str(models / "tag.toml"), "--out", str(tmp_path / "run"), "--device", "cpu"]) == 0
+    assert "entity f1" in capsys.readouterr().out
+    settled = RunFolder(tmp_path / "run").recipe()
+    assert settled.training.steps == 3 and settled.tuning.model == str(models / "bert")
+    assert main(["train", str(models / "tag.toml"), "--out", str(tmp_path / "other")]) == 2
+    assert "tunes a model: use wenlu finetune" in capsys.readouterr().err
+
+
+def test_killed_between_the_decision_and_the_recipe(models, tmp_path, monkeypatch):
+    finetune(recipe(models, "tag"), tmp_path / "whole")
+    write, calls = RunFolder.write_recipe, []
+
+    def killed(self, given):
+        calls.append(given)
+        if len(calls) == 2:
+            raise Killed
+        write(self, given)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(RunFolder, "write_recipe", killed)
+        patch.setattr(RunFolder, "take_back", lambda self: None)
+        finetune(recipe(models, "tag"), tmp_path / "cut")
+    finetune(None, tmp_path / "cut", resume=True)
+    assert ending(tmp_path / "cut") == ending(tmp_path / "whole")
+    assert RunFolder(tmp_path / "cut").recipe() == RunFolder(tmp_path / "whole").recipe()
+
+
+def test_deterministic_mode_is_restored(models, tmp_path):
+    before = torch.get_deterministic_debug_mode()
+    with deterministic():
+        pass
+    finetune(recipe(models, "span", steps=1), tmp_path / "run")
+    assert torch.get_deterministic_debug_mode() == before

@@ -1,0 +1,129 @@
+"""wenlu finetune: a trained model tuned on examples."""
+
+import dataclasses
+import itertools
+import json as json_format
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from wenlu.base.errors import UserError
+from wenlu.cli.flags import parse
+from wenlu.data.prepare import PrepareConfig
+from wenlu.models.config import ModelConfig
+from wenlu.training.recipe import Recipe, TuningRecipe, read_recipe
+from wenlu.training.run_folder import RunFolder
+
+DESCRIPTION = """A model's folder (a run's, Transformers', or a hub id) tuned on files of examples. Tasks: chat
+(conversations), pairs (text to text), classify (a label for a text), tag (entities), span (answers within a text).
+--task, --validation, --held-out, --fields, --context and --prefix are short for --rows.task and so on, --epochs for
+--tuning.epochs; --minutes, --steps, --seed and --device for --training.minutes and so on. What is kept is the best by
+held-out loss. A run stopped at any instant goes on, bit for bit, by: wenlu finetune --resume --out RUN
+
+example: wenlu finetune runs/book talks.jsonl --out runs/chat --task chat --minutes 10"""
+
+SHORT = {
+    **{f"--{name}": f"--rows.{name}" for name in ("task", "validation", "fields", "context", "prefix")},
+    "--held-out": "--rows.validation-paths",
+    "--epochs": "--tuning.epochs",
+    **{f"--{name}": f"--training.{name}" for name in ("steps", "minutes", "seed", "device")},
+}
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Command(TuningRecipe):
+    sources: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """The model's folder or hub id, then files of examples; or a recipe (.toml), and what it does not name."""
+    data: tyro.conf.Suppress[PrepareConfig] = field(default_factory=PrepareConfig)
+    model: tyro.conf.Suppress[ModelConfig] = field(default_factory=ModelConfig)
+    out: str = ""
+    """The run's folder: a Transformers checkpoint, with all that is wenlu's own under wenlu/."""
+    show: int = 0
+    """Print so many rows before training: ids, text, and what of it is learned."""
+    resume: bool = False
+    """Go on with the run in --out; its recipe is read from there."""
+    inexact: bool = False
+    """Resume although machine, torch or threads differ, and the bits with them."""
+    json: bool = False
+    """Print one JSON object at the end."""
+
+
+def main(arguments: list[str]) -> int:
+    began = time.monotonic()
+    arguments = [_long(argument) for argument in arguments]
+    default = _default(arguments)
+    command = parse(Command, "finetune", arguments, DESCRIPTION, Command(**vars(default)))
+    if not command.out:
+        raise UserError("where to? give --out RUN")
+    recipe = _recipe(command, arguments)
+    from wenlu.training.finetune import finetune
+
+    outcome, scores = finetune(
+        recipe, command.out, resume=command.resume, inexact=command.inexact, began=began, show=command.show
+    )
+    if command.json:
+        found = {name: {"value": s.value, **(vars(s.interval) if s.interval else {})} for name, s in scores.items()}
+        print(json_format.dumps({**vars(outcome), "run": str(outcome.run), "scores": found}))
+    elif outcome.finished != "interrupted":
+        print(f"{outcome.run}: {outcome.step:,} steps in {outcome.seconds:,.0f} s")
+        for name, score in scores.items():
+            between = f"  ({score.interval.low:.4f} to {score.interval.high:.4f})" if score.interval else ""
+            unit = f" {outcome.unit}" if name == "loss" else ""
+            print(f"held out, {name.replace('_', ' ')}: {score.value:.4f}{unit}{between}")
+        print(f"report: {outcome.run / 'wenlu' / 'report.html'}")
+    return INTERRUPTED if outcome.finished == "interrupted" else 0
+
+
+def _long(argument: str) -> str:
+    """The whole name of a flag that has a short one."""
+    flag, equals, value = argument.partition("=")
+    return SHORT.get(flag, flag) + equals + value
+
+
+def _default(arguments: list[str]) -> TuningRecipe:
+    """What flags are added to: the recipe that is named, else that of the run to resume, else the defaults."""
+    out = next((value for flag, value in itertools.pairwise(arguments) if flag == "--out"), "")
+    out = next((a.removeprefix("--out=") for a in arguments if a.startswith("--out=")), out)
+    recipes = [a for a in arguments if a.endswith(".toml") and not a.startswith("-") and a != out]
+    found: Recipe = TuningRecipe()
+    if recipes:
+        found = read_recipe(recipes[0])
+    elif "--resume" in arguments and out:
+        found = RunFolder(out).recipe()
+    if not isinstance(found, TuningRecipe):
+        raise UserError(
+            f"{recipes[0] if recipes else out} is not for tuning (it has no section [tuning]): use wenlu train"
+        )
+    return found
+
+
+def _recipe(command: Command, arguments: list[str]) -> TuningRecipe:
+    """The recipe without the command's own flags: the model and the examples are those that were named."""
+    recipe = TuningRecipe(**{f.name: getattr(command, f.name) for f in dataclasses.fields(TuningRecipe)})
+    named = [source for source in command.sources if not source.endswith(".toml")]
+    if len(command.sources) - len(named) > 1:
+        raise UserError("one recipe at a time")
+    if named and not recipe.tuning.model:
+        model = named.pop(0)
+        model = str(Path(model).absolute()) if Path(model).exists() else model
+        recipe = dataclasses.replace(recipe, tuning=dataclasses.replace(recipe.tuning, model=model))
+    rows = recipe.rows
+    if named:
+        rows = dataclasses.replace(rows, paths=tuple(map(_absolute, named)))
+    if rows.validation_paths:
+        rows = dataclasses.replace(rows, validation_paths=tuple(map(_absolute, rows.validation_paths)))
+    if any(a.partition("=")[0] == "--training.steps" for a in arguments):
+        recipe = dataclasses.replace(recipe, tuning=dataclasses.replace(recipe.tuning, epochs=0.0))
+    return dataclasses.replace(recipe, rows=rows)
+
+
+def _absolute(name: str) -> str:
+    """A path as it is from anywhere; of LABEL=FILE, the file's."""
+    if Path(name).exists():
+        return str(Path(name).absolute())
+    label, equals, file = name.partition("=")
+    return f"{label}={Path(file).absolute()}" if equals and Path(file).exists() else name

@@ -1,0 +1,215 @@
+"""Examples → rows on the disk: read, duplicates and overlap taken out, split by hash, encoded, counted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wenlu.base.errors import UserError
+from wenlu.base.log import say
+from wenlu.data.reading.hub_rows import is_hub_id
+from wenlu.data.reading.sources import spooled
+from wenlu.data.rows import chat, classify, pairs, span, tag
+from wenlu.data.rows.config import Example, RowsConfig
+from wenlu.data.rows.store import write_rows
+from wenlu.data.rows.tally import Tally
+from wenlu.data.split import place_of
+from wenlu.tokenization.chat_format import ChatFormat
+from wenlu.tokenization.tokenizer import Tokenizer
+
+COLUMNS = {
+    "chat": ("ids", "mask"),
+    "pairs": ("ids", "targets"),
+    "classify": ("ids", "types", "labels"),
+    "tag": ("ids", "labels"),
+    "span": ("ids", "types", "starts", "ends", "within", "offsets", "example"),
+}
+TEXTS = "held_out.jsonl"
+"""The held-out examples as they were read, for scores that look at texts."""
+_LABELLED = {"classify": classify.label_of, "tag": tag.label_of}
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How rows become ids."""
+
+    tokenizer: Tokenizer
+    context: int
+    """Longest row, in tokens."""
+    talks: bool
+    """Pairs become conversations of a question and an answer, for models without an encoder."""
+    labels: tuple[str, ...] = ()
+    """Those that a model has already; where none, those of the training examples."""
+
+
+@dataclass
+class _Part:
+    """Examples of one side."""
+
+    tally: Tally
+    examples: list[Example] = field(default_factory=list)
+
+
+def prepare_rows(config: RowsConfig, folder: Path, encoding: Encoding) -> dict[str, Any]:
+    """Write the rows that `config` names to `folder`, and say what was found; returns their description.
+
+    Raises `UserError` where files are of no known form, where too much is malformed or cut, and where nothing is left.
+    """
+    train, held_out = read_parts(config)
+    labels = _labels(config, encoding, train, held_out)
+    description: dict[str, Any] = {
+        "task": config.task,
+        "form": "chat" if _talks(config, encoding) else config.task,
+        "labels": labels,
+        "columns": COLUMNS["chat" if _talks(config, encoding) else config.task],
+        "context": encoding.context,
+        "tokenizer": encoding.tokenizer.fingerprint,
+    }
+    if encoding.tokenizer.chat_template is not None and description["form"] == "chat":
+        description["template"] = encoding.tokenizer.chat_template
+    counts = description["counts"] = {}
+    parts = {"train": train} | ({"validation": held_out} if held_out.examples else {})
+    splits = {name: _encoded(config, encoding, labels, part, counts) for name, part in parts.items()}
+    lines = [json.dumps(example.content, ensure_ascii=False) + "\n" for example in held_out.examples]
+    with write_rows(folder, splits, description) as temporary:
+        (temporary / TEXTS).write_text("".join(lines), encoding="utf-8")
+        encoding.tokenizer.save(temporary / "tokenizer")
+    for part in parts.values():
+        for line in part.tally.lines():
+            say(line)
+    return description
+
+
+def read_parts(config: RowsConfig) -> tuple[_Part, _Part]:
+    """Training and held-out examples: no example twice in the first, none of the first in the second."""
+    if not config.paths:
+        raise UserError("nothing to learn from: name files of examples")
+    train = _Part(Tally("training"))
+    held_out = _Part(Tally("held out"))
+    given = _unique(_read(config, config.paths, train.tally), train.tally)
+    if config.validation_paths:
+        held_out.examples = list(_unique(_read(config, config.validation_paths, held_out.tally), held_out.tally))
+        known = {_digest(example.prompt) for example in held_out.examples}
+        for example in given:
+            if _digest(example.prompt) in known:
+                train.tally.left_out["in the held-out part too"] += 1
+            else:
+                train.examples.append(example)
+    else:
+        _split(list(given), config.validation, train, held_out)
+    return train, held_out
+
+
+def _read(config: RowsConfig, paths: tuple[str, ...], tally: Tally) -> Iterator[Example]:
+    if config.task == "classify":
+        yield from classify.read(paths, config, tally)
+        return
+    reader = {"chat": chat.read, "pairs": pairs.read, "tag": tag.read, "span": span.read}[config.task]
+    for path in paths:
+        if is_hub_id(path):
+            raise UserError(
+                f"{path}: examples are read from files: save the data set as jsonl or parquet, and name that"
+            )
+        if path != "-" and not Path(path).exists():
+            raise UserError(f"no file {path}: check the path")
+        if Path(path).is_dir():
+            raise UserError(f"{path} is a folder: name its files")
+    with spooled(paths) as copies:
+        yield from reader([Path(path) for path in copies], config, tally)
+
+
+def _unique(examples: Iterator[Example], tally: Tally) -> Iterator[Example]:
+    """Examples that are not the same as an earlier one."""
+    known: set[bytes] = set()
+    for example in examples:
+        digest = _digest(example.content)
+        if digest in known:
+            tally.left_out["the same as an earlier one"] += 1
+        else:
+            known.add(digest)
+            yield example
+
+
+def _split(examples: list[Example], fraction: float, train: _Part, held_out: _Part) -> None:
+    """By the hash of what is asked, so that the same always lies on the same side; at least one example on each."""
+    places = [place_of(_digest(example.prompt)) for example in examples]
+    border = fraction
+    distinct = sorted(set(places))
+    if fraction and len(distinct) > 1:
+        border = min(max(fraction, distinct[0] + 2**-53), distinct[-1])
+    elif fraction and examples:
+        raise UserError("all examples ask the same, so none can be held out: give more, or --rows.validation 0")
+    for example, place in zip(examples, places, strict=True):
+        (held_out if place < border else train).examples.append(example)
+    held_out.tally.records = len(held_out.examples)
+
+
+def _labels(config: RowsConfig, encoding: Encoding, train: _Part, held_out: _Part) -> list[str]:
+    """The labels of a task that has some; held-out examples with others are left out and counted."""
+    label_of = _LABELLED.get(config.task)
+    if label_of is None:
+        return []
+    found = {label for example in train.examples for label in label_of(example)}
+    if config.task == "tag":
+        labels = tag.complete(found)
+    else:
+        labels = sorted(found, key=lambda label: (not label.isdecimal(), int(label) if label.isdecimal() else 0, label))
+    if set(found) <= set(encoding.labels):
+        labels = list(encoding.labels)
+    if len(labels) < 2:
+        raise UserError(f"the training examples have {len(labels)} label ({', '.join(labels)}): two or more are wanted")
+    kept = []
+    for example in held_out.examples:
+        unknown = next((label for label in label_of(example) if label not in labels), None)
+        if unknown is None:
+            kept.append(example)
+        else:
+            held_out.tally.drop(example.where, "a label that no training example has", unknown)
+    held_out.examples = kept
+    return labels
+
+
+def _talks(config: RowsConfig, encoding: Encoding) -> bool:
+    return config.task == "chat" or (config.task == "pairs" and encoding.talks)
+
+
+def _encoded(
+    config: RowsConfig, encoding: Encoding, labels: list[str], part: _Part, counts: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """The rows of a part; at their end they are judged."""
+    tally, tokenizer, context = part.tally, encoding.tokenizer, encoding.context
+    numbers = {label: number for number, label in enumerate(labels)}
+    form = ChatFormat(tokenizer) if _talks(config, encoding) else None
+    windows = span.Windows(tokenizer, context, config.stride) if config.task == "span" else None
+    for number, example in enumerate(part.examples):
+        if form is not None:
+            talk = example if config.task == "chat" else _as_talk(example, config.prefix)
+            rows = [chat.encoded(talk, form, context, tally)]
+        elif windows is not None:
+            rows = windows.encoded(example, number, tally)
+        elif config.task == "pairs":
+            rows = [pairs.encoded(example, tokenizer, context, tally, config.prefix)]
+        elif config.task == "classify":
+            rows = [classify.encoded(example, tokenizer, context, tally, numbers)]
+        else:
+            rows = [tag.encoded(example, tokenizer, context, tally, numbers)]
+        for row in rows:
+            if row is not None:
+                tally.rows += 1
+                yield row
+    tally.judge(config.max_bad, config.max_truncated)
+    counts["train" if part.tally.part == "training" else "validation"] = tally.as_dict()
+
+
+def _as_talk(example: Example, prefix: str) -> Example:
+    source, target = example.content
+    messages = [{"role": "user", "content": prefix + source}, {"role": "assistant", "content": target}]
+    return Example(example.where, messages, example.prompt)
+
+
+def _digest(content: Any) -> bytes:
+    return hashlib.sha256(json.dumps(content, ensure_ascii=False, sort_keys=True).encode()).digest()
