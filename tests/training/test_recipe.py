@@ -133,6 +133,8 @@ def test_a_learning_rate_of_zero_is_the_rules():
     ]
     assert [OptimizerConfig(name).rate("bert") for name in ("muon", "adamw")] == [0.003, 0.003]
     assert OptimizerConfig("sgd", lr=0.5).rate("bert") == 0.5
+    assert [OptimizerConfig().muon_rate(family) for family in ("gpt2", "bert", "t5")] == [0.02, 0.02, 0.005]
+    assert OptimizerConfig(muon_lr=0.1).muon_rate("t5") == 0.1
 
 
 def test_a_tokenizer_in_a_recipe_is_sought_beside_it(tmp_path):

@@ -34,9 +34,10 @@ class KeyValueCache:
 
     def select(self, rows: Tensor, same_source: bool = False) -> None:
         """Keep these texts, [kept], some of them perhaps several times."""
-        store, used = self._store, self.length
-        self._store = store.new_zeros(*store.shape[:2], len(rows), *store.shape[3:])
-        self._store[..., :used, :] = store[..., :used, :].index_select(2, rows)
+        kept = self._store[..., : self.length, :].index_select(2, rows)
+        if len(rows) != self._store.shape[2]:
+            self._store = self._store.new_zeros(*self._store.shape[:2], len(rows), *self._store.shape[3:])
+        self._store[..., : self.length, :] = kept
 
     def advance(self, tokens: int) -> None:
         """All layers have added their keys and values for `tokens` more tokens."""

@@ -17,7 +17,7 @@ class Optimizer:
     """
 
     def __init__(self, model: nn.Module, config: OptimizerConfig):
-        self._config, self._rate = config, config.rate(model.config.family)
+        self._rate, self._muon_rate = (rule(model.config.family) for rule in (config.rate, config.muon_rate))
         named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         matrices = hidden_matrices(model) if config.name == "muon" else {}
         self._muon = None
@@ -34,7 +34,7 @@ class Optimizer:
         for rule in self._rules:
             rule.step(factor * self._rate)
         if self._muon:
-            self._muon.step(factor * self._config.muon_lr)
+            self._muon.step(factor * self._muon_rate)
 
     def state(self) -> dict[str, Tensor]:
         """Every tensor that the next update depends on, by `parameter/what`; the tensors themselves, not copies."""

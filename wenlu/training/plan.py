@@ -39,7 +39,7 @@ MEMORY = 0.8
 RATES = {"lr": 0.02, "muon_lr": 0.025, "momentum": 0.9}
 RATES_FROM_BIGRAMS = {"lr": 0.03, "muon_lr": 0.03, "momentum": 0.9}
 SCHEDULE = {"warmup": 0.0, "decay": 1.0}
-"""What short runs like (found on the novels of benchmarks/dial_fit.py); but not a bert, which takes the recipe's."""
+"""What short runs like (found on the novels of benchmarks/dial_fit.py); but a bert or a t5 takes the recipe's."""
 EVALUATION = 0.04
 """Of the time, about what evaluations may take."""
 START_SECONDS = 0.5
@@ -181,7 +181,7 @@ class Planner:
             start="bigrams" if from_bigrams else TrainingConfig.start,
         )
         recipe = replace(recipe, training=replace(recipe.training, **training))
-        if recipe.model.family == "bert":
+        if recipe.model.family in ("bert", "t5"):
             return recipe
         rates = RATES_FROM_BIGRAMS if from_bigrams else RATES
         return replace(
@@ -263,7 +263,10 @@ def lines(plan: Plan, recipe: Recipe) -> list[tuple[str, str]]:
         ("batch", f"{training.batch} sequences of {model.context} tokens"),
         ("steps", f"about {plan.steps:,}: {plan.tokens:,} tokens, {plan.epochs:.1f} epochs"),
         ("dropout", f"{model.dropout:g}"),
-        ("rates", f"{optimizer.name}, muon_lr {optimizer.muon_lr:g}, lr {optimizer.rate(model.family):g}"),
+        (
+            "rates",
+            f"{optimizer.name}, muon_lr {optimizer.muon_rate(model.family):g}, lr {optimizer.rate(model.family):g}",
+        ),
         (
             "pace",
             f"{1e3 * plan.step_seconds:.1f} ms a step, {plan.tokens / plan.steps / plan.step_seconds:,.0f} tokens/s",
