@@ -3,6 +3,7 @@
 import importlib
 import os
 import typing
+from collections.abc import Callable
 from pathlib import Path
 
 import beartype
@@ -50,3 +51,17 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder} (set WENLU_DATA)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def shaken() -> Callable[[torch.nn.Module], torch.nn.Module]:
+    """A model of which every weight matters: none is left as it began, at zero or one."""
+
+    def shake(model: torch.nn.Module) -> torch.nn.Module:
+        generator = torch.Generator().manual_seed(2)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+        return model.eval()
+
+    return shake

@@ -41,14 +41,8 @@ def name(request):
 
 
 @pytest.fixture
-def model(name):
-    """A model whose every weight matters."""
-    model = build(HEADS[name], seed=1)
-    generator = torch.Generator().manual_seed(2)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    return model.eval()
+def model(name, shaken):
+    return shaken(build(HEADS[name], seed=1))
 
 
 @pytest.fixture

@@ -31,14 +31,8 @@ def name(config: ModelConfig) -> str:
 
 
 @pytest.fixture(params=SHAPES, ids=name)
-def model(request):
-    """A model whose every weight matters (no zeros left from its initialisation)."""
-    model = build(request.param, seed=1)
-    generator = torch.Generator().manual_seed(2)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    return model.eval()
+def model(request, shaken):
+    return shaken(build(request.param, seed=1))
 
 
 @pytest.fixture

@@ -23,14 +23,8 @@ SHAPES = {
 
 
 @pytest.fixture(params=SHAPES)
-def model(request):
-    """A model whose every weight matters (no zeros left from its initialisation)."""
-    model = build(SHAPES[request.param], seed=1)
-    generator = torch.Generator().manual_seed(2)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-    return model.eval()
+def model(request, shaken):
+    return shaken(build(SHAPES[request.param], seed=1))
 
 
 def random_ids(rows, length):

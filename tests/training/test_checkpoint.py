@@ -20,15 +20,6 @@ from wenlu.training.recipe import Recipe, TrainingConfig
 FILES = ("weights.safetensors", "optimizer.safetensors", "progress.json", "manifest.json")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """What is as small as here is faster without company."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 class Killed(BaseException):
     """Stands for a kill within this process."""
 

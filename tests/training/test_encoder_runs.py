@@ -28,14 +28,6 @@ class Killed(BaseException):
     """Stands for a kill within this process."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def text(tmp_path_factory):
     rows = (f"{n * n % 97} stoves burn in house {n % 13}; 第{n % 29}炉，{n * 7 % 31}人读书。" for n in range(250))

@@ -25,15 +25,6 @@ from wenlu.training.objectives import (
 FORMS = [("lstm", True), ("lstm", False), ("gpt2", True), ("llama", True), ("qwen3", True), ("qwen3", False)]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """What is as small as here is faster without company."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def model_and_windows(family: str, tied: bool, dtype: torch.dtype = torch.float32):
     config = ModelConfig(family, dim=16, layers=2, heads=2, kv_heads=0, context=12, vocab=37, tied=tied)
     model = build(config, 0)

@@ -15,15 +15,6 @@ FAMILIES = ("lstm", "gpt2", "llama", "qwen3")
 NAMES = ("muon", "adamw", "adam", "sgd")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """What is as small as here is faster without company."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def tiny(family: str, tied: bool = True):
     model = build(ModelConfig(family, dim=16, layers=2, heads=2, context=8, vocab=29, tied=tied), 0)
     generator = torch.Generator().manual_seed(3)

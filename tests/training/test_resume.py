@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 import wenlu.training.loop as loop_module
 from wenlu.base.config import to_dict
@@ -69,15 +68,6 @@ def prose(lines: int) -> str:
     return "\n".join(
         f"{n * n % 97} stoves burn in house {n % 13}; 第{n % 29}炉文火慢炖，{n * 7 % 31}人读书。" for n in range(lines)
     )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Recipes here ask for one thread, which torch keeps to afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
 
 import wenlu.training.loop as loop_module
 from wenlu.base.errors import UserError
@@ -18,15 +17,6 @@ from wenlu.training.recipe import Recipe, TrainingConfig
 
 class Killed(BaseException):
     """Stands for a kill within this process."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Recipes here ask for one thread, which torch keeps to afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def text(lines: int) -> str:

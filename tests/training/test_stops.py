@@ -23,15 +23,6 @@ from wenlu.training.run_folder import RunFolder
 from wenlu.training.update import Updates
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """What is as small as here is faster without company."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("stops")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import tomllib
 import types
 import typing
@@ -113,3 +114,13 @@ def _coerce(value: Any, hint: Any, place: str) -> Any:
         hint_text = {int: "a whole number", float: "a number", bool: "true or false", str: "a text in quotes"}
         raise UserError(f"{place} must be {hint_text.get(hint, hint.__name__)}, not {value!r}")
     return value
+
+
+def at_least(section: str, config: Any, least: float, *names: str) -> None:
+    """Raise `UserError` where one of these fields is less than `least`, not finite or not a number."""
+    for name in names:
+        value = getattr(config, name)
+        if not least <= value < math.inf:
+            finite = "" if value < least else " and finite"
+            whole = f"{section}.{name}" if section else name
+            raise UserError(f"{whole} must be at least {least}{finite}, not {value}")

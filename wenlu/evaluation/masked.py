@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from wenlu.base.config import at_least
 from wenlu.base.errors import UserError
 from wenlu.base.log import say
 from wenlu.data.corrupt import NO_TARGET, Words, mask
 from wenlu.data.keyed import HELD_OUT, keys
-from wenlu.evaluation.perplexity import Estimate, exponential, token_nats
+from wenlu.evaluation.perplexity import Estimate, exponential, refuse_nonfinite, token_nats
 from wenlu.evaluation.windows import Window, by_length, context_of, cut
+from wenlu.inference.generate import evaluating
 from wenlu.inference.generator import check_together
 from wenlu.metrics.intervals import blocks, ratio_interval
 from wenlu.models.size import WHOLE_LOGITS
@@ -36,9 +38,8 @@ class Settings:
     """Tokens, evenly chosen from all, for the pseudo-perplexity: each costs a window. 0 = all."""
 
     def __post_init__(self):
-        for name, least in (("context", 0), ("batch", 1), ("limit", 0)):
-            if getattr(self, name) < least:
-                raise UserError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        at_least("", self, 0, "context", "limit")
+        at_least("", self, 1, "batch")
 
 
 @dataclass(frozen=True)
@@ -99,16 +100,11 @@ def evaluate_masked(
     work = alone + len(windows)
     say(f"{alone:,} of {tokens:,} tokens are masked one by one: {work:,} windows of up to {context:,} to compute")
     restore = _Restorer(model, tokenizer, settings.batch, lambda done: advance(done / work))
-    training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         one_by_one, lengths = _one_by_one(restore, windows, len(documents), alone)
-        at_once = _at_once(restore, windows)
-    finally:
-        model.train(training)
-    nats, hits, guessed, chosen = at_once
-    if not (np.isfinite(one_by_one).all() and np.isfinite(nats).all()):
-        raise UserError("the model's losses are not finite: its weights have diverged, use an earlier checkpoint")
+        nats, hits, guessed, chosen = _at_once(restore, windows)
+    refuse_nonfinite(one_by_one)
+    refuse_nonfinite(nats)
     starts = blocks(lengths[lengths > 0])
     pseudo = _ratio(np.add.reduceat(one_by_one, starts), np.diff(np.append(starts, len(one_by_one))))
     return Result(
@@ -133,7 +129,6 @@ class _Restorer:
         self.model, self.tokenizer, self.batch, self.advance = model, tokenizer, batch, advance
         self.device = next(model.parameters()).device
 
-    @torch.inference_mode()
     def states(self, ids: np.ndarray, wanted: np.ndarray) -> Tensor:
         """Of the places of `ids` [batch, seq] that are wanted, [CLS] and [SEP] being set around each row."""
         ends = ((0, 0), (1, 1))
@@ -142,11 +137,9 @@ class _Restorer:
         self.advance(len(ids))
         return hidden[torch.from_numpy(np.pad(wanted, ends)).to(self.device)]
 
-    @torch.inference_mode()
     def nats(self, states: Tensor, targets: np.ndarray) -> np.ndarray:
         return token_nats(self.model, states, torch.from_numpy(targets).to(self.device)).cpu().numpy()
 
-    @torch.inference_mode()
     def likeliest(self, states: Tensor) -> np.ndarray:
         rows = max(1, WHOLE_LOGITS // self.model.config.vocab)
         return torch.cat([self.model.head(part).argmax(-1) for part in states.split(rows)]).cpu().numpy()

@@ -13,7 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from wenlu.base.config import at_least
 from wenlu.base.errors import UserError
+from wenlu.inference.generate import evaluating
 from wenlu.inference.generator import begin_id, check_together
 from wenlu.metrics.intervals import Interval, blocks, ratio_interval
 from wenlu.models.size import WHOLE_LOGITS
@@ -39,9 +41,8 @@ class Settings:
     """Windows computed at once; it changes the speed, not the figures."""
 
     def __post_init__(self):
-        for name, least in (("context", 0), ("overlap", 0), ("batch", 1)):
-            if getattr(self, name) < least:
-                raise UserError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        at_least("", self, 0, "context", "overlap")
+        at_least("", self, 1, "batch")
 
 
 @dataclass(frozen=True)
@@ -142,12 +143,12 @@ def evaluate_documents(
                 kept.append(replace(document, ids=document.ids.astype(np.int32), widths=widths))
                 yield from _windows(document, begin, context, settings.overlap)
 
-    nats = list(_score(model, windows(), settings.batch, advance or (lambda _: None)))
+    with evaluating(model):
+        nats = list(_score(model, windows(), settings.batch, advance or (lambda _: None)))
     if not nats:
         raise UserError("there is nothing to evaluate: the texts hold no token")
     total = np.concatenate(nats)
-    if not np.isfinite(total).all():
-        raise UserError("the model's losses are not finite: its weights have diverged, use an earlier checkpoint")
+    refuse_nonfinite(total)
     why = f"the tokenizer does not give back every byte of the texts (the first is document {lossy})" if lossy else ""
     return _result(total, kept, why, context, settings.overlap)
 
@@ -186,23 +187,17 @@ def _windows(document: Document, begin: int, context: int, overlap: int) -> Iter
 
 def _score(model: nn.Module, windows: Iterator[_Window], batch: int, advance: Advance) -> Iterator[np.ndarray]:
     """Nats of each window's new targets, in order; windows of like length are computed together."""
-    training = model.training
-    model.eval()
-    try:
-        while pool := list(itertools.islice(windows, batch * _POOL)):
-            found: list[np.ndarray | None] = [None] * len(pool)
-            by_length = sorted(range(len(pool)), key=lambda index: -len(pool[index].inputs))
-            for first in range(0, len(pool), batch):
-                members = by_length[first : first + batch]
-                for index, nats in zip(members, _batch_nats(model, [pool[m] for m in members]), strict=True):
-                    found[index] = nats
-                advance(sum(pool[m].bytes for m in members))
-            yield from found
-    finally:
-        model.train(training)
+    while pool := list(itertools.islice(windows, batch * _POOL)):
+        found: list[np.ndarray | None] = [None] * len(pool)
+        by_length = sorted(range(len(pool)), key=lambda index: -len(pool[index].inputs))
+        for first in range(0, len(pool), batch):
+            members = by_length[first : first + batch]
+            for index, nats in zip(members, _batch_nats(model, [pool[m] for m in members]), strict=True):
+                found[index] = nats
+            advance(sum(pool[m].bytes for m in members))
+        yield from found
 
 
-@torch.inference_mode()
 def _batch_nats(model: nn.Module, windows: list[_Window]) -> list[np.ndarray]:
     """Shorter windows are filled up on the right, where a causal model's earlier positions cannot see it."""
     shape = (len(windows), max(len(window.inputs) for window in windows))
@@ -215,6 +210,12 @@ def _batch_nats(model: nn.Module, windows: list[_Window]) -> list[np.ndarray]:
     hidden = model.hidden(torch.from_numpy(ids).to(device))[torch.from_numpy(wanted).to(device)]
     nats = token_nats(model, hidden, torch.from_numpy(targets[wanted]).to(device)).cpu().numpy()
     return np.split(nats, np.cumsum(wanted.sum(1))[:-1])
+
+
+def refuse_nonfinite(nats: np.ndarray) -> None:
+    """Raise `UserError` where a loss is NaN or infinite."""
+    if not np.isfinite(nats).all():
+        raise UserError("the model's losses are not finite: its weights have diverged, use an earlier checkpoint")
 
 
 def token_nats(

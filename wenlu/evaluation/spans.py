@@ -9,11 +9,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from wenlu.base.config import at_least
 from wenlu.base.errors import UserError
 from wenlu.data.corrupt import sentinels, span_counts, span_lengths, take_out
 from wenlu.data.keyed import HELD_OUT, keys
-from wenlu.evaluation.perplexity import Estimate, exponential, token_nats
+from wenlu.evaluation.perplexity import Estimate, exponential, refuse_nonfinite, token_nats
 from wenlu.evaluation.windows import by_length, context_of, cut
+from wenlu.inference.generate import evaluating
 from wenlu.inference.generator import check_together
 from wenlu.metrics.intervals import ratio_interval
 from wenlu.tokenization.tokenizer import Tokenizer
@@ -28,9 +30,8 @@ class Settings:
     batch: int = 16
 
     def __post_init__(self):
-        for name, least in (("context", 0), ("batch", 1)):
-            if getattr(self, name) < least:
-                raise UserError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        at_least("", self, 0, "context")
+        at_least("", self, 1, "batch")
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,7 @@ def evaluate_spans(
     if not windows:
         raise UserError("there is nothing to evaluate: no text holds two tokens")
     nats, counts = np.zeros(len(windows)), np.zeros(len(windows))
-    training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         for members, ids in by_length(windows, settings.batch):
             numbers = np.asarray(members, np.int64)
             key = keys(0, numbers, np.full_like(numbers, HELD_OUT))
@@ -88,16 +87,12 @@ def evaluate_spans(
             nats[members] = _nats(model, inputs, targets, tokenizer.pad_id)
             counts[members] = targets.shape[1]
             advance(len(members) / len(windows))
-    finally:
-        model.train(training)
-    if not np.isfinite(nats).all():
-        raise UserError("the model's losses are not finite: its weights have diverged, use an earlier checkpoint")
+    refuse_nonfinite(nats)
     mean = Estimate(float(nats.sum() / counts.sum()), ratio_interval(nats, counts))
     read, left = sum(map(len, documents)), len(every) - len(windows)
     return Result(mean, exponential(mean), read, int(counts.sum()), left, len(documents), context)
 
 
-@torch.inference_mode()
 def _nats(model: nn.Module, inputs: np.ndarray, targets: np.ndarray, begin: int) -> np.ndarray:
     """Of every row the sum."""
     device = next(model.parameters()).device

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from wenlu.base.errors import UserError
-from wenlu.inference.generate import Finish, Reader, writing
+from wenlu.inference.generate import Finish, Reader, evaluating
 from wenlu.inference.sample import finite
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def beam_search(
         return [[Hypothesis((), 0.0, 0.0, reader.last)] for _ in prompts]
     search = _Search(beams, frozenset(stop_ids), found)
     for made in range(1, reader.limit + 1):
-        with writing(model):
+        with evaluating(model):
             logits = reader.begin() if made == 1 else reader.read(search.tokens)
             rows = search.advance(finite(logits).float().log_softmax(-1))
             if made == reader.limit or not search.open:

@@ -81,8 +81,8 @@ class Reader:
 
 
 @contextmanager
-def writing(model: nn.Module) -> Iterator[None]:
-    """Put a model to evaluation, without gradients, for one step: a caller may go on training after it."""
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """A model as it is evaluated: no dropout, no gradients. Afterwards it is as before: a caller may go on training."""
     training = model.training
     if training:
         model.eval()
@@ -146,7 +146,7 @@ class Decoding:
     def step(self) -> list[int | None]:
         """The next id of each row; None for a row that has ended, or ends with this step at an end token."""
         assert not self.done, "there is no row left to continue"
-        with writing(self._model):
+        with evaluating(self._model):
             logits = self._reader.begin() if self._next is None else self._reader.read(self._next)
             self._next = self._strategy.choose(logits, self._generators)
         self._made += 1

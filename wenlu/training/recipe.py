@@ -4,20 +4,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from wenlu.base.config import from_dict, read_toml
+from wenlu.base.config import at_least, from_dict, read_toml
 from wenlu.base.errors import UserError
 from wenlu.data.prepare import PrepareConfig
 from wenlu.data.reading.hub_rows import is_no_path
 from wenlu.data.rows.config import RowsConfig
 from wenlu.models.config import ModelConfig
-
-
-def _at_least(section: str, config: object, least: float, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        if not least <= value < float("inf"):
-            finite = "" if value < least else " and finite"
-            raise UserError(f"{section}.{name} must be at least {least}{finite}, not {value}")
 
 
 @dataclass(frozen=True)
@@ -41,7 +33,7 @@ class OptimizerConfig:
     """Largest gradient norm; 0 = no clipping."""
 
     def __post_init__(self):
-        _at_least("optimizer", self, 0, "lr", "muon_lr", "weight_decay", "clip")
+        at_least("optimizer", self, 0, "lr", "muon_lr", "weight_decay", "clip")
         for name in ("beta1", "beta2", "momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"optimizer.{name} must lie in [0, 1), not {getattr(self, name)}")
@@ -127,10 +119,10 @@ class TrainingConfig:
     """Processor threads; 0 = torch's choice."""
 
     def __post_init__(self):
-        _at_least("training", self, 0, "minutes")
-        _at_least("training", self, 1, "steps", "batch", "log_every", "keep")
+        at_least("training", self, 0, "minutes")
+        at_least("training", self, 1, "steps", "batch", "log_every", "keep")
         at_zero = ("micro_batch", "seed", "eval_every", "eval_tokens", "checkpoint_every", "patience", "sample_tokens")
-        _at_least("training", self, 0, *at_zero, "threads")
+        at_least("training", self, 0, *at_zero, "threads")
         for name, most in (("seed", 2**63 - 1), ("threads", 1024)):
             if getattr(self, name) > most:
                 raise UserError(f"training.{name} must be at most {most}, not {getattr(self, name)}")
@@ -168,7 +160,7 @@ class TuningConfig:
     """Dropout while tuning; -1 = the model's own."""
 
     def __post_init__(self):
-        _at_least("tuning", self, 0, "epochs")
+        at_least("tuning", self, 0, "epochs")
         if self.dropout != -1 and not 0 <= self.dropout < 1:
             raise UserError(f"tuning.dropout must lie in [0, 1), or be -1 for the model's own, not {self.dropout}")
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from wenlu.base.errors import UserError
 from wenlu.base.log import progress
+from wenlu.inference.generate import evaluating
 from wenlu.inference.generator import Generator, Settings
 from wenlu.tokenization.tokenizer import Tokenizer
 from wenlu.training.checkpoint import Progress
@@ -79,17 +80,14 @@ class Watch:
         tokens = self._setup.recipe.training.sample_tokens
         if not tokens or not self._setup.objective.writes:
             return ""
-        training = model.training
         torch.set_deterministic_debug_mode("default")
         try:
-            model.eval()
-            with eager(model):
+            with evaluating(model), eager(model):
                 return Generator(model, tokenizer).generate("", Settings(max_tokens=tokens, temperature=0.8))[0].text
         except UserError:
             return ""
         finally:
             torch.set_deterministic_debug_mode("error")
-            model.train(training)
 
 
 def _short(speed: float) -> str:

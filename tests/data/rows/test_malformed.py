@@ -196,7 +196,7 @@ def test_a_missing_path_and_a_folder(made, tmp_path, tokenizer):
         ({"validation": 1.0}, r"rows.validation must lie in \[0, 1\)"),
         ({"task": "chat", "fields": ("a", "b")}, "rows.fields for chat are no names"),
         ({"validation": 0.3, "validation_paths": ("a",)}, "no effect beside"),
-        ({"stride": -1}, "must not be negative"),
+        ({"stride": -1}, "rows.stride must be at least 0, not -1"),
     ],
 )
 def test_settings(settings, message):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from wenlu.base.config import at_least
 from wenlu.base.errors import UserError
 
 Task = Literal["chat", "pairs", "classify", "tag", "span"]
@@ -40,9 +41,7 @@ class RowsConfig:
                 raise UserError(f"rows.{name} must lie in [0, 1], not {getattr(self, name)}")
         if not 0 <= self.validation < 1:
             raise UserError(f"rows.validation must lie in [0, 1), not {self.validation}")
-        for name in ("context", "stride"):
-            if getattr(self, name) < 0:
-                raise UserError(f"rows.{name} must not be negative, not {getattr(self, name)}")
+        at_least("rows", self, 0, "context", "stride")
         wanted = {"pairs": (2,), "classify": (2, 3), "tag": (2,)}.get(self.task, ())
         if self.fields and len(self.fields) not in wanted:
             names = " or ".join(map(str, wanted)) or "no"
