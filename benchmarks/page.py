@@ -326,6 +326,24 @@ def dial_fit(result: dict) -> list[str]:
     return [*lines, *table("models | novel left out | runs | error", rows), "", where(result["about"]), ""]
 
 
+def dial_choices(result: dict) -> list[str]:
+    lines = [
+        "## The dial's rules",
+        "",
+        "`python benchmarks/dial_choices.py`: qwen3, 3 layers of 128, batches of 8 × 128; the same steps in each",
+        "comparison. Bits per byte of all held-out text at the end, and the least on the way.",
+    ]
+    rows = []
+    for row in result["runs"]:
+        shape = row["shape"]
+        tokens = shape["steps"] * shape["batch"] * shape["context"]
+        cells = f"{tokens / 1e6:.1f} M", f"{shape['dropout']:g}", f"{row['last']:.3f}", f"{row['bits']:.3f}"
+        rows.append((row["corpus"], shape["start"], *cells))
+    taken = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in result["seconds"].items())
+    header = "novel | start | tokens read | dropout | at the end | the least"
+    return [*lines, *table(header, rows), "", f"The start from bigrams takes: {taken}.", "", where(result["about"]), ""]
+
+
 def campaigns() -> list[str]:
     found = [(name, load(name)) for name in ("kills", "damage")]
     lines = ["## Campaigns", "", "`make campaigns`.", ""]
@@ -343,6 +361,7 @@ def main() -> None:
         "lstm": lstm,
         "dial": dial,
         "dial_fit": dial_fit,
+        "dial_choices": dial_choices,
         "sources": sources,
         "prepare": prepare,
         "dirty": dirty,
