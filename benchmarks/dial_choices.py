@@ -1,6 +1,6 @@
 """What the dial decides by rule, measured: a start from bigrams, and dropout by how often a text is read.
 
-On novels that the dial is not judged by, the same steps on both sides of each comparison; speed plays no part. The rates
+On novels that the dial is not judged by, the same steps on both sides of each comparison; speed plays no part. Rates
 are the dial's own for each kind of start. Every run is kept as it ends; the script goes on where it was stopped.
 
     python benchmarks/dial_choices.py [--data ../shared/data]

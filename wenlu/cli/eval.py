@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from wenlu.data.reading.counts import SourceCounts
     from wenlu.evaluation import masked, spans
-    from wenlu.evaluation.perplexity import Estimate, Result
+    from wenlu.evaluation.perplexity import Result
+    from wenlu.metrics.intervals import Estimate
     from wenlu.tokenization.tokenizer import Tokenizer
 
 DESCRIPTION = """Nats per token, perplexity and bits per byte of texts that the model was not trained on, each with

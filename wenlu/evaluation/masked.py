@@ -15,11 +15,11 @@ from wenlu.base.errors import UserError
 from wenlu.base.log import say
 from wenlu.data.corrupt import NO_TARGET, Words, mask
 from wenlu.data.keyed import HELD_OUT, keys
-from wenlu.evaluation.perplexity import Estimate, exponential, refuse_nonfinite, token_nats
+from wenlu.evaluation.perplexity import exponential, refuse_nonfinite, token_nats
 from wenlu.evaluation.windows import Window, by_length, context_of, cut
 from wenlu.inference.generate import evaluating
 from wenlu.inference.generator import check_together
-from wenlu.metrics.intervals import blocks, ratio_interval
+from wenlu.metrics.intervals import Estimate, blocks, ratio
 from wenlu.models.size import WHOLE_LOGITS
 from wenlu.tokenization.tokenizer import Tokenizer
 
@@ -106,14 +106,14 @@ def evaluate_masked(
     refuse_nonfinite(one_by_one)
     refuse_nonfinite(nats)
     starts = blocks(lengths[lengths > 0])
-    pseudo = _ratio(np.add.reduceat(one_by_one, starts), np.diff(np.append(starts, len(one_by_one))))
+    pseudo = ratio(np.add.reduceat(one_by_one, starts), np.diff(np.append(starts, len(one_by_one))))
     return Result(
         pseudo,
         exponential(pseudo),
-        _ratio(nats, chosen),
-        _ratio(hits, chosen),
-        _ratio(guessed, chosen),
-        _ratio(hits - guessed, chosen),
+        ratio(nats, chosen),
+        ratio(hits, chosen),
+        ratio(guessed, chosen),
+        ratio(hits - guessed, chosen),
         tokens,
         len(one_by_one),
         int(chosen.sum()),
@@ -180,7 +180,3 @@ def _at_once(restore: _Restorer, windows: list[Window]) -> tuple[np.ndarray, np.
         ):
             sums[members] = np.bincount(rows, values, minlength=len(members))
     return nats, hits, guessed, chosen
-
-
-def _ratio(above: np.ndarray, below: np.ndarray) -> Estimate:
-    return Estimate(float(above.sum() / max(1, below.sum())), ratio_interval(above, below))

@@ -17,7 +17,7 @@ from wenlu.base.config import at_least
 from wenlu.base.errors import UserError
 from wenlu.inference.generate import evaluating
 from wenlu.inference.generator import begin_id, check_together
-from wenlu.metrics.intervals import Interval, blocks, ratio_interval
+from wenlu.metrics.intervals import Estimate, Interval, blocks, ratio_interval
 from wenlu.models.size import WHOLE_LOGITS
 from wenlu.tokenization.tokenizer import Tokenizer
 
@@ -56,14 +56,6 @@ class Document:
     """[tokens], bytes of each token, for the interval of bits per byte; None = all alike."""
     lossless: bool = True
     """Whether the tokens give back every byte of the text."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A figure and its 95 % interval, which is None where there is too little text for one."""
-
-    value: float
-    interval: Interval | None
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from wenlu.base.config import at_least
 from wenlu.base.errors import UserError
 from wenlu.data.corrupt import sentinels, span_counts, span_lengths, take_out
 from wenlu.data.keyed import HELD_OUT, keys
-from wenlu.evaluation.perplexity import Estimate, exponential, refuse_nonfinite, token_nats
+from wenlu.evaluation.perplexity import exponential, refuse_nonfinite, token_nats
 from wenlu.evaluation.windows import by_length, context_of, cut
 from wenlu.inference.generate import evaluating
 from wenlu.inference.generator import check_together
-from wenlu.metrics.intervals import ratio_interval
+from wenlu.metrics.intervals import Estimate, ratio
 from wenlu.tokenization.tokenizer import Tokenizer
 
 
@@ -88,7 +88,7 @@ def evaluate_spans(
             counts[members] = targets.shape[1]
             advance(len(members) / len(windows))
     refuse_nonfinite(nats)
-    mean = Estimate(float(nats.sum() / counts.sum()), ratio_interval(nats, counts))
+    mean = ratio(nats, counts)
     read, left = sum(map(len, documents)), len(every) - len(windows)
     return Result(mean, exponential(mean), read, int(counts.sum()), left, len(documents), context)
 

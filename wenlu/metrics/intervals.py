@@ -16,6 +16,20 @@ class Interval:
     high: float
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """A figure and its 95 % interval, which is None where there is too little for one."""
+
+    value: float
+    interval: Interval | None
+
+
+def ratio(numerators: np.ndarray, denominators: np.ndarray) -> Estimate:
+    """Σ numerators / Σ denominators, [blocks] each, with its interval; 0 where there is nothing below the line."""
+    below = float(denominators.sum())
+    return Estimate(float(numerators.sum()) / below if below else 0.0, ratio_interval(numerators, denominators))
+
+
 def ratio_interval(
     numerators: np.ndarray, denominators: np.ndarray, *, level: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> Interval | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from wenlu.data.rows.material import RowMaterial
 from wenlu.data.rows.prepare import TEXTS
 from wenlu.data.rows.store import open_rows
 from wenlu.hub import folder as hub_folder
-from wenlu.metrics.intervals import Interval, ratio_interval
+from wenlu.metrics.intervals import Estimate, Interval, ratio
 from wenlu.metrics.scores import cmrc_score, confusion, macro_f1, macro_f1_interval, squad_score
 from wenlu.training.loop import Outcome, train
 from wenlu.training.objectives import by_row
@@ -32,15 +31,6 @@ CHINESE = 0.3
 """Part of the characters of answers from which on they are compared as CMRC does, character by character."""
 
 
-@dataclass(frozen=True)
-class Score:
-    """A figure of what is held out."""
-
-    value: float
-    interval: Interval | None
-    """95 %, by resampling rows."""
-
-
 def finetune(
     recipe: TuningRecipe | None,
     out: Path | str,
@@ -49,11 +39,12 @@ def finetune(
     inexact: bool = False,
     began: float | None = None,
     show: int = 0,
-) -> tuple[Outcome, dict[str, Score]]:
+) -> tuple[Outcome, dict[str, Estimate]]:
     """Tune as `recipe` says into the folder `out`, or go on with the run there, then judge the weights that are kept.
 
     So many rows as `show` says are printed before the first step. Returns the outcome and the scores of all held-out
-    rows, by name; they are noted in the run's events too. Raises `UserError` for whatever the user can mend.
+    rows, by name, their intervals by resampling rows; they are noted in the run's events too. Raises `UserError` for
+    whatever the user can mend.
     """
     if resume and not isinstance(RunFolder(out).recipe(), TuningRecipe):
         raise UserError(f"{out} holds a run that wenlu train began: go on with it by that command")
@@ -63,7 +54,7 @@ def finetune(
         return outcome, {}
     noted = next((row["scores"] for row in read_rows(folder.events_file) if row["event"] == "judged"), None)
     if noted is not None:
-        return outcome, {name: Score(row["value"], _interval(row)) for name, row in noted.items()}
+        return outcome, {name: Estimate(row["value"], _interval(row)) for name, row in noted.items()}
     began = time.monotonic()
     scores = judge(folder)
     if scores:
@@ -75,7 +66,7 @@ def finetune(
     return outcome, scores
 
 
-def _noted(score: Score) -> dict[str, float]:
+def _noted(score: Estimate) -> dict[str, float]:
     return {"value": score.value} | (vars(score.interval) if score.interval else {})
 
 
@@ -83,7 +74,7 @@ def _interval(row: dict[str, float]) -> Interval | None:
     return Interval(row["low"], row["high"]) if "low" in row else None
 
 
-def judge(folder: RunFolder) -> dict[str, Score]:
+def judge(folder: RunFolder) -> dict[str, Estimate]:
     """The scores of the weights at the root of a run on all of its held-out rows; none where nothing is held out."""
     recipe = folder.recipe()
     rows = open_rows(folder.data)
@@ -111,28 +102,23 @@ def found_by_row(model: nn.Module, material: RowMaterial, at_once: int) -> dict[
     return {name: values[order] for name, values in whole.items()}
 
 
-def _scores(material: RowMaterial, found: dict[str, np.ndarray]) -> dict[str, Score]:
-    scores = {"loss": _ratio(found["loss"], found["count"])}
+def _scores(material: RowMaterial, found: dict[str, np.ndarray]) -> dict[str, Estimate]:
+    scores = {"loss": ratio(found["loss"], found["count"])}
     if material.form == "span":
         return scores | _answers(material, found)
-    scores["accuracy"] = _ratio(found["right"], found["count"])
+    scores["accuracy"] = ratio(found["right"], found["count"])
     if material.form == "tag":
         both = found["entities_found"] + found["entities_gold"]
-        scores["entity_f1"] = _ratio(2 * found["entities_right"], both)
-        scores["entity_precision"] = _ratio(found["entities_right"], found["entities_found"])
-        scores["entity_recall"] = _ratio(found["entities_right"], found["entities_gold"])
+        scores["entity_f1"] = ratio(2 * found["entities_right"], both)
+        scores["entity_precision"] = ratio(found["entities_right"], found["entities_found"])
+        scores["entity_recall"] = ratio(found["entities_right"], found["entities_gold"])
     if material.form == "classify":
         counts = confusion(found["gold"], found["found"], len(material.rows.description["labels"]))
-        scores["macro_f1"] = Score(float(macro_f1(counts)), macro_f1_interval(counts))
+        scores["macro_f1"] = Estimate(float(macro_f1(counts)), macro_f1_interval(counts))
     return scores
 
 
-def _ratio(above: np.ndarray, below: np.ndarray) -> Score:
-    total = float(below.sum())
-    return Score(float(above.sum()) / total if total else 0.0, ratio_interval(above, below))
-
-
-def _answers(material: RowMaterial, found: dict[str, np.ndarray]) -> dict[str, Score]:
+def _answers(material: RowMaterial, found: dict[str, np.ndarray]) -> dict[str, Estimate]:
     """Exact match and F1 of the answers as texts, the best of a question's windows; questions on one text are
     resampled together."""
     store, folder = material.rows.validation, material.rows.folder
@@ -154,7 +140,7 @@ def _answers(material: RowMaterial, found: dict[str, np.ndarray]) -> dict[str, S
         group = sums.setdefault(context, [0.0, 0.0, 0.0])
         sums[context] = [group[0] + exact, group[1] + f1, group[2] + 1]
     exact, f1, count = np.array(list(sums.values())).T
-    return {"exact_match": _ratio(exact, count), "f1": _ratio(f1, count)}
+    return {"exact_match": ratio(exact, count), "f1": ratio(f1, count)}
 
 
 def _is_chinese(text: str) -> bool:

@@ -88,7 +88,11 @@ def train(
         stack.enter_context(deterministic())
         stack.enter_context(out_of_memory(recipe))
         begin = set_up_tuning if isinstance(recipe, TuningRecipe) else set_up
-        setup = begin(recipe, folder, began, verify=resume)
+        try:
+            setup = begin(recipe, folder, began, verify=resume)
+        except (Exception, KeyboardInterrupt):  # so that the same command can be given again
+            folder.take_back()
+            raise
         if look:
             look(setup)
         loop = Loop(setup, folder, began, report)

@@ -58,17 +58,8 @@ class Setup:
 def set_up(recipe: Recipe, folder: RunFolder, began: float, *, verify: bool = False) -> Setup:
     """Data, order, model and device for a recipe; fails before anything expensive. `verify` reads all of the data.
 
-    A recipe with a length in time is planned for it here, its clock running since `began`. Where it fails, what was
-    made of a new run is removed, so that the same command can be given again.
+    A recipe with a length in time is planned for it here, its clock running since `began`.
     """
-    try:
-        return _set_up(recipe, folder, began, verify)
-    except (Exception, KeyboardInterrupt):
-        folder.take_back()
-        raise
-
-
-def _set_up(recipe: Recipe, folder: RunFolder, began: float, verify: bool) -> Setup:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("training on several processes is not built yet: start one process, without torchrun")
     if recipe.training.minutes and folder.chosen() is None:

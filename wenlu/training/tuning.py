@@ -68,14 +68,6 @@ def set_up_tuning(recipe: TuningRecipe, folder: RunFolder, began: float, *, veri
     Rows, tokenizer and all that follows from them (the model's shape, steps, learning rate) are kept in the run, so
     that a resume needs the first model's folder only before the first checkpoint.
     """
-    try:
-        return _set_up(recipe, folder, began, verify)
-    except (Exception, KeyboardInterrupt):
-        folder.take_back()
-        raise
-
-
-def _set_up(recipe: TuningRecipe, folder: RunFolder, began: float, verify: bool) -> Setup:
     device = pick_device(recipe.training.device)
     use_processor(recipe, device)
     known = folder.chosen()
