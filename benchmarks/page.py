@@ -307,8 +307,7 @@ def dial(result: dict) -> list[str]:
             )
         )
     header = "text, time | seeds | ours | nanoGPT's recipe | fewer bits | foretold | part of the time used"
-    note = [f"{result['about']['note']}.", ""] if "note" in result["about"] else []
-    return [*lines, *table(header, rows), "", *note, where(result["about"]), ""]
+    return [*lines, *table(header, rows), "", where(result["about"]), ""]
 
 
 def dial_fit(result: dict) -> list[str]:

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from wenlu.data.corrupt import NO_TARGET, Words, choose, mask, put_back, span_counts, span_lengths, take_out
+from wenlu.data.batch import NO_TARGET
+from wenlu.data.corrupt import Words, choose, mask, put_back, span_counts, span_lengths, take_out
 from wenlu.data.keyed import keys
 from wenlu.tokenization.learn import learn
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from wenlu.base.errors import UserError
-from wenlu.data.corrupt import NO_TARGET, put_back, sentinels
+from wenlu.data.batch import NO_TARGET
+from wenlu.data.corrupt import put_back, sentinels
 from wenlu.data.prepare import PrepareConfig, prepare
 from wenlu.data.shards import open_data
 from wenlu.data.windows import CausalWindows, CorruptedWindows, MaskedWindows

@@ -28,6 +28,8 @@ FORGETFUL = (  # as Qwen3's: the thoughts of earlier replies are left out
     "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}"
 )
 
+LOOP = "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}"
+
 
 @pytest.fixture(scope="module")
 def bytes_only() -> Tokenizer:
@@ -151,3 +153,25 @@ def test_a_template_that_is_no_jinja():
 def test_a_tokenizer_without_a_template(bytes_only):
     with pytest.raises(UserError, match="no chat template"):
         ChatFormat(bytes_only)
+
+
+@pytest.mark.parametrize("broken", ["{{ 1 / 0 }}", "{% for n in range(10**9) %}{% endfor %}", LOOP])
+def test_templates_that_fail_are_refused(bytes_only, broken):
+    with pytest.raises(UserError, match=r"the chat template (fails on|refuses) the conversation"):
+        talker(bytes_only, broken).encode(TALK)
+
+
+def test_several_templates_without_a_default(bytes_only):
+    several = [{"name": "tools", "template": DEFAULT}]
+    with pytest.raises(UserError, match=r"none is named default: mend chat_template in its tokenizer_config\.json"):
+        talker(bytes_only, several)
+
+
+def test_a_reply_that_begins_with_an_empty_line():
+    """What is learned can be asked for: the prompt's ids are the beginning of the whole."""
+    tokenizer, _ = with_template(learn("bpe", ["a\n\nb\n\nc\n\n" * 9], 260))
+    form = ChatFormat(tokenizer)
+    talk = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "\n\nYes"}]
+    found, prompt = form.encode(talk), form.prompt(talk[:1])
+    first = found.mask.index(True)
+    assert first >= len(prompt) - 1 and tokenizer.decode(found.ids[first:-2]).lstrip("\n") == "Yes"

@@ -106,3 +106,11 @@ def test_another_vocabulary_is_refused(folder):
         UserError, match=r"vocab\.txt lacks \[CLS\], \[SEP\], \[MASK\], \[UNK\]: it is not the vocabulary"
     ):
         Tokenizer.load(folder)
+
+
+def test_only_line_ends_part_tokens(folder):
+    """Not U+2028 and the like, which may stand in one."""
+    words = [*WORDS[:5], "x\u2028", "y\x85", *WORDS[5:]]
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    theirs = BertTokenizer.from_pretrained(folder)("the stove", add_special_tokens=False)["input_ids"]
+    assert Tokenizer.load(folder).encode("the stove") == theirs

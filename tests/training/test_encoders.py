@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from torch import nn
 
 import wenlu.training.objectives as objectives
+from wenlu.data.batch import NO_TARGET
 from wenlu.data.keyed import HELD_OUT, draws, keys
 from wenlu.models.config import ModelConfig
 from wenlu.training.material import Material, tokens_in
-from wenlu.training.objectives import MASKED, NO_TARGET, TEXT_TO_TEXT, masked, text_to_text
+from wenlu.training.objectives import MASKED, TEXT_TO_TEXT, masked, text_to_text
 from wenlu.training.recipe import OptimizerConfig, Recipe, TrainingConfig
 from wenlu.training.update import Updates
 

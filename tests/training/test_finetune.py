@@ -20,7 +20,7 @@ from wenlu.models.config import ModelConfig
 from wenlu.tokenization.chat_format import ChatFormat
 from wenlu.tokenization.learn import learn
 from wenlu.training.finetune import finetune, judge
-from wenlu.training.recipe import TrainingConfig, TuningConfig, TuningRecipe
+from wenlu.training.recipe import TrainingConfig, TuningConfig, TuningRecipe, read_recipe
 from wenlu.training.run_folder import RunFolder
 from wenlu.training.setup import deterministic
 from wenlu.training.tuning import set_up_tuning
@@ -173,9 +173,11 @@ def test_accumulated_gradients_are_those_of_the_batch(models, tmp_path, task, fa
 def test_packed_conversations_are_as_if_alone(models, tmp_path, family):
     setup = setup_of(recipe(models, "chat", family, tuning={"dropout": 0.0}), tmp_path / "run")
     model, material = setup.model.double(), setup.material
-    batch = material.batch(material.order.batch_at(0), material.order.epochs_at(0))
+    packs = material.order.packs(0)
+    samples = np.array(sorted(range(len(packs)), key=lambda n: len(packs[n]))[-4:])
+    batch = material.batch(samples, np.zeros_like(samples))
     assert batch["segments"].max() > 0
-    rows = np.concatenate([material.order.packs(0)[n] for n in material.order.batch_at(0)])
+    rows = np.concatenate([packs[n] for n in samples])
     found = []
     for parts in ([batch], [material._of(material.rows.train, rows[n : n + 1]) for n in range(len(rows))]):
         model.zero_grad()
@@ -257,7 +259,7 @@ def test_a_tuned_run_opens_in_transformers(models, tmp_path):
 
 
 def test_epochs_learning_rate_and_evaluations_follow_from_the_rows(models, tmp_path):
-    base = recipe(models, "pairs", tuning={"epochs": 2.0}, eval_every=100)
+    base = recipe(models, "pairs", tuning={"epochs": 2.0}, steps=TrainingConfig.steps, eval_every=100)
     finetune(base, tmp_path / "run")
     settled = RunFolder(tmp_path / "run").recipe()
     rows = json.loads((tmp_path / "run/wenlu/data/rows.json").read_text())["counts"]["train"]["rows"]
@@ -270,9 +272,11 @@ def test_a_given_length_in_time(models, tmp_path, monkeypatch):
     import wenlu.training.tuning as tuning_module
 
     monkeypatch.setattr(tuning_module, "REPORT_SECONDS", 0.0)
-    finetune(recipe(models, "classify", steps=1000, minutes=0.03, eval_every=100), tmp_path / "run")
+    timed = recipe(models, "classify", steps=1000, minutes=0.1, eval_every=100, tuning={"epochs": 3.0})
+    outcome, _ = finetune(timed, tmp_path / "run")
     plan = next(row for row in read_rows(tmp_path / "run/wenlu/events.jsonl") if row["event"] == "plan")
-    assert plan["minutes"] == 0.03 and plan["steps"] >= 1
+    assert plan["minutes"] == 0.1 and 0 < plan["steps"] * plan["step_seconds"] <= 6
+    assert 1 < outcome.seconds <= 6
     assert "Planned and come" in (tmp_path / "run/wenlu/report.html").read_text()
 
 
@@ -342,12 +346,12 @@ def test_the_commands(models, tmp_path, capsys):
     assert main(["finetune", "--resume", "--out", out]) == 0
     assert "held out, loss" in capsys.readouterr().out
     assert main(["train", "--resume", "--out", out]) == 2
-    assert "use wenlu finetune" in capsys.readouterr().err
+    assert "is for wenlu finetune: use that command" in capsys.readouterr().err
     assert main(["finetune", str(models / "qwen3"), *files]) == 2
     assert "where to?" in capsys.readouterr().err
     (tmp_path / "a.toml").write_text("[training]\nsteps = 3\n")
     assert main(["finetune", str(tmp_path / "a.toml"), "--out", out]) == 2
-    assert "is not for tuning" in capsys.readouterr().err
+    assert "is for wenlu train: use that command" in capsys.readouterr().err
 
 
 def test_a_recipe_in_a_file(models, tmp_path, capsys):
@@ -359,7 +363,7 @@ def test_a_recipe_in_a_file(models, tmp_path, capsys):
     settled = RunFolder(tmp_path / "run").recipe()
     assert settled.training.steps == 3 and settled.tuning.model == str(models / "bert")
     assert main(["train", str(models / "tag.toml"), "--out", str(tmp_path / "other")]) == 2
-    assert "tunes a model: use wenlu finetune" in capsys.readouterr().err
+    assert "is for wenlu finetune: use that command" in capsys.readouterr().err
 
 
 def test_killed_between_the_decision_and_the_recipe(models, tmp_path, monkeypatch):
@@ -387,3 +391,96 @@ def test_deterministic_mode_is_restored(models, tmp_path):
         pass
     finetune(recipe(models, "span", steps=1), tmp_path / "run")
     assert torch.get_deterministic_debug_mode() == before
+
+
+def test_a_row_that_is_cut_says_nothing_of_the_end(models, tmp_path):
+    """The token that ends an answer is the template's, whatever the first row ends with."""
+    long = {"messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": "stove " * 90}]}
+    (tmp_path / "chat.jsonl").write_text(lines([long, *map(talk, range(12))]))
+    base = recipe(models, "chat", rows={"validation": 0.0, "context": 32, "max_truncated": 1.0}, steps=1)
+    base = dataclasses.replace(base, rows=dataclasses.replace(base.rows, paths=(str(tmp_path / "chat.jsonl"),)))
+    finetune(base, tmp_path / "run")
+    model, tokenizer = load(tmp_path / "run")
+    ends = [model.config.eos_id, *model.config.other_eos_ids]
+    assert [tokenizer.decode([id], skip_special=False) for id in ends] == ["<|im_end|>", "<|endoftext|>"]
+
+
+def test_line_separators_in_a_text(models, tmp_path):
+    """U+2028 ends no line of JSON."""
+    asked_of = [asked(n) for n in range(12)]
+    for each in asked_of:
+        each["paragraphs"][0]["context"] += "\u2028\x85 and more"
+    (tmp_path / "span.json").write_text(json.dumps({"data": asked_of}))
+    base = recipe(models, "span", steps=1)
+    base = dataclasses.replace(base, rows=dataclasses.replace(base.rows, paths=(str(tmp_path / "span.json"),)))
+    _, scores = finetune(base, tmp_path / "run")
+    assert set(scores) == {"loss", "exact_match", "f1"}
+
+
+@pytest.mark.parametrize(
+    ("tuning", "training"),
+    [
+        ("epochs = 2.0", "steps = 2"),
+        ("epochs = 2.0", "minutes = 0.1"),
+        ("", "steps = 2\nminutes = 0.1"),
+    ],
+)
+def test_two_lengths_are_refused(models, tmp_path, tuning, training, capsys):
+    rows = f'[rows]\ntask = "tag"\npaths = ["{models / "tag.jsonl"}"]\n'
+    file = tmp_path / "tag.toml"
+    file.write_text(f'[tuning]\nmodel = "{models / "bert"}"\n{tuning}\n{rows}[training]\n{training}\n')
+    assert main(["finetune", str(file), "--out", str(tmp_path / "run"), "--device", "cpu"]) == 2
+    assert "say how long the run is: leave one of them" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("steps", [2, TrainingConfig.steps])
+def test_steps_in_a_recipe_are_kept(models, tmp_path, steps, monkeypatch):
+    rows = f'[rows]\ntask = "tag"\npaths = ["{models / "tag.jsonl"}"]\n'
+    (tmp_path / "tag.toml").write_text(
+        f'[tuning]\nmodel = "{models / "bert"}"\n{rows}[training]\nsteps = {steps}\nbatch = 4\ndevice = "cpu"\n'
+    )
+    folder = RunFolder(tmp_path / "run")
+    base = read_recipe(tmp_path / "tag.toml")
+    folder.create(base)
+    with deterministic():
+        assert set_up_tuning(base, folder, 0.0).recipe.training.steps == steps
+
+
+def test_the_rates_of_other_optimisers_are_theirs(models, tmp_path):
+    base = recipe(models, "tag", steps=1)
+    base = dataclasses.replace(base, optimizer=dataclasses.replace(base.optimizer, name="sgd"))
+    finetune(base, tmp_path / "run")
+    assert RunFolder(tmp_path / "run").recipe().optimizer.lr == 0.0
+
+
+def test_the_begun_command_resumes(models, tmp_path):
+    begun = ["finetune", str(models / "bert"), str(models / "tag.jsonl"), "--out", str(tmp_path / "run")]
+    begun += ["--task", "tag", "--steps", "1", "--device", "cpu"]
+    assert main(begun) == 0 and main([*begun, "--resume"]) == 0
+
+
+def test_classes_of_a_recipe_are_named_by_their_labels(models, tmp_path):
+    for name in ("warm", "cold"):
+        (tmp_path / f"{name}.txt").write_text("".join(f"{name} room {n}\n" for n in range(20)))
+    rows = '[rows]\ntask = "classify"\npaths = ["good=warm.txt", "bad=cold.txt"]\n'
+    (tmp_path / "a.toml").write_text(f'[tuning]\nmodel = "{models / "bert"}"\n{rows}[training]\nsteps = 1\n')
+    assert main(["finetune", str(tmp_path / "a.toml"), "--out", str(tmp_path / "run"), "--device", "cpu"]) == 0
+    assert load(tmp_path / "run")[0].config.labels == ("bad", "good")
+
+
+def test_several_processes_are_refused(models, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="training on several processes is not built yet"):
+        finetune(recipe(models, "tag"), tmp_path / "run")
+
+
+def test_new_tokens_in_rows_to_spare_are_said(models, tmp_path, capsys):
+    model, tokenizer = load(models / "qwen3")
+    config = dataclasses.replace(model.config, vocab=tokenizer.vocab + 20)
+    save(build(config, 0), tokenizer, tmp_path / "padded")
+    base = recipe(models, "chat", steps=1)
+    base = dataclasses.replace(base, tuning=dataclasses.replace(base.tuning, model=str(tmp_path / "padded")))
+    finetune(base, tmp_path / "run")
+    said = " ".join(capsys.readouterr().err.split())
+    assert "2 new tokens (<|im_start|>, <|im_end|>): in rows that the embedding has to spare" in said
+    assert load(tmp_path / "run")[0].config.vocab == config.vocab

@@ -94,7 +94,7 @@ class JsonLines:
         self._file.close()
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path) -> list[Any]:
     """The whole rows of a file of JSON lines; an absent file has none."""
     if not path.exists():
         return []

@@ -1,7 +1,6 @@
 """wenlu finetune: a trained model tuned on examples."""
 
 import dataclasses
-import itertools
 import json as json_format
 import time
 from dataclasses import dataclass, field
@@ -12,10 +11,11 @@ import tyro
 
 from wenlu.base.errors import UserError
 from wenlu.cli.flags import parse
+from wenlu.cli.recipe_flags import INTERRUPTED, default_recipe, long_flag, texts_of
 from wenlu.data.prepare import PrepareConfig
+from wenlu.data.rows.config import located
 from wenlu.models.config import ModelConfig
-from wenlu.training.recipe import Recipe, TuningRecipe, read_recipe
-from wenlu.training.run_folder import RunFolder
+from wenlu.training.recipe import TuningRecipe
 
 DESCRIPTION = """A model's folder (a run's, Transformers', or a hub id) tuned on files of examples. Tasks: chat
 (conversations), pairs (text to text), classify (a label for a text), tag (entities), span (answers within a text).
@@ -31,7 +31,6 @@ SHORT = {
     "--epochs": "--tuning.epochs",
     **{f"--{name}": f"--training.{name}" for name in ("steps", "minutes", "seed", "device")},
 }
-INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
@@ -54,8 +53,8 @@ class Command(TuningRecipe):
 
 def main(arguments: list[str]) -> int:
     began = time.monotonic()
-    arguments = [_long(argument) for argument in arguments]
-    default = _default(arguments)
+    arguments = [long_flag(argument, SHORT) for argument in arguments]
+    default = default_recipe(arguments, TuningRecipe)
     command = parse(Command, "finetune", arguments, DESCRIPTION, Command(**vars(default)))
     if not command.out:
         raise UserError("where to? give --out RUN")
@@ -78,52 +77,20 @@ def main(arguments: list[str]) -> int:
     return INTERRUPTED if outcome.finished == "interrupted" else 0
 
 
-def _long(argument: str) -> str:
-    """The whole name of a flag that has a short one."""
-    flag, equals, value = argument.partition("=")
-    return SHORT.get(flag, flag) + equals + value
-
-
-def _default(arguments: list[str]) -> TuningRecipe:
-    """What flags are added to: the recipe that is named, else that of the run to resume, else the defaults."""
-    out = next((value for flag, value in itertools.pairwise(arguments) if flag == "--out"), "")
-    out = next((a.removeprefix("--out=") for a in arguments if a.startswith("--out=")), out)
-    recipes = [a for a in arguments if a.endswith(".toml") and not a.startswith("-") and a != out]
-    found: Recipe = TuningRecipe()
-    if recipes:
-        found = read_recipe(recipes[0])
-    elif "--resume" in arguments and out:
-        found = RunFolder(out).recipe()
-    if not isinstance(found, TuningRecipe):
-        raise UserError(
-            f"{recipes[0] if recipes else out} is not for tuning (it has no section [tuning]): use wenlu train"
-        )
-    return found
-
-
 def _recipe(command: Command, arguments: list[str]) -> TuningRecipe:
     """The recipe without the command's own flags: the model and the examples are those that were named."""
     recipe = TuningRecipe(**{f.name: getattr(command, f.name) for f in dataclasses.fields(TuningRecipe)})
-    named = [source for source in command.sources if not source.endswith(".toml")]
-    if len(command.sources) - len(named) > 1:
-        raise UserError("one recipe at a time")
-    if named and not recipe.tuning.model:
+    named = list(texts_of(command.sources))
+    if named and (command.resume or not recipe.tuning.model):
         model = named.pop(0)
         model = str(Path(model).absolute()) if Path(model).exists() else model
         recipe = dataclasses.replace(recipe, tuning=dataclasses.replace(recipe.tuning, model=model))
     rows = recipe.rows
     if named:
-        rows = dataclasses.replace(rows, paths=tuple(map(_absolute, named)))
-    if rows.validation_paths:
-        rows = dataclasses.replace(rows, validation_paths=tuple(map(_absolute, rows.validation_paths)))
-    if any(a.partition("=")[0] == "--training.steps" for a in arguments):
+        rows = dataclasses.replace(rows, paths=tuple(located(name, Path()) for name in named))
+    held_out = tuple(located(name, Path()) for name in rows.validation_paths)
+    rows = dataclasses.replace(rows, validation_paths=held_out)
+    flags = [argument.partition("=")[0] for argument in arguments]
+    if "--training.steps" in flags and "--tuning.epochs" not in flags:
         recipe = dataclasses.replace(recipe, tuning=dataclasses.replace(recipe.tuning, epochs=0.0))
     return dataclasses.replace(recipe, rows=rows)
-
-
-def _absolute(name: str) -> str:
-    """A path as it is from anywhere; of LABEL=FILE, the file's."""
-    if Path(name).exists():
-        return str(Path(name).absolute())
-    label, equals, file = name.partition("=")
-    return f"{label}={Path(file).absolute()}" if equals and Path(file).exists() else name

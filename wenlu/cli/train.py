@@ -1,6 +1,5 @@
 """wenlu train: a model from text, from prepared data or from a recipe."""
 
-import itertools
 import json as json_format
 import time
 from dataclasses import dataclass
@@ -10,9 +9,8 @@ import tyro
 
 from wenlu.base.errors import UserError
 from wenlu.cli.flags import parse
-from wenlu.cli.recipe_flags import long_flag, recipe_of
-from wenlu.training.recipe import Recipe, read_recipe
-from wenlu.training.run_folder import RunFolder
+from wenlu.cli.recipe_flags import INTERRUPTED, default_recipe, long_flag, recipe_of
+from wenlu.training.recipe import Recipe
 
 DESCRIPTION = """A model from text files, from a folder made by `wenlu prepare`, or from a recipe (a TOML file of the
 sections below). Defaults < recipe < flags. --model is short for --model.family; --steps, --seed and --device for
@@ -20,8 +18,6 @@ sections below). Defaults < recipe < flags. --model is short for --model.family;
 so on. A run stopped at any instant goes on, bit for bit, by: wenlu train --resume --out RUN
 
 example: wenlu train novel.txt --out runs/novel --model qwen3 --steps 500 --model.dim 192"""
-
-INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
@@ -41,7 +37,7 @@ class Command(Recipe):
 def main(arguments: list[str]) -> int:
     began = time.monotonic()
     arguments = [long_flag(argument) for argument in arguments]
-    command = parse(Command, "train", arguments, DESCRIPTION, Command(**vars(_default(arguments))))
+    command = parse(Command, "train", arguments, DESCRIPTION, Command(**vars(default_recipe(arguments, Recipe))))
     if not command.out:
         raise UserError("where to? give --out RUN")
     recipe = recipe_of(command, command.sources)
@@ -57,15 +53,3 @@ def main(arguments: list[str]) -> int:
         writes = outcome.objective == "next token"
         print(f'go on:  wenlu generate {outcome.run} --prompt "..."' if writes else f"go on:  wenlu eval {outcome.run}")
     return INTERRUPTED if outcome.finished == "interrupted" else 0
-
-
-def _default(arguments: list[str]) -> Recipe:
-    """What flags are added to: the recipe that is named, else that of the run to resume, else the defaults."""
-    out = next((value for flag, value in itertools.pairwise(arguments) if flag == "--out"), "")
-    out = next((a.removeprefix("--out=") for a in arguments if a.startswith("--out=")), out)
-    recipes = [a for a in arguments if a.endswith(".toml") and not a.startswith("-") and a != out]
-    resumed = "--resume" in arguments and out
-    recipe = read_recipe(recipes[0]) if recipes else RunFolder(out).recipe() if resumed else Recipe()
-    if recipe.command != "train":
-        raise UserError(f"{recipes[0] if recipes else out} tunes a model: use wenlu {recipe.command}")
-    return recipe

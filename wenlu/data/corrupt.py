@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from wenlu.data.batch import NO_TARGET
 from wenlu.data.keyed import draws
 from wenlu.tokenization.tokenizer import Tokenizer
 
@@ -31,7 +32,6 @@ WORD = 3
 """Characters, at most, that stand for a word where there are no spaces."""
 CUT = 0.5
 """How often such a word ends after a character, before it is that long."""
-NO_TARGET = -100
 SPACELESS = ((0x2E80, 0x2FDF), (0x3005, 0x3007), (0x3040, 0x30FF), (0x3400, 0x4DBF), (0x4E00, 0x9FFF))
 SPACELESS += ((0xF900, 0xFAFF), (0x20000, 0x323AF))
 """Code points of Han characters and kana."""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wenlu.base.errors import UserError
-from wenlu.data.corrupt import NO_TARGET, Words, mask, sentinels, span_counts, span_lengths, take_out
+from wenlu.data.batch import NO_TARGET, Batch
+from wenlu.data.corrupt import Words, mask, sentinels, span_counts, span_lengths, take_out
 from wenlu.data.keyed import HELD_OUT, keys
 from wenlu.data.order import Order
 from wenlu.data.shards import Data
@@ -16,7 +17,6 @@ from wenlu.data.shards import Data
 if TYPE_CHECKING:
     from jaxtyping import Int64, UInt64
 
-Batch = dict[str, np.ndarray]
 Form = Callable[["Int64[np.ndarray, 'batch length']", "UInt64[np.ndarray, ' batch']"], Batch]
 """What a model reads of stretches of ids, each with the key of its random choices."""
 

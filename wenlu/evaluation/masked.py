@@ -13,7 +13,8 @@ from torch import nn
 from wenlu.base.config import at_least
 from wenlu.base.errors import UserError
 from wenlu.base.log import say
-from wenlu.data.corrupt import NO_TARGET, Words, mask
+from wenlu.data.batch import NO_TARGET
+from wenlu.data.corrupt import Words, mask
 from wenlu.data.keyed import HELD_OUT, keys
 from wenlu.evaluation.perplexity import exponential, refuse_nonfinite, token_nats
 from wenlu.evaluation.windows import Window, by_length, context_of, cut

@@ -66,7 +66,10 @@ class ChatFormat:
             named = {entry.get("name"): entry.get("template") for entry in source if isinstance(entry, dict)}
             source = named.get("default")
         if not isinstance(source, str):
-            raise UserError("the tokenizer's folder has no chat template (or none named default): use `with_template`")
+            raise UserError(
+                "the model's folder has no chat template, or several of which none is named default: "
+                "mend chat_template in its tokenizer_config.json"
+            )
         self._template = compile_template(source)
         self._encoder = FormEncoder(tokenizer)
         roles = ((role, tokenizer.role_token(role)) for role in ("bos", "eos", "pad"))
@@ -82,7 +85,7 @@ class ChatFormat:
             )
         except jinja2.TemplateError as error:
             raise UserError(f"the chat template refuses the conversation: {error}") from None
-        except (TypeError, ValueError, AttributeError, KeyError, IndexError) as error:
+        except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
             raise UserError(f"the chat template fails on the conversation ({type(error).__name__}: {error})") from None
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
@@ -99,7 +102,7 @@ class ChatFormat:
         written = [(piece.start, piece.end) for piece in pieces]
         ids, spans = self._encoder.encode(text, written)
         learned = self._learned(text, messages, pieces)
-        mask = [any(start < b and a < end for start, end in learned) for a, b in spans]
+        mask = [any(start <= a < end for start, end in learned) for a, _ in spans]
         return Conversation(text, self._single_beginning(ids), mask)
 
     def _single_beginning(self, ids: list[int]) -> list[int]:

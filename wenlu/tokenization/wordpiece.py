@@ -14,7 +14,8 @@ TOKENS = (*SPECIAL["bert"].first, "[UNK]")
 
 def open_bert(file: Path, config: dict[str, Any]) -> tokenizers.Tokenizer:
     """The tokenizer of a `vocab.txt`, which has a token in each line, as `tokenizer_config.json` sets it."""
-    vocab = {line: id for id, line in enumerate(file.read_text(encoding="utf-8").splitlines())}
+    with file.open(encoding="utf-8") as lines:
+        vocab = {line.rstrip("\n"): id for id, line in enumerate(lines)}
     if missing := [token for token in TOKENS if token not in vocab]:
         raise UserError(f"{file} lacks {', '.join(missing)}: it is not the vocabulary of a BERT; copy it again")
     inner = tokenizers.Tokenizer(models.WordPiece(vocab, unk_token="[UNK]", max_input_chars_per_word=100))

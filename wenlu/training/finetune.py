@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from pathlib import Path
@@ -122,9 +121,8 @@ def _answers(material: RowMaterial, found: dict[str, np.ndarray]) -> dict[str, E
     """Exact match and F1 of the answers as texts, the best of a question's windows; questions on one text are
     resampled together."""
     store, folder = material.rows.validation, material.rows.folder
-    lines = (folder / TEXTS).read_text(encoding="utf-8").splitlines()
-    examples = [json.loads(line) for line in lines]
-    unanswerable = any(not texts for _, _, _, texts, _ in examples)
+    examples = read_rows(folder / TEXTS)
+    unanswerable = any(not texts for *_, texts in examples)
     best: dict[int, tuple[float, str]] = {}
     for row in range(len(store)):
         number = int(store.column("example", row)[0])
@@ -134,7 +132,7 @@ def _answers(material: RowMaterial, found: dict[str, np.ndarray]) -> dict[str, E
     chinese = _is_chinese("".join(text for example in examples for text in example[3]))
     sums: dict[str, list[float]] = {}
     for number, (score, text) in sorted(best.items()):
-        context, _, _, texts, _ = examples[number]
+        context, *_, texts = examples[number]
         given = "" if unanswerable and score < 0 else text
         exact, f1 = (cmrc_score if chinese else squad_score)(given, texts)
         group = sums.setdefault(context, [0.0, 0.0, 0.0])

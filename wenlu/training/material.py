@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 
 from wenlu.base.errors import UserError
+from wenlu.data.batch import Batch
 from wenlu.data.shards import Data
-from wenlu.data.windows import Batch, CausalWindows, CorruptedWindows, MaskedWindows, Windows
+from wenlu.data.windows import CausalWindows, CorruptedWindows, MaskedWindows, Windows
 from wenlu.tokenization.tokenizer import Tokenizer
 from wenlu.training.objectives import objective_of
 from wenlu.training.recipe import Recipe

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wenlu.base.errors import UserError
+from wenlu.data.batch import NO_TARGET
 from wenlu.metrics.scores import entity_counts, f1
 from wenlu.models.config import ModelConfig
 from wenlu.models.size import WHOLE_LOGITS
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
 
 Batch = dict[str, Tensor]
-NO_TARGET = -100
-"""Stands in `targets` where nothing is to be learned; torch's own value for it."""
 
 
 INPUTS = ("ids", "decoder_ids", "positions", "segments", "decoder_segments", "types")

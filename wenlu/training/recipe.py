@@ -7,8 +7,7 @@ from typing import Any, ClassVar, Literal
 from wenlu.base.config import at_least, from_dict, read_toml
 from wenlu.base.errors import UserError
 from wenlu.data.prepare import PrepareConfig
-from wenlu.data.reading.hub_rows import is_no_path
-from wenlu.data.rows.config import RowsConfig
+from wenlu.data.rows.config import RowsConfig, located
 from wenlu.models.config import ModelConfig
 
 
@@ -155,7 +154,7 @@ class TuningConfig:
     hash: str = ""
     """Of its weights (sha256); found when the run begins."""
     epochs: float = 3.0
-    """How often every row is read; 0 = training.steps says how long."""
+    """How often every row is read, where no number of steps and no time is stated; 0 = training.steps says how long."""
     dropout: float = -1.0
     """Dropout while tuning; -1 = the model's own."""
 
@@ -194,6 +193,9 @@ def read_recipe(path: Path | str) -> Recipe:
         for key in ("paths", "validation_paths", "against"):
             if isinstance(mapping.get(section), dict) and isinstance(mapping[section].get(key), list):
                 mapping[section][key] = [_beside(path, name) for name in mapping[section][key]]
+    training, tuning = mapping.get("training"), mapping.get("tuning")
+    if isinstance(training, dict) and "steps" in training and isinstance(tuning, dict):
+        tuning.setdefault("epochs", 0.0)
     for section, key in (("data", "tokenizer"), ("tuning", "model")):
         name = mapping[section].get(key) if isinstance(mapping.get(section), dict) else None
         if isinstance(name, str) and name and (Path(path).parent / name).exists():
@@ -203,4 +205,4 @@ def read_recipe(path: Path | str) -> Recipe:
 
 def _beside(recipe: Path | str, name: Any) -> Any:
     """A data path of a recipe, made absolute; what is no text is left to be refused."""
-    return name if not isinstance(name, str) or is_no_path(name) else str((Path(recipe).parent / name).absolute())
+    return located(name, Path(recipe).parent) if isinstance(name, str) else name

@@ -60,8 +60,7 @@ def set_up(recipe: Recipe, folder: RunFolder, began: float, *, verify: bool = Fa
 
     A recipe with a length in time is planned for it here, its clock running since `began`.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("training on several processes is not built yet: start one process, without torchrun")
+    refuse_several_processes()
     if recipe.training.minutes and folder.chosen() is None:
         refuse_steps(recipe)
     device = pick_device(recipe.training.device)
@@ -73,8 +72,7 @@ def set_up(recipe: Recipe, folder: RunFolder, began: float, *, verify: bool = Fa
         bf16 = in_bf16(recipe, device)
     training = recipe.training
     material = text_material(data, recipe)
-    if training.patience and not material.holds_out:
-        raise UserError("training.patience watches the held-out loss, and nothing is held out: leave patience at 0")
+    refuse_patience(recipe, material)
     config = _sized(recipe.model, material.tokenizer)
     if training.start == "bigrams":
         bigrams.refuse(config)
@@ -86,6 +84,17 @@ def set_up(recipe: Recipe, folder: RunFolder, began: float, *, verify: bool = Fa
     work = flops_per_token(config, config.context) * config.context * training.batch * training.steps
     compiled = _compile(training.compile, config, work, device)
     return Setup(recipe, material, objective_of(config), model, device, bf16, compiled)
+
+
+def refuse_several_processes() -> None:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("training on several processes is not built yet: start one process, without torchrun")
+
+
+def refuse_patience(recipe: Recipe, material: Material) -> None:
+    """Patience without anything to watch."""
+    if recipe.training.patience and not material.holds_out:
+        raise UserError("training.patience watches the held-out loss, and nothing is held out: leave patience at 0")
 
 
 def plan_for(recipe: Recipe) -> tuple[Plan, Recipe]:

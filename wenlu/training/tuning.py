@@ -28,14 +28,14 @@ from wenlu.hub.configuration import read_config
 from wenlu.models.build import build, empty
 from wenlu.models.config import ModelConfig
 from wenlu.models.size import training_bytes
-from wenlu.tokenization.chat_format import with_template
+from wenlu.tokenization.chat_format import ChatFormat, with_template
 from wenlu.tokenization.tokenizer import Tokenizer
 from wenlu.training.checkpoint import list_checkpoints
 from wenlu.training.objectives import TUNING
 from wenlu.training.pacing import AIM, REPORT_SECONDS
 from wenlu.training.recipe import TuningRecipe, resolve
 from wenlu.training.run_folder import RunFolder
-from wenlu.training.setup import Setup, check_memory, use_processor
+from wenlu.training.setup import Setup, check_memory, refuse_patience, refuse_several_processes, use_processor
 from wenlu.training.update import Updates, in_bf16
 
 WRITERS = ("gpt2", "llama", "mistral", "qwen2", "qwen3")
@@ -44,7 +44,7 @@ FAMILIES = {"chat": WRITERS, "pairs": (*WRITERS, "t5"), **dict.fromkeys(("classi
 LONGEST = 1024
 """Tokens of a row by default, where the model can read more."""
 RATES = {"t5": (3e-4, 512), "bert": (5e-5, 768)}
-"""Peak learning rate of AdamW at a width, by family; others as bert. It goes with 1 / width."""
+"""Peak learning rate of Adam and AdamW at a width, by family; others as bert. It goes with 1 / width."""
 HIGHEST_RATE = 2e-3
 EVALUATIONS = 10
 PROBES = 4
@@ -68,10 +68,13 @@ def set_up_tuning(recipe: TuningRecipe, folder: RunFolder, began: float, *, veri
     Rows, tokenizer and all that follows from them (the model's shape, steps, learning rate) are kept in the run, so
     that a resume needs the first model's folder only before the first checkpoint.
     """
+    refuse_several_processes()
     device = pick_device(recipe.training.device)
     use_processor(recipe, device)
     known = folder.chosen()
-    if known is not None:
+    if known is None:
+        _refuse_two_lengths(recipe)
+    else:
         recipe = resolve(recipe, known)
         folder.write_recipe(recipe)
     if recipe.training.compile == "on":
@@ -84,8 +87,7 @@ def set_up_tuning(recipe: TuningRecipe, folder: RunFolder, began: float, *, veri
     if known is None:
         recipe = resolve(recipe, _of_start(_config(recipe, start, rows, tokenizer), start.hash))
     material = _material(recipe, rows, tokenizer)
-    if recipe.training.patience and not material.holds_out:
-        raise UserError("training.patience watches the held-out loss, and nothing is held out: leave patience at 0")
+    refuse_patience(recipe, material)
     bf16 = in_bf16(recipe, device)
     check_memory(replace(recipe.model, context=rows.description["context"]), recipe, device, bf16)
     model = empty(recipe.model) if start is None else _model(recipe, start, rows)
@@ -94,6 +96,17 @@ def set_up_tuning(recipe: TuningRecipe, folder: RunFolder, began: float, *, veri
     if known is None:
         setup.recipe = _decided(setup, folder, began)
     return setup
+
+
+def _refuse_two_lengths(recipe: TuningRecipe) -> None:
+    """Epochs, steps, minutes: one says how long a run is."""
+    standard = type(recipe)()
+    epochs = recipe.tuning.epochs not in (0, standard.tuning.epochs)
+    steps = recipe.training.steps != standard.training.steps or not recipe.tuning.epochs
+    stated = {"tuning.epochs": epochs, "training.steps": steps, "training.minutes": bool(recipe.training.minutes)}
+    if sum(stated.values()) > 1:
+        names = " and ".join(name for name, is_stated in stated.items() if is_stated)
+        raise UserError(f"{names} say how long the run is: leave one of them")
 
 
 def _start(recipe: TuningRecipe) -> _Start:
@@ -148,16 +161,18 @@ def _config(recipe: TuningRecipe, start: _Start, rows: Rows, tokenizer: Tokenize
     if config.family == "bert":
         labels = tuple(rows.description["labels"])
         return replace(config, head=task, labels=labels)
-    if tokenizer.vocab > config.vocab:
+    if start.new:
+        grows = f"the embedding grows from {config.vocab:,} to {tokenizer.vocab:,} rows"
+        room = f"in rows that the embedding has to spare, of {config.vocab:,}"
         say(
-            f"{tokenizer.vocab - config.vocab} new tokens ({', '.join(start.new)}): the embedding grows from "
-            f"{config.vocab:,} to {tokenizer.vocab:,} rows, each new one the mean of the old"
+            f"{len(start.new)} new tokens ({', '.join(start.new)}): "
+            f"{grows if tokenizer.vocab > config.vocab else room}, each new one the mean of the old"
         )
-        config = replace(config, vocab=tokenizer.vocab)
+    config = replace(config, vocab=max(config.vocab, tokenizer.vocab))
     if rows.description["form"] != "chat":
         return config
-    row = rows.train[0]
-    last = int(row["ids"][np.flatnonzero(row["mask"])[-1]])
+    talk = ChatFormat(tokenizer).encode([{"role": "user", "content": "x"}, {"role": "assistant", "content": "x"}])
+    last = talk.ids[max(place for place, learned in enumerate(talk.mask) if learned)]
     ends = dict.fromkeys([tokenizer.eos_id, last, config.eos_id, *config.other_eos_ids])
     first, *others = [id for id in ends if id is not None]
     return replace(config, eos_id=first, other_eos_ids=tuple(others))
@@ -180,8 +195,8 @@ def _model(recipe: TuningRecipe, start: _Start, rows: Rows) -> nn.Module:
         model, _ = hub_folder.load(start.folder, head=config.head, labels=config.labels, seed=recipe.training.seed)
     else:
         model, _ = hub_folder.load(start.folder)
-    ids = [start.tokenizer.copy_of_library().token_to_id(token) for token in start.new]
-    return grown(model, config, ids)
+    library = start.tokenizer.copy_of_library()
+    return grown(model, config, [library.token_to_id(token) for token in start.new])
 
 
 def grown(model: nn.Module, config: ModelConfig, new: list[int]) -> nn.Module:
@@ -189,16 +204,18 @@ def grown(model: nn.Module, config: ModelConfig, new: list[int]) -> nn.Module:
 
     What an embedding or head says of a token that no text had is then what it says of tokens in general (Hewitt 2021).
     """
+    if config == model.config:
+        return model
     result = build(config, 0)
     old = dict(model.named_parameters())
     with torch.no_grad():
         for name, parameter in result.named_parameters():
             before = old[name]
             parameter[: len(before)].copy_(before)
-            if name.removesuffix(".weight") in ("embed", "lm_head") or name == "head_bias":
-                known = [id for id in range(len(before)) if id not in set(new)]
-                for id in new:
-                    parameter[id] = before[known].mean(0)
+            if new and (name.removesuffix(".weight") in ("embed", "lm_head") or name == "head_bias"):
+                known = torch.ones(len(before), dtype=torch.bool)
+                known[[id for id in new if id < len(before)]] = False
+                parameter[new] = before[known].mean(0)
     return result
 
 
@@ -208,7 +225,7 @@ def _decided(setup: Setup, folder: RunFolder, began: float) -> TuningRecipe:
     training, batches = recipe.training, material.order.batches
     chosen: dict[str, dict[str, Any]] = _of_start(recipe.model, recipe.tuning.hash)
     chosen["training"] = {"steps": training.steps}
-    if not recipe.optimizer.lr:
+    if not recipe.optimizer.lr and recipe.optimizer.name in ("adam", "adamw"):
         rate, width = RATES.get(recipe.model.family, RATES["bert"])
         lr = float(f"{min(HIGHEST_RATE, rate * width / recipe.model.dim):.2g}")
         chosen["optimizer"] = {"lr": lr}
@@ -217,7 +234,7 @@ def _decided(setup: Setup, folder: RunFolder, began: float) -> TuningRecipe:
     if training.minutes:
         plan = _timed(dataclasses.replace(setup, recipe=recipe), began)
         chosen["training"]["steps"] = plan["steps"]
-    elif recipe.tuning.epochs:
+    elif training.steps == type(training).steps and recipe.tuning.epochs:
         chosen["training"]["steps"] = max(1, round(recipe.tuning.epochs * batches))
     if training.eval_every == type(training).eval_every:
         every = math.ceil(chosen["training"]["steps"] / EVALUATIONS)

@@ -129,7 +129,7 @@ def test_tables(tmp_path, kind, dialect, encoding):
 
 def test_bad_rows_of_tables_are_counted(tmp_path):
     good = b"good,1\r\n" * 5
-    rows = [b"text,n", b"a,b,c", b'"open"x,1', b"\xff\xfe,1", b"fine,1"]
+    rows = [b"text,n", b"a,b,c", b'"open"x,1', b"\xff\xfe,1", b"fine,\xff"]  # what is not read may be anything
     (tmp_path / "a.csv").write_bytes(b"\r\n".join(rows) + b"\r\n\r\n" + "天,1\r\n".encode() * 5 + good)
     texts, counts = read(tmp_path, max_bad=0.5)
     assert texts == ["fine"] + ["天"] * 5 + ["good"] * 5 and counts.bad_lines == 3

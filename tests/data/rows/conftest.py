@@ -30,7 +30,7 @@ def written(folder: Path, name: str, content) -> str:
     """A file with the content: text as it is, a list as jsonl or (json) one list, bytes as they are."""
     file = folder / name
     if isinstance(content, list) and ".jsonl" in name:
-        content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in content)
+        content = "".join(json.dumps(row) + "\n" for row in content)
     elif not isinstance(content, str | bytes):
         content = json.dumps(content, ensure_ascii=False)
     raw = content.encode() if isinstance(content, str) else content

@@ -1,8 +1,13 @@
 """Malformed examples: each is counted, with its reason, or refused, with the way out."""
 
+import io
+import json
+
 import pytest
 
 from wenlu.base.errors import UserError
+from wenlu.data.rows.config import RowsConfig
+from wenlu.data.rows.prepare import read_parts
 
 TALK = [{"role": "user", "content": "who burns?"}, {"role": "assistant", "content": "the stove"}]
 
@@ -56,6 +61,11 @@ COUNTED = [  # task, file, content, the reason that is counted once
     ("tag", "a.jsonl", [{"tokens": ["a"], "tags": ["PER"]}], "a tag that is no O, B-… or I-…: 'PER'"),
     ("tag", "a.jsonl", [{"tokens": [""], "tags": ["O"]}], "an empty token"),
     ("tag", "a.conll", "lonely\n\n", "a token without a tag"),
+    ("chat", "a.jsonl", [{"instruction": "double it", "input": 5, "output": "10"}], "an input that is no text"),
+    ("chat", "a.jsonl", [{"instruction": "say", "instances": []}], "no instances"),
+    ("chat", "a.jsonl", [{"utterances": [{"speaker": "user", "text": "a"}, "b"]}], "a turn that is no object"),
+    ("classify", "a.jsonl", [{"text": "a", "label": "\ud800"}], "a lone surrogate, which is no character"),
+    ("tag", "a.jsonl", [{"tokens": ["a"], "tags": ["B-\ud800"]}], "a lone surrogate, which is no character"),
 ]
 GOOD_OF = {
     "chat": [{"messages": TALK}],
@@ -204,3 +214,68 @@ def test_settings(settings, message):
 
     with pytest.raises(UserError, match=message):
         RowsConfig(**settings)
+
+
+def test_surrogates_in_a_text_that_is_asked_about(made):
+    whole = squad(TEXT, {"text": "house", "answer_start": 23})
+    whole["data"][0]["paragraphs"][0]["qas"][0]["question"] = "where\ud800?"
+    _, counts = made("span", {"a.json": json.dumps(whole)}, max_bad=1.0)
+    assert counts["train"]["dropped"] == {"a lone surrogate, which is no character": 1}
+
+
+def test_answers_of_uneven_lists(made):
+    record = {"context": TEXT, "question": "what?", "answers": {"text": ["stove", "house"], "answer_start": [4]}}
+    none = {**record, "question": "where?", "answers": {"text": ["stove"], "answer_start": None}}
+    _, counts = made("span", {"a.json": [record, none]}, max_bad=1.0)
+    assert counts["train"]["noted"] == {"answers without a text or a place": 1}
+    assert counts["train"]["dropped"] == {"answers that are no list of objects": 1}
+
+
+def test_the_same_question_twice(made):
+    record = {"context": TEXT, "question": "what?", "answers": [{"text": "stove", "answer_start": 4}]}
+    rows, counts = made("span", {"a.jsonl": [record, record, record]})
+    assert len(rows.train) == 1 and counts["train"]["left_out"] == {"the same as an earlier one": 2}
+
+
+@pytest.mark.parametrize(
+    ("held_out", "message"),
+    [
+        ("", "held out: no rows: it is empty"),
+        ('{"text": "a", "label": "other"}\n' * 3, "held out: .* records are bad"),
+        ("nonsense\n" * 9, "held out: 9 of 9 records are bad"),
+    ],
+    ids=["empty", "unknown labels", "malformed"],
+)
+def test_a_held_out_part_of_which_nothing_is_left(made, held_out, message):
+    with pytest.raises(UserError, match=message):
+        made("classify", {"a.jsonl": GOOD_OF["classify"]}, {"b.jsonl": held_out})
+
+
+def test_two_columns_of_one_name(made):
+    with pytest.raises(UserError, match=r"a\.csv has two columns 'text': rename one"):
+        made("classify", {"a.csv": "text,text,label\na,b,c\n"})
+
+
+def test_yaml_that_is_nested_too_deeply(made):
+    with pytest.raises(UserError, match=r"a\.yml is no YAML"):
+        made("chat", {"a.yml": "[" * 4000})
+
+
+def test_thoughts_beside_a_message_are_noted(made):
+    turns = [TALK[0], {**TALK[1], "reasoning_content": "hm"}]
+    _, counts = made("chat", {"a.jsonl": [{"messages": turns}]})
+    assert counts["train"]["noted"] == {"thoughts beside a message (reasoning_content) left out": 1}
+
+
+@pytest.mark.parametrize(("setting", "task"), [({"prefix": "de: "}, "pairs"), ({"stride": 3}, "span")])
+def test_settings_without_effect(made, setting, task):
+    with pytest.raises(UserError, match=f"is for {task} and has no effect on classify: leave it out"):
+        made("classify", {"a.jsonl": GOOD_OF["classify"]}, **setting)
+
+
+@pytest.mark.parametrize("name", ["-", "hub:a/b"])
+def test_classes_come_from_files(name, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"warm\n")))
+    message = "examples are read from files" if name != "-" else "is of no kind that holds records"
+    with pytest.raises(UserError, match=message):
+        read_parts(RowsConfig((name,), "classify", validation=0.0))

@@ -113,13 +113,62 @@ def test_two_texts_are_cut_evenly(made, tokenizer):
     assert rows.train[0]["types"].tolist() == [0] * 29 + [1] * 3
 
 
+@pytest.mark.parametrize(("one", "other"), [(100, 100), (40, 20), (20, 40), (14, 15)])
+def test_two_long_texts_are_cut_to_the_room(made, tokenizer, one, other):
+    record = {"a": "x" * one, "b": "y" * other, "label": "p"}
+    rows, _ = made(
+        "classify",
+        {"a.jsonl": [record, {**record, "b": "z", "label": "q"}]},
+        fields=("a", "b", "label"),
+        context=32,
+        max_truncated=1.0,
+    )
+    found = texts(tokenizer, rows.train[0]["ids"])
+    assert found.count("x") + found.count("y") == min(29, one + other) and abs(found.count("x") - found.count("y")) < 2
+
+
+def test_one_long_text_is_cut_to_the_room(made):
+    records = [{"text": "x" * 100, "label": "p"}, {"text": "y", "label": "q"}]
+    rows, _ = made("classify", {"a.jsonl": records}, context=32, max_truncated=1.0)
+    assert len(rows.train[0]["ids"]) == 32
+
+
+def test_one_question_lies_on_one_side(made):
+    """Whatever comes after it in a talk."""
+    talks = [[f"question {n}", "answer"] + ["and?", "more"] * (n % 2) for n in range(60) for _ in "ab"]
+    for place, turns in enumerate(talks):
+        turns[1] += " now" * (place % 2)
+    whole = "conversations:\n" + "".join(
+        "".join(f"{'- ' if not n else '  '}- {turn}\n" for n, turn in enumerate(turns)) for turns in talks
+    )
+    rows, _ = made("chat", {"a.yml": whole}, validation=0.3)
+    first = [
+        {tuple(row["ids"][: row["mask"].argmax()].tolist()) for row in map(store.__getitem__, range(len(store)))}
+        for store in (rows.train, rows.validation)
+    ]
+    assert first[0] and first[1] and not first[0] & first[1]
+
+
+def test_a_table_may_name_its_columns(made, tokenizer):
+    rows, _ = made("pairs", {"a.tsv": "Target\tSource\nstove\tOfen\n"}, talks=False)
+    assert len(rows.train) == 1
+    assert texts(tokenizer, rows.train[0]["targets"][:-1]) == "stove"
+
+
+def test_entities_beyond_the_context_are_said(made):
+    record = {"tokens": ["Ann", "burns"] * 30, "tags": ["B-P", "O"] * 30}
+    rows, counts = made("tag", {"a.jsonl": [record]}, context=32, max_truncated=1.0)
+    kept = sum(int(label) == 1 for label in rows.train[0]["labels"])
+    assert counts["train"]["noted"] == {"entities beyond the context, neither learned nor judged": 30 - kept}
+
+
 def test_tags_stand_at_first_tokens(made, tokenizer):
     columns = "-DOCSTART- -X- O\n\nAnn NNP B-PER\nBurns NNP I-PER\nin IN O\n上 NN B-LOC\n海 NN I-LOC\n\n"
     rows, _ = made("tag", {"a.conll": columns})
     labels = rows.description["labels"]
     assert labels == ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
     row = rows.train[0]
-    assert texts(tokenizer, row["ids"]) == "[CLS]Ann Burns in 上海[SEP]".replace(" 上", "上")
+    assert texts(tokenizer, row["ids"]) == "[CLS]Ann Burns in上海[SEP]"
     found = [labels[n] for n in row["labels"] if n != NO]
     assert found == ["B-PER", "I-PER", "O", "B-LOC", "I-LOC"] and row["labels"][0] == row["labels"][-1] == NO
 
@@ -134,7 +183,7 @@ def test_odd_tags_are_noted(made):
 @pytest.mark.parametrize("context", ["the stove burns in the house. " * 12, "炉火在屋里烧。" * 20])
 def test_windows_hold_the_answer(tokenizer, context):
     answer, start = context[100:106], 100
-    example = Example("f:1", [context, "where?", [[answer, start]], [answer], "id"], context)
+    example = Example("f:1", [context, "where?", [[answer, start]], [answer]], context)
     tally = Tally("training")
     rows = span.Windows(tokenizer, 64, 20).encoded(example, 3, tally)
     assert len(rows) > 2 and tally.noted["windows beyond the first of a long text"] == len(rows) - 1

@@ -78,6 +78,8 @@ def json_body(file: Path, counts: SourceCounts) -> Any:
 def _table(file: Path, counts: SourceCounts) -> Iterator[Record]:
     rows = table_rows(file, counts, "," if kind_of(file) == ".csv" else "\t")
     names = [name.strip() for name in next(rows, [])]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise UserError(f"{file} has two columns {twice!r}: rename one")
     for row in rows:
         yield counts.line, dict(zip(names, row, strict=True))
 

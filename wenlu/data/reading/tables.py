@@ -1,7 +1,7 @@
 """csv, tsv and parquet: every row is a document, the text of one column."""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from wenlu.base.errors import UserError
@@ -26,7 +26,7 @@ def read_tsv(file: Path, counts: SourceCounts, field: str) -> Iterator[tuple[str
 
 
 def _read(file: Path, counts: SourceCounts, field: str, delimiter: str) -> Iterator[tuple[str, bool]]:
-    rows = table_rows(file, counts, delimiter)
+    rows = table_rows(file, counts, delimiter, used=lambda header: [_column(file, header, field)])
     header = next(rows, None)
     if header is None:
         return
@@ -35,10 +35,17 @@ def _read(file: Path, counts: SourceCounts, field: str, delimiter: str) -> Itera
         yield from in_pieces([row_of(row[column], counts)])
 
 
-def table_rows(file: Path, counts: SourceCounts, delimiter: str, quoted: bool = True) -> Iterator[list[str]]:
+def table_rows(
+    file: Path,
+    counts: SourceCounts,
+    delimiter: str,
+    quoted: bool = True,
+    used: Callable[[list[str]], list[int]] | None = None,
+) -> Iterator[list[str]]:
     """The rows of a table, the first one first, which says how many columns there are; bad ones are counted.
 
-    Not `quoted`: quotes are characters like others, as in tables of sentences with tabs between.
+    `used`: from the first row, the columns of which texts are read, and which must be decoded; otherwise all are. Not
+    `quoted`: quotes are characters like others, as in tables of sentences with tabs between.
     """
     csv.field_size_limit(limits.LONGEST_ROW)
     with text_stream(file, counts) as stream:
@@ -53,6 +60,7 @@ def table_rows(file: Path, counts: SourceCounts, delimiter: str, quoted: bool = 
         if header is None:
             return
         yield header
+        columns = used(header) if used else range(len(header))
         while True:
             before = counts.line
             try:
@@ -67,7 +75,7 @@ def table_rows(file: Path, counts: SourceCounts, delimiter: str, quoted: bool = 
                 continue
             if len(row) != len(header):
                 counts.bad(before + 1, f"{len(row)} columns instead of {len(header)}", counts.line - before)
-            elif any(map(no_character, row)):
+            elif any(no_character(row[column]) for column in columns):
                 counts.bad(before + 1, f"no {stream.encoding.upper()}", counts.line - before)
             else:
                 yield row

@@ -38,7 +38,7 @@ class Malformed(Exception):
 def read(files: list[Path], config: RowsConfig, tally: Tally) -> Iterator[Example]:
     """The conversations of files; what is malformed is counted."""
     for file in files:
-        found = False
+        found, before = False, tally.records
         for line, record in _records(file, tally):
             where = f"{file}:{line}"
             tally.records += 1
@@ -50,6 +50,10 @@ def read(files: list[Path], config: RowsConfig, tally: Tally) -> Iterator[Exampl
                 continue
             found = True
             tally.kinds[kind] += 1
+            turns = record.get("messages")
+            tally.noted["thoughts beside a message (reasoning_content) left out"] += isinstance(turns, list) and any(
+                turn.get("reasoning_content") for turn in turns
+            )
             tally.records += len(talks) - 1
             for talk in talks:
                 try:
@@ -57,8 +61,10 @@ def read(files: list[Path], config: RowsConfig, tally: Tally) -> Iterator[Exampl
                 except Malformed as error:
                     tally.drop(where, str(error))
                 else:
-                    yield Example(where, messages, messages[:-1])
-        if not found and tally.records:
+                    asked = next(n for n, message in enumerate(messages) if message["role"] == "user")
+                    yield Example(where, messages, messages[: asked + 1])
+        tally.noted = +tally.noted
+        if not found and tally.records > before:
             raise UserError(f"{file} holds no record of a known form: it wants {SHAPES}")
 
 
@@ -70,7 +76,7 @@ def _records(file: Path, tally: Tally) -> Iterator[Record]:
     tally.source.begin(file)
     try:
         body = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{file} is no YAML ({' '.join(str(error).split())[:100]}): mend it") from None
     if not isinstance(body, dict) or not isinstance(body.get("conversations"), list):
         raise UserError(f"{file} holds no list under 'conversations'")
@@ -84,9 +90,9 @@ def recognised(record: dict[str, Any]) -> tuple[str, list[list[dict[str, Any]]]]
         if isinstance(turns := record.get(name), list):
             return _turns(turns, record)
     if isinstance(turns := record.get("utterances"), list):
-        return "transcript", [
-            [{"role": t.get("speaker"), "content": t.get("text")} for t in turns if isinstance(t, dict)]
-        ]
+        if not all(isinstance(turn, dict) for turn in turns):
+            raise Malformed("a turn that is no object")
+        return "transcript", [[{"role": turn.get("speaker"), "content": turn.get("text")} for turn in turns]]
     if isinstance(turns := record.get("turns"), list):
         return "list of turns", [_alternating(turns)]
     if "instruction" in record:
@@ -117,8 +123,8 @@ def _alpaca(record: dict[str, Any]) -> tuple[str, list[list[dict[str, Any]]]]:
     system = [{"role": "system", "content": record["system"]}] if record.get("system") else []
     instances = record.get("instances")
     if isinstance(instances, list):
-        if not all(isinstance(instance, dict) for instance in instances):
-            raise Malformed("an instance that is no object")
+        if not instances or not all(isinstance(instance, dict) for instance in instances):
+            raise Malformed("an instance that is no object" if instances else "no instances")
         return "Self-Instruct", [[*system, *_instructed(record["instruction"], one)] for one in instances]
     history = record.get("history") or []
     if not isinstance(history, list) or not all(isinstance(turn, list) and len(turn) == 2 for turn in history):
@@ -129,7 +135,9 @@ def _alpaca(record: dict[str, Any]) -> tuple[str, list[list[dict[str, Any]]]]:
 
 def _instructed(instruction: Any, given: dict[str, Any]) -> list[dict[str, Any]]:
     more = given.get("input", given.get("context"))
-    if isinstance(instruction, str) and isinstance(more, str) and more.strip():
+    if more is not None and not isinstance(more, str):
+        raise Malformed("an input that is no text")
+    if isinstance(instruction, str) and more and more.strip():
         instruction = f"{instruction}\n\n{more}"
     return [_user(instruction), _assistant(given.get("output", given.get("response")))]
 
@@ -194,10 +202,6 @@ def _text(content: Any) -> str:
         content = "".join(str(part.get("text", "")) for part in content)
     if not isinstance(content, str):
         raise Malformed("a turn without text")
-    try:
-        content.encode()
-    except UnicodeEncodeError:
-        raise Malformed("a lone surrogate, which is no character") from None
     return content
 
 

@@ -28,8 +28,6 @@ def read(paths: tuple[str, ...], config: RowsConfig, tally: Tally) -> Iterator[E
     for path in paths:
         label, name = split_name(path)
         file = Path(name)
-        if not file.exists():
-            raise UserError(f"no file or folder {name}: check the path")
         if label:
             found = (
                 (f"{file}:{line}", text, label) for line, text in text_lines(file, tally.source) if text is not None
@@ -90,8 +88,6 @@ def _checked(where: str, text: Any, label: Any, tally: Tally) -> Example | None:
         tally.drop(where, "several labels, where one is learned")
     elif label is None or isinstance(label, dict) or not str(label).strip():
         tally.drop(where, "no label")
-    elif any("\ud800" <= c <= "\udfff" for one in texts for c in one):
-        tally.drop(where, "a lone surrogate, which is no character")
     else:
         return Example(where, [texts, str(label).strip()], texts)
     return None
@@ -112,11 +108,12 @@ def encoded(
     texts, label = example.content
     parts = [tokenizer.encode(text) for text in texts]
     room = context - 1 - len(parts)
-    tally.truncated += sum(map(len, parts)) > room
-    while sum(map(len, parts)) > room:
-        longest = max(parts, key=len)
-        shortest = min(parts, key=len) if len(parts) > 1 else []
-        del longest[max(len(shortest), room - len(shortest), room // len(parts)) :]
+    if sum(map(len, parts)) > room:
+        tally.truncated += 1
+        longer, *shorter = sorted(parts, key=len, reverse=True)
+        del longer[max(room - room // len(parts) * len(shorter), room - sum(map(len, shorter))) :]
+        for other in shorter:
+            del other[room - len(longer) :]
     ids, types = [tokenizer.cls_id], [0]
     for number, part in enumerate(parts):
         ids += [*part, tokenizer.sep_id]

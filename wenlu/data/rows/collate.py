@@ -6,12 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from wenlu.data.batch import NO_TARGET, PADDING, Batch
 from wenlu.data.rows.store import Row
 
-Batch = dict[str, np.ndarray]
-NO_TARGET = -100
-PADDING = -1
-"""The segment of padding, which nothing looks at."""
 MULTIPLE = 8
 """Widths are rounded up to it, so that there are fewer of them."""
 

@@ -1,12 +1,24 @@
 """What examples a model is tuned on, and how they are read."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from wenlu.base.config import at_least
 from wenlu.base.errors import UserError
+from wenlu.data.reading.hub_rows import is_no_path
 
 Task = Literal["chat", "pairs", "classify", "tag", "span"]
+
+
+def located(name: str, folder: Path) -> str:
+    """A file of examples, or LABEL=FILE, named in `folder`, as it is from anywhere; what is no path stays as it is."""
+    label, equals, file = name.partition("=")
+    if is_no_path(name):
+        return name
+    if equals and not (folder / name).exists() and (folder / file).exists():
+        return f"{label}={(folder / file).absolute()}"
+    return str((folder / name).absolute())
 
 
 @dataclass(frozen=True)
@@ -25,7 +37,7 @@ class RowsConfig:
     """Names of the fields that are read, where they are not recognised: source and target (pairs), text or two texts
     and label (classify), tokens and tags (tag)."""
     context: int = 0
-    """Longest row in tokens; 0 = the model's context, at most 512 for encoders."""
+    """Longest row in tokens; 0 = the model's context, at most 1,024."""
     stride: int = 64
     """Tokens by which windows of a long text overlap (span)."""
     prefix: str = ""
@@ -46,6 +58,9 @@ class RowsConfig:
         if self.fields and len(self.fields) not in wanted:
             names = " or ".join(map(str, wanted)) or "no"
             raise UserError(f"rows.fields for {self.task} are {names} names, not {len(self.fields)}: {self.fields}")
+        for name, task, default in (("prefix", "pairs", ""), ("stride", "span", RowsConfig.stride)):
+            if getattr(self, name) != default and self.task != task:
+                raise UserError(f"rows.{name} is for {task} and has no effect on {self.task}: leave it out")
         if self.validation_paths and self.validation not in (0, RowsConfig.validation):
             raise UserError("rows.validation has no effect beside rows.validation-paths: leave one of them out")
 

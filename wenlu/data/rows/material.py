@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from wenlu.data.batch import Batch
 from wenlu.data.rows import collate
-from wenlu.data.rows.collate import Batch
 from wenlu.data.rows.order import PackedOrder, RowOrder, generator
 from wenlu.data.rows.store import Rows, RowStore
 from wenlu.tokenization.tokenizer import Tokenizer

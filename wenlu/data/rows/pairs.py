@@ -36,8 +36,6 @@ def read(files: list[Path], config: RowsConfig, tally: Tally) -> Iterator[Exampl
             tally.drop(where, "a source or target that is no text")
         elif not source.strip() or not target.strip():
             tally.drop(where, "an empty source" if not source.strip() else "an empty target")
-        elif any("\ud800" <= c <= "\udfff" for c in source + target):
-            tally.drop(where, "a lone surrogate, which is no character")
         else:
             tally.noted["sources that are their own target"] += source == target
             yield Example(where, [source, target], source)
@@ -89,11 +87,11 @@ def _of_file(file: Path, config: RowsConfig, tally: Tally) -> Iterator[Pair]:
         return
     tally.source.begin(file)
     rows = table_rows(file, tally.source, "\t", quoted=False)
-    columns = (0, 1)
-    if config.fields:
-        header = [name.strip() for name in next(rows, [])]
-        columns = tuple(_index(file, header, name) for name in config.fields)
-    for row in rows:
+    first = next(rows, None)
+    header = [name.strip() for name in first or ()]
+    names = config.fields or next((pair for pair in NAMES if set(pair) <= {name.lower() for name in header}), ())
+    columns = tuple(_index(file, header, name) for name in names) or (0, 1)
+    for row in rows if names or first is None else itertools.chain([first], rows):
         if len(row) < 2:
             raise UserError(f"{file} has one column only: a source and a target are wanted, with a tab between")
         tally.kinds["rows of a table"] += 1
@@ -101,9 +99,10 @@ def _of_file(file: Path, config: RowsConfig, tally: Tally) -> Iterator[Pair]:
 
 
 def _index(file: Path, header: list[str], name: str) -> int:
-    if name not in header:
-        raise UserError(f"{file} has no column {name!r}, it has {', '.join(map(repr, header[:20]))}: see --rows.fields")
-    return header.index(name)
+    for number, known in enumerate(header):
+        if name in (known, known.lower()):
+            return number
+    raise UserError(f"{file} has no column {name!r}, it has {', '.join(map(repr, header[:20]))}: see --rows.fields")
 
 
 def _recorded(file: Path, config: RowsConfig, tally: Tally) -> Iterator[Pair]:

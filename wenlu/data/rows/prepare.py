@@ -13,6 +13,7 @@ from wenlu.base.errors import UserError
 from wenlu.base.log import say
 from wenlu.data.reading.hub_rows import is_hub_id
 from wenlu.data.reading.sources import spooled
+from wenlu.data.reading.text import no_character
 from wenlu.data.rows import chat, classify, pairs, span, tag
 from wenlu.data.rows.config import Example, RowsConfig
 from wenlu.data.rows.store import write_rows
@@ -29,7 +30,7 @@ COLUMNS = {
     "span": ("ids", "types", "starts", "ends", "within", "offsets", "example"),
 }
 TEXTS = "held_out.jsonl"
-"""The held-out examples as they were read, for scores that look at texts."""
+"""The held-out questions as they were read, for scores that look at texts."""
 _LABELLED = {"classify": classify.label_of, "tag": tag.label_of}
 
 
@@ -61,23 +62,23 @@ def prepare_rows(config: RowsConfig, folder: Path, encoding: Encoding) -> dict[s
     """
     train, held_out = read_parts(config)
     labels = _labels(config, encoding, train, held_out)
+    form = "chat" if config.task == "pairs" and encoding.talks else config.task
     description: dict[str, Any] = {
         "task": config.task,
-        "form": "chat" if _talks(config, encoding) else config.task,
+        "form": form,
         "labels": labels,
-        "columns": COLUMNS["chat" if _talks(config, encoding) else config.task],
+        "columns": COLUMNS[form],
         "context": encoding.context,
         "tokenizer": encoding.tokenizer.fingerprint,
     }
-    if encoding.tokenizer.chat_template is not None and description["form"] == "chat":
-        description["template"] = encoding.tokenizer.chat_template
-    counts = description["counts"] = {}
-    parts = {"train": train} | ({"validation": held_out} if held_out.examples else {})
-    splits = {name: _encoded(config, encoding, labels, part, counts) for name, part in parts.items()}
-    lines = [json.dumps(example.content, ensure_ascii=False) + "\n" for example in held_out.examples]
+    parts = {"train": train} | ({"validation": held_out} if config.validation or config.validation_paths else {})
+    splits = {name: _encoded(config, encoding, form, labels, part) for name, part in parts.items()}
     with write_rows(folder, splits, description) as temporary:
-        (temporary / TEXTS).write_text("".join(lines), encoding="utf-8")
+        if form == "span":
+            lines = [json.dumps(example.content, ensure_ascii=False) + "\n" for example in held_out.examples]
+            (temporary / TEXTS).write_text("".join(lines), encoding="utf-8")
         encoding.tokenizer.save(temporary / "tokenizer")
+        description["counts"] = {name: part.tally.as_dict() for name, part in parts.items()}
     for part in parts.values():
         for line in part.tally.lines():
             say(line)
@@ -105,27 +106,31 @@ def read_parts(config: RowsConfig) -> tuple[_Part, _Part]:
 
 
 def _read(config: RowsConfig, paths: tuple[str, ...], tally: Tally) -> Iterator[Example]:
-    if config.task == "classify":
-        yield from classify.read(paths, config, tally)
-        return
-    reader = {"chat": chat.read, "pairs": pairs.read, "tag": tag.read, "span": span.read}[config.task]
-    for path in paths:
+    classes = config.task == "classify"
+    for path in (classify.split_name(path)[1] if classes else path for path in paths):
         if is_hub_id(path):
             raise UserError(
                 f"{path}: examples are read from files: save the data set as jsonl or parquet, and name that"
             )
         if path != "-" and not Path(path).exists():
-            raise UserError(f"no file {path}: check the path")
-        if Path(path).is_dir():
+            raise UserError(f"no file{' or folder' if classes else ''} {path}: check the path")
+        if Path(path).is_dir() and not classes:
             raise UserError(f"{path} is a folder: name its files")
+    readers = {"chat": chat.read, "pairs": pairs.read, "tag": tag.read, "span": span.read}
     with spooled(paths) as copies:
-        yield from reader([Path(path) for path in copies], config, tally)
+        if classes:
+            yield from classify.read(copies, config, tally)
+        else:
+            yield from readers[config.task]([Path(path) for path in copies], config, tally)
 
 
 def _unique(examples: Iterator[Example], tally: Tally) -> Iterator[Example]:
-    """Examples that are not the same as an earlier one."""
+    """Examples that are not the same as an earlier one, and whose texts can be written."""
     known: set[bytes] = set()
     for example in examples:
+        if reason := no_character(json.dumps(example.content, ensure_ascii=False)):
+            tally.drop(example.where, reason)
+            continue
         digest = _digest(example.content)
         if digest in known:
             tally.left_out["the same as an earlier one"] += 1
@@ -173,36 +178,30 @@ def _labels(config: RowsConfig, encoding: Encoding, train: _Part, held_out: _Par
     return labels
 
 
-def _talks(config: RowsConfig, encoding: Encoding) -> bool:
-    return config.task == "chat" or (config.task == "pairs" and encoding.talks)
-
-
 def _encoded(
-    config: RowsConfig, encoding: Encoding, labels: list[str], part: _Part, counts: dict[str, Any]
+    config: RowsConfig, encoding: Encoding, form: str, labels: list[str], part: _Part
 ) -> Iterator[dict[str, Any]]:
     """The rows of a part; at their end they are judged."""
     tally, tokenizer, context = part.tally, encoding.tokenizer, encoding.context
     numbers = {label: number for number, label in enumerate(labels)}
-    form = ChatFormat(tokenizer) if _talks(config, encoding) else None
-    windows = span.Windows(tokenizer, context, config.stride) if config.task == "span" else None
+    talks = ChatFormat(tokenizer) if form == "chat" else None
+    windows = span.Windows(tokenizer, context, config.stride) if form == "span" else None
     for number, example in enumerate(part.examples):
-        if form is not None:
+        if talks:
             talk = example if config.task == "chat" else _as_talk(example, config.prefix)
-            rows = [chat.encoded(talk, form, context, tally)]
-        elif windows is not None:
+            rows = [chat.encoded(talk, talks, context, tally)]
+        elif windows:
             rows = windows.encoded(example, number, tally)
-        elif config.task == "pairs":
+        elif form == "pairs":
             rows = [pairs.encoded(example, tokenizer, context, tally, config.prefix)]
-        elif config.task == "classify":
-            rows = [classify.encoded(example, tokenizer, context, tally, numbers)]
         else:
-            rows = [tag.encoded(example, tokenizer, context, tally, numbers)]
+            encode = classify.encoded if form == "classify" else tag.encoded
+            rows = [encode(example, tokenizer, context, tally, numbers)]
         for row in rows:
             if row is not None:
                 tally.rows += 1
                 yield row
     tally.judge(config.max_bad, config.max_truncated)
-    counts["train" if part.tally.part == "training" else "validation"] = tally.as_dict()
 
 
 def _as_talk(example: Example, prefix: str) -> Example:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,14 @@ def read(files: list[Path], config: RowsConfig, tally: Tally) -> Iterator[Exampl
 def _questions(file: Path, tally: Tally) -> Iterator[Question]:
     if kind_of(file) != ".json":
         for line, record in records_of(file, tally.source):
-            tally.kinds["questions with their texts"] += 1
-            yield f"{file}:{line}", record.get("context"), {**record, "answers": _as_list(record.get("answers"))}
+            yield _alone(f"{file}:{line}", record, tally)
         return
     tally.source.begin(file)
     body = json_body(file, tally.source)
+    if isinstance(body, list) and all(isinstance(record, dict) for record in body):
+        for number, record in enumerate(body, start=1):
+            yield _alone(f"{file}:{number}", record, tally)
+        return
     try:
         paragraphs = [paragraph for article in body["data"] for paragraph in article["paragraphs"]]
         asked = [(number, p["context"], qa) for number, p in enumerate(paragraphs, start=1) for qa in p["qas"]]
@@ -47,11 +51,17 @@ def _questions(file: Path, tally: Tally) -> Iterator[Question]:
         yield f"{file}: paragraph {number}{f', {name}' if name else ''}", context, question
 
 
+def _alone(where: str, record: dict[str, Any], tally: Tally) -> Question:
+    """A question with its text in a record of its own."""
+    tally.kinds["questions with their texts"] += 1
+    return where, record.get("context"), {**record, "answers": _as_list(record.get("answers"))}
+
+
 def _as_list(answers: Any) -> Any:
     """Answers in the form of `datasets` (lists under text and answer_start) as SQuAD has them."""
-    if isinstance(answers, dict) and isinstance(answers.get("text"), list):
-        starts = answers.get("answer_start", [])
-        return [{"text": text, "answer_start": start} for text, start in zip(answers["text"], starts)]
+    if isinstance(answers, dict) and all(isinstance(answers.get(name), list) for name in ("text", "answer_start")):
+        sides = itertools.zip_longest(answers["text"], answers["answer_start"])
+        return [{"text": text, "answer_start": start} for text, start in sides]
     return answers
 
 
@@ -82,8 +92,7 @@ def _checked(where: str, context: Any, question: Any, tally: Tally) -> Example |
         tally.drop(where, "no answer, and is_impossible is not said")
         return None
     texts = [answer["text"] for answer in answers if isinstance(answer.get("text"), str)]
-    name = str(question.get("id", where))
-    return Example(where, [context, question["question"], right, texts, name], context)
+    return Example(where, [context, question["question"], right, texts], context)
 
 
 class Windows:
@@ -97,7 +106,7 @@ class Windows:
     def encoded(self, example: Example, number: int, tally: Tally) -> list[dict[str, Any]]:
         """The rows of a question: `ids`, `types`, `starts`, `ends` (one each; 0, [CLS], where the answer is not in the
         window), `within`, `offsets` (first and last character of each token, -1 outside the text), `example`."""
-        context, question, answers, *_ = example.content
+        context, question, answers, _ = example.content
         ids, spans = self._read(context)
         asked = self._tokenizer.encode(question)
         room = self._context - len(asked) - 3

@@ -113,9 +113,9 @@ def write_rows(
 ) -> Iterator[Path]:
     """Write the rows of every split that has any, and `rows.json`; the folder is whole or absent.
 
-    Within the context, the folder is still a temporary one, and more may be put there.
+    Within the context the rows are made, the folder is still a temporary one, and more may be put there.
 
-    `description` is read after the rows, so that what is counted while they are made is in it. It must say `columns`.
+    `description` is written at its end, so that what was counted meanwhile may be in it. It must say `columns`.
     """
     with whole_folder(folder) as temporary:
         for name, rows in splits.items():
@@ -126,9 +126,9 @@ def write_rows(
                 writer.close()
             finally:
                 writer.release()
+        yield temporary
         body = {"version": VERSION, **description, "fingerprint": _fingerprint(temporary, description)}
         (temporary / DESCRIPTION).write_text(json.dumps(body, indent=1, ensure_ascii=False), encoding="utf-8")
-        yield temporary
 
 
 def _fingerprint(folder: Path, description: dict[str, Any]) -> str:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from wenlu.base.errors import UserError
+from wenlu.data.batch import NO_TARGET
 from wenlu.data.reading.records import kind_of, records_of, text_lines
-from wenlu.data.rows.collate import NO_TARGET
 from wenlu.data.rows.config import Example, RowsConfig
 from wenlu.data.rows.tally import Tally
 from wenlu.tokenization.tokenizer import Tokenizer
@@ -92,8 +92,6 @@ def _wrong(tokens: list[Any], tags: list[Any]) -> str:
         return "no tokens"
     if not all(isinstance(token, str) and token.strip() for token in tokens):
         return "an empty token"
-    if any("\ud800" <= c <= "\udfff" for token in tokens for c in token):
-        return "a lone surrogate, which is no character"
     for tag in tags:
         if not isinstance(tag, str) or (
             tag != "O" and not (tag[:1] in PREFIXES and tag[1:2] == "-" and tag[2:].strip())
@@ -140,6 +138,9 @@ def encoded(
             continue
         if len(ids) + len(parts) > context - 1:
             tally.truncated += 1
+            tally.noted["entities beyond the context, neither learned nor judged"] += sum(
+                tag[:1] in "BS" for tag in tags[number:]
+            )
             break
         ids += parts
         targets += [labels[tag], *[NO_TARGET] * (len(parts) - 1)]
