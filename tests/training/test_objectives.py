@@ -65,6 +65,28 @@ def test_chunked_is_whole(family, tied, rows, monkeypatch):
         assert torch.allclose(gradient, expected[name], rtol=1e-5, atol=1e-5 * float(expected[name].abs().max())), name
 
 
+@pytest.mark.parametrize("rows", [7, 1000])
+def test_smoothed_targets_are_certain_to_a_part_only(rows, monkeypatch):
+    """Szegedy et al. (2016): (1 - s) of the loss, and s of the mean over all classes; gradients in chunks too."""
+    model, windows = model_and_windows("qwen3", False)
+    logs = model(windows["ids"]).log_softmax(-1)
+    picked = logs.gather(2, windows["targets"][:, :, None]).sum()
+    wanted = -(0.9 * picked + 0.1 * logs.mean(-1).sum())
+    expected = gradients(model, wanted)
+    monkeypatch.setattr(objectives, "WHOLE_LOGITS", rows * 37)
+    loss = objectives.head_loss(model, model.hidden(windows["ids"]), windows["targets"], 0.1)
+    assert torch.allclose(loss, wanted, rtol=1e-5)
+    for name, gradient in gradients(model, loss).items():
+        assert torch.allclose(gradient, expected[name], rtol=1e-4, atol=1e-5 * float(expected[name].abs().max())), name
+
+
+def test_smoothing_is_for_training_and_not_for_what_is_held_out():
+    plain = objectives.TUNING["pairs"]
+    assert objectives.smoothed(plain, 0.0) is plain
+    softer = objectives.smoothed(plain, 0.1)
+    assert softer.judge is plain.judge and softer.loss.keywords == {"smoothing": 0.1}
+
+
 def test_a_chunked_loss_may_be_scaled(monkeypatch):
     model, windows = model_and_windows("qwen3", False)
     expected = gradients(model, causal(model, windows)[0] / 60)

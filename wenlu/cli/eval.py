@@ -28,10 +28,12 @@ a 95 % interval. Bits per byte can be compared between models with different tok
 pseudo-perplexity, each token being masked in turn, and how often it names a masked token, beside a guess. Of a T5: the
 loss over spans that are taken out, the same ones every time.
 
-Without texts: the part of its own text that the run held out.
+Without texts: the part of its own text that the run held out. Of a run of wenlu finetune: the scores of its task on
+the examples that it held out, or on others, such as a test set; for pairs BLEU and chrF among them.
 
 example: wenlu eval runs/novel
-         wenlu eval runs/novel another-novel.txt"""
+         wenlu eval runs/novel another-novel.txt
+         wenlu eval runs/de-en --examples test.de test.en --beams 4"""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,10 @@ class Command:
     """A run's folder, any Transformers folder of a known family, or a hub id."""
     paths: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="TEXTS")] = ()
     """Texts: whatever `wenlu prepare` reads, - for stdin; none = the run's own held-out text."""
+    examples: tuple[str, ...] = ()
+    """Examples of the task that the run was tuned for, in whatever form wenlu finetune reads."""
+    beams: int = 1
+    """For pairs: write answers by a search with so many beams; 1 = greedily."""
     context: int = 0
     """Tokens in a window; 0 = the longest sequence that the model was trained on."""
     overlap: int = 0
@@ -71,6 +77,10 @@ def run(command: Command) -> int:
     Settings(command.context, command.overlap, command.batch)
     if command.limit < 0:
         raise UserError(f"limit must be at least 0, not {command.limit}")
+    if command.examples or (not command.paths and _is_tuned(command.run)):
+        return _judge(command)
+    if command.beams != 1:
+        raise UserError("beams are for the answers of a run tuned on pairs: name --examples, or leave beams out")
     device = pick_device(command.device)
     texts, counts = _read(command) if command.paths else (_held_out(command.run), None)
     model, tokenizer = load(command.run, device)
@@ -86,6 +96,39 @@ def run(command: Command) -> int:
         print(json_format.dumps(facts, ensure_ascii=False))
     else:
         {"bert": _print_masked, "t5": _print_spans}.get(family, _print_table)(result)
+    return 0
+
+
+def _is_tuned(run: str) -> bool:
+    from wenlu.training.recipe import TuningRecipe
+    from wenlu.training.run_folder import RunFolder
+
+    folder = RunFolder(run)
+    return folder.exists() and isinstance(folder.recipe(), TuningRecipe)
+
+
+def _judge(command: Command) -> int:
+    """The scores of the task that a run was tuned for."""
+    from wenlu.inference.beam import Beams
+    from wenlu.training.judge import judge
+
+    standard = Command(command.run)
+    fixed = ("paths", "context", "overlap", "limit", "batch", "field", "max_bad")
+    if unused := [name for name in fixed if getattr(command, name) != getattr(standard, name)]:
+        raise UserError(f"{unused[0].replace('_', '-')} has no effect on the scores of a task: leave it out")
+    if not _is_tuned(command.run):
+        raise UserError(f"{command.run} is no run of wenlu finetune, so it has no task: name texts, without --examples")
+    scores = judge(command.run, command.examples, beams=Beams(command.beams).number, device=command.device)
+    if not scores:
+        raise UserError(f"which examples? {command.run} has held nothing out: name files by --examples")
+    if command.json:
+        found = {name: score.as_dict() for name, score in scores.items()}
+        print(json_format.dumps({"run": command.run, "examples": command.examples, "scores": found}))
+        return 0
+    _print_rows(*((name.replace("_", " "), score) for name, score in scores.items()))
+    for name, score in scores.items():
+        if score.signature:
+            print(f"{name}: {score.signature}")
     return 0
 
 

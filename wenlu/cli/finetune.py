@@ -65,14 +65,15 @@ def main(arguments: list[str]) -> int:
         recipe, command.out, resume=command.resume, inexact=command.inexact, began=began, show=command.show
     )
     if command.json:
-        found = {name: {"value": s.value, **(vars(s.interval) if s.interval else {})} for name, s in scores.items()}
+        found = {name: score.as_dict() for name, score in scores.items()}
         print(json_format.dumps({**vars(outcome), "run": str(outcome.run), "scores": found}))
     elif outcome.finished != "interrupted":
         print(f"{outcome.run}: {outcome.step:,} steps in {outcome.seconds:,.0f} s")
         for name, score in scores.items():
             between = f"  ({score.interval.low:.4f} to {score.interval.high:.4f})" if score.interval else ""
             unit = f" {outcome.unit}" if name == "loss" else ""
-            print(f"held out, {name.replace('_', ' ')}: {score.value:.4f}{unit}{between}")
+            how = f"  {score.signature}" if score.signature else ""
+            print(f"held out, {name.replace('_', ' ')}: {score.value:.4f}{unit}{between}{how}")
         print(f"report: {outcome.run / 'wenlu' / 'report.html'}")
     return INTERRUPTED if outcome.finished == "interrupted" else 0
 

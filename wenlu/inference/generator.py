@@ -12,6 +12,7 @@ from wenlu.inference.beam import Beams, Hypothesis, beam_search
 from wenlu.inference.generate import Decoding, Finish
 from wenlu.inference.sample import Strategy, row_generators, strategy
 from wenlu.models.config import ROTARY
+from wenlu.tokenization.chat_format import ChatFormat
 from wenlu.tokenization.tokenizer import Tokenizer
 
 
@@ -220,7 +221,7 @@ class Generator:
         settings = settings or Settings()
         settings.check_samples(samples)
         if settings.beams > 1:
-            return self._search([prompt], settings)[0][:samples]
+            return self._search([self.prompt_ids(prompt)], settings)[0][:samples]
         ids, decoding = self._begin(prompt, settings, samples)
         rows = [self._row(ids, settings) for _ in range(samples)]
         while not decoding.done:
@@ -228,23 +229,37 @@ class Generator:
         return [_result(decoding, index, row, len(ids)) for index, row in enumerate(rows)]
 
     def answer(self, prompts: Sequence[str], settings: Settings | None = None) -> list[Result]:
-        """What t5 writes for each of the prompts, side by side; each is what it would be alone (law 8)."""
-        if not prompts:
-            return []
+        """The answer to each of the prompts; each is what it would be alone (law 8).
+
+        t5 reads them side by side. A model that was tuned on conversations reads each as the question of one, those of
+        a length side by side. Raises UserError for a model without a chat template that is no t5.
+        """
         settings = settings or Settings()
+        if self.answers:
+            return self._answers([self.prompt_ids(prompt) for prompt in prompts], settings) if prompts else []
+        if self._tokenizer.chat_template is None:
+            raise UserError("this model goes on with texts and has no chat template to answer by: tune it first")
+        talks = ChatFormat(self._tokenizer)
+        ids = [talks.prompt([{"role": "user", "content": prompt}]) for prompt in prompts]
+        results: dict[int, Result] = {}
+        for length in dict.fromkeys(map(len, ids)):
+            members = [number for number, one in enumerate(ids) if len(one) == length]
+            results |= zip(members, self._answers([ids[number] for number in members], settings), strict=True)
+        return [results[number] for number in range(len(prompts))]
+
+    def _answers(self, ids: list[list[int]], settings: Settings) -> list[Result]:
+        """What is written for prompts that can be read side by side."""
         if settings.beams > 1:
-            return [results[0] for results in self._search(prompts, settings)]
-        ids = [self.prompt_ids(prompt) for prompt in prompts]
-        generators = [row_generators(settings.seed, 1)[0] for _ in prompts]
+            return [results[0] for results in self._search(ids, settings)]
+        generators = [row_generators(settings.seed, 1)[0] for _ in ids]
         decoding = self._decoding(ids, settings, generators)
         rows = [self._row(one, settings) for one in ids]
         while not decoding.done:
             _advance(decoding, rows)
         return [_result(decoding, index, row, len(ids[index])) for index, row in enumerate(rows)]
 
-    def _search(self, prompts: Sequence[str], settings: Settings) -> list[list[Result]]:
+    def _search(self, ids: list[list[int]], settings: Settings) -> list[list[Result]]:
         """What beams find for each of the prompts, the best first."""
-        ids = [self.prompt_ids(prompt) for prompt in prompts]
         beams = Beams(settings.beams, settings.length_penalty)
         found = beam_search(self._model, ids, beams, settings.max_tokens, self._ends(), self._tokenizer.vocab)
         return [

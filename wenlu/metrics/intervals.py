@@ -1,6 +1,7 @@
 """Intervals: how far a figure might have been from what was measured, had the text been another of its kind."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,19 @@ class Estimate:
 
     value: float
     interval: Interval | None
+    signature: str = ""
+    """How it was computed, in a reference tool's own words."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON holds it: value, and where there are such, low, high and signature."""
+        ends = asdict(self.interval) if self.interval else {}
+        return {"value": self.value, **ends, **({"signature": self.signature} if self.signature else {})}
+
+    @classmethod
+    def from_dict(cls, noted: dict[str, Any]) -> "Estimate":
+        """What `as_dict` gave."""
+        interval = Interval(noted["low"], noted["high"]) if "low" in noted else None
+        return cls(noted["value"], interval, noted.get("signature", ""))
 
 
 def ratio(numerators: np.ndarray, denominators: np.ndarray) -> Estimate:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -67,13 +68,13 @@ def bits_per_byte(sums: dict[str, float]) -> dict[str, Any]:
     return {"bits_per_byte": sums["loss"] / max(1, sums["bytes"]) / math.log(2) if known else None}
 
 
-def masked(model: nn.Module, batch: Batch) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
+def masked(model: nn.Module, batch: Batch, smoothing: float = 0.0) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
     """Cross-entropy of the tokens that were chosen to be foretold (Devlin et al. 2018), and their number.
 
     `ids` and `targets` are [batch, seq]; the head looks at nothing but the chosen.
     """
     hidden, targets = _chosen(model, batch)
-    return head_loss(model, hidden[None], targets[None]), targets.new_tensor(targets.numel())
+    return head_loss(model, hidden[None], targets[None], smoothing), targets.new_tensor(targets.numel())
 
 
 def judge_masked(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
@@ -98,7 +99,7 @@ def right(model: nn.Module, hidden: Float[Tensor, "places dim"], targets: Int[Te
     return sum(((model.head(h).argmax(-1) == t).sum() for h, t in parts), torch.zeros((), dtype=torch.int64))
 
 
-def text_to_text(model: nn.Module, batch: Batch) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
+def text_to_text(model: nn.Module, batch: Batch, smoothing: float = 0.0) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
     """Cross-entropy of a target text given a source, −Σ log p(targetₜ | ids, decoder_id₁…decoder_idₜ), and its length.
 
     `ids` are [batch, source], `decoder_ids` and `targets` [batch, target]; padding has the segment -1.
@@ -106,7 +107,7 @@ def text_to_text(model: nn.Module, batch: Batch) -> tuple[Float[Tensor, ""], Int
     names = ("segments", "decoder_segments")
     more = {name: batch[name] for name in names if name in batch}
     hidden, targets = model.hidden(batch["ids"], batch["decoder_ids"], **more), batch["targets"]
-    return head_loss(model, hidden, targets), (targets != NO_TARGET).sum()
+    return head_loss(model, hidden, targets, smoothing), (targets != NO_TARGET).sum()
 
 
 def judged(loss: Loss) -> Callable[[nn.Module, Batch], dict[str, Tensor]]:
@@ -207,16 +208,18 @@ def _span_logits(model: nn.Module, batch: Batch) -> Float[Tensor, "batch seq 2"]
     return _outputs(model, batch).masked_fill(batch["within"][..., None] == 0, -1e9)
 
 
-def classification(model: nn.Module, batch: Batch) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
+def classification(model: nn.Module, batch: Batch, smoothing: float = 0.0) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
     """Cross-entropy of a label for each row, `labels` [batch], and the number of rows."""
     labels = batch["labels"]
-    return F.cross_entropy(_outputs(model, batch), labels, reduction="sum"), labels.new_tensor(len(labels))
+    loss = F.cross_entropy(_outputs(model, batch), labels, reduction="sum", label_smoothing=smoothing)
+    return loss, labels.new_tensor(len(labels))
 
 
-def tagging(model: nn.Module, batch: Batch) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
+def tagging(model: nn.Module, batch: Batch, smoothing: float = 0.0) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
     """Cross-entropy of a label for each token that has one, `labels` [batch, seq], and the number of them."""
     labels = batch["labels"]
-    loss = F.cross_entropy(_outputs(model, batch).flatten(0, 1), labels.flatten(), reduction="sum")
+    logits = _outputs(model, batch).flatten(0, 1)
+    loss = F.cross_entropy(logits, labels.flatten(), reduction="sum", label_smoothing=smoothing)
     return loss, (labels != NO_TARGET).sum()
 
 
@@ -268,6 +271,14 @@ TUNING = {
     "span": Objective("span extraction", span_extraction, summing("span"), accuracy, "nats/row"),
 }
 """Form of rows → what a model is tuned for on them."""
+
+
+def smoothed(objective: Objective, smoothing: float) -> Objective:
+    """The same with targets that give a part of their certainty to all classes alike (Szegedy et al. 2016, 7); what is
+    held out is judged without."""
+    return replace(objective, loss=partial(objective.loss, smoothing=smoothing)) if smoothing else objective
+
+
 OBJECTIVES = {
     ("lstm", "tokens"): CAUSAL,
     ("gpt2", "tokens"): CAUSAL,
@@ -291,21 +302,26 @@ def objective_of(config: ModelConfig) -> Objective:
 
 
 def head_loss(
-    model: nn.Module, hidden: Float[Tensor, "batch seq dim"], targets: Int[Tensor, "batch seq"]
+    model: nn.Module,
+    hidden: Float[Tensor, "batch seq dim"],
+    targets: Int[Tensor, "batch seq"],
+    smoothing: float = 0.0,
 ) -> Float[Tensor, ""]:
-    """Summed cross-entropy of `model.head(hidden)`; no more than `WHOLE_LOGITS` logits exist at once."""
+    """Summed cross-entropy of `model.head(hidden)`, of targets smoothed by that part; no more than `WHOLE_LOGITS`
+    logits exist at once."""
     hidden, targets = hidden.flatten(0, 1), targets.flatten()
     rows = max(1, WHOLE_LOGITS // model.config.vocab)
     if hidden.shape[0] <= rows:
-        return F.cross_entropy(model.head(hidden).float(), targets, reduction="sum")
-    return _ChunkedLoss.apply(model.head, rows, torch.is_grad_enabled(), targets, hidden, *model.parameters())
+        return F.cross_entropy(model.head(hidden).float(), targets, reduction="sum", label_smoothing=smoothing)
+    wanted = torch.is_grad_enabled()
+    return _ChunkedLoss.apply(model.head, rows, smoothing, wanted, targets, hidden, *model.parameters())
 
 
 class _ChunkedLoss(torch.autograd.Function):
     """Forward computes the gradients too, chunk by chunk, so that no logits are kept and none are computed twice."""
 
     @staticmethod
-    def forward(context, head, rows, wanted, targets, hidden, *parameters):
+    def forward(context, head, rows, smoothing, wanted, targets, hidden, *parameters):
         """`wanted`: whether gradients are; in here torch has them switched off, and in evaluation none are."""
         total = hidden.new_zeros((), dtype=torch.float32)
         sums = None
@@ -314,11 +330,12 @@ class _ChunkedLoss(torch.autograd.Function):
             part = hidden[start : start + rows].detach()
             with torch.set_grad_enabled(wanted):
                 part.requires_grad_(wanted)
-                loss = F.cross_entropy(head(part).float(), targets[start : start + rows], reduction="sum")
+                logits, of_part = head(part).float(), targets[start : start + rows]
+                loss = F.cross_entropy(logits, of_part, reduction="sum", label_smoothing=smoothing)
             total += loss.detach()
             if wanted:
-                of_part, *new = torch.autograd.grad(loss, [part, *parameters], allow_unused=True)
-                hidden_gradient[start : start + rows] = of_part
+                hidden_part, *new = torch.autograd.grad(loss, [part, *parameters], allow_unused=True)
+                hidden_gradient[start : start + rows] = hidden_part
                 sums = new if sums is None else [s if s is None else s.add_(n) for s, n in zip(sums, new, strict=True)]
         context.gradients = (hidden_gradient, sums)
         return total
@@ -326,4 +343,4 @@ class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
     def backward(context, scale):
         hidden_gradient, sums = context.gradients
-        return None, None, None, None, hidden_gradient * scale, *(s if s is None else s * scale for s in sums)
+        return None, None, None, None, None, hidden_gradient * scale, *(s if s is None else s * scale for s in sums)

@@ -157,11 +157,15 @@ class TuningConfig:
     """How often every row is read, where no number of steps and no time is stated; 0 = training.steps says how long."""
     dropout: float = -1.0
     """Dropout while tuning; -1 = the model's own."""
+    label_smoothing: float = 0.0
+    """Part of each target's certainty that is given to all classes alike, against overconfidence; not for span."""
 
     def __post_init__(self):
         at_least("tuning", self, 0, "epochs")
         if self.dropout != -1 and not 0 <= self.dropout < 1:
             raise UserError(f"tuning.dropout must lie in [0, 1), or be -1 for the model's own, not {self.dropout}")
+        if not 0 <= self.label_smoothing < 1:
+            raise UserError(f"tuning.label_smoothing must lie in [0, 1), not {self.label_smoothing}")
 
 
 @dataclass(frozen=True)

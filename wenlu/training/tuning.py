@@ -31,7 +31,7 @@ from wenlu.models.size import training_bytes
 from wenlu.tokenization.chat_format import ChatFormat, with_template
 from wenlu.tokenization.tokenizer import Tokenizer
 from wenlu.training.checkpoint import list_checkpoints
-from wenlu.training.objectives import TUNING
+from wenlu.training.objectives import TUNING, smoothed
 from wenlu.training.pacing import AIM, REPORT_SECONDS
 from wenlu.training.recipe import TuningRecipe, resolve
 from wenlu.training.run_folder import RunFolder
@@ -79,6 +79,8 @@ def set_up_tuning(recipe: TuningRecipe, folder: RunFolder, began: float, *, veri
         folder.write_recipe(recipe)
     if recipe.training.compile == "on":
         raise UserError("rows differ in length, and compiled code is for one: leave training.compile at auto")
+    if recipe.tuning.label_smoothing and recipe.rows.task == "span":
+        raise UserError("span's targets cannot be smoothed, most tokens being no candidates: leave label_smoothing out")
     if recipe.training.start != "random":
         raise UserError("a tuned model begins with its own weights: leave training.start out")
     start = None if known and list_checkpoints(folder.checkpoints) else _start(recipe)
@@ -92,7 +94,8 @@ def set_up_tuning(recipe: TuningRecipe, folder: RunFolder, began: float, *, veri
     check_memory(replace(recipe.model, context=rows.description["context"]), recipe, device, bf16)
     model = empty(recipe.model) if start is None else _model(recipe, start, rows)
     model = model.to(device).train()
-    setup = Setup(recipe, material, TUNING[form], model, device, bf16, False, rows.description["context"])
+    objective = smoothed(TUNING[form], recipe.tuning.label_smoothing)
+    setup = Setup(recipe, material, objective, model, device, bf16, False, rows.description["context"])
     if known is None:
         setup.recipe = _decided(setup, folder, began)
     return setup

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,12 +29,15 @@ class RowMaterial:
         self.holds_out = rows.validation is not None
         self.form: str = rows.description["form"]
         self._pad = next((id for id in (tokenizer.pad_id, tokenizer.eos_id) if id is not None), 0)
-        self._types = types
-        lengths = self._lengths(rows.train)
+        self._types, self._batch, self._seed = types, batch, seed
+
+    @cached_property
+    def order(self) -> PackedOrder | RowOrder:
+        """Which rows, or packs of them, are read at which step."""
+        lengths, rows = self._lengths(self.rows.train), self.rows
         if self.form == "chat":
-            self.order = PackedOrder(lengths, rows.description["context"], batch, seed, rows.fingerprint)
-        else:
-            self.order = RowOrder(lengths, batch, seed, rows.fingerprint)
+            return PackedOrder(lengths, rows.description["context"], self._batch, self._seed, rows.fingerprint)
+        return RowOrder(lengths, self._batch, self._seed, rows.fingerprint)
 
     def batch(self, samples: Int64[np.ndarray, " batch"], epochs: Int64[np.ndarray, " batch"]) -> Batch:
         """The rows (of conversations: the packs of their epoch) with these numbers."""

@@ -30,7 +30,7 @@ COLUMNS = {
     "span": ("ids", "types", "starts", "ends", "within", "offsets", "example"),
 }
 TEXTS = "held_out.jsonl"
-"""The held-out questions as they were read, for scores that look at texts."""
+"""The held-out questions, or pairs, as they were read, for scores that look at texts."""
 _LABELLED = {"classify": classify.label_of, "tag": tag.label_of}
 
 
@@ -62,6 +62,26 @@ def prepare_rows(config: RowsConfig, folder: Path, encoding: Encoding) -> dict[s
     """
     train, held_out = read_parts(config)
     labels = _labels(config, encoding, train, held_out)
+    parts = {"train": train} | ({"validation": held_out} if config.validation or config.validation_paths else {})
+    return _written(config, folder, encoding, labels, parts)
+
+
+def prepare_test(config: RowsConfig, folder: Path, encoding: Encoding) -> dict[str, Any]:
+    """Write the rows of `config.validation_paths` alone, for a model to be judged by that was tuned already.
+
+    Every example counts, those that are the same as an earlier one too: a test is taken as it stands.
+    """
+    test = _Part(Tally("examples"))
+    test.examples = list(_writable(_read(config, config.validation_paths, test.tally), test.tally))
+    labels = list(encoding.labels)
+    if config.task in _LABELLED:
+        _drop_unknown(test, set(labels), config.task)
+    return _written(config, folder, encoding, labels, {"validation": test})
+
+
+def _written(
+    config: RowsConfig, folder: Path, encoding: Encoding, labels: list[str], parts: dict[str, _Part]
+) -> dict[str, Any]:
     form = "chat" if config.task == "pairs" and encoding.talks else config.task
     description: dict[str, Any] = {
         "task": config.task,
@@ -71,11 +91,12 @@ def prepare_rows(config: RowsConfig, folder: Path, encoding: Encoding) -> dict[s
         "context": encoding.context,
         "tokenizer": encoding.tokenizer.fingerprint,
     }
-    parts = {"train": train} | ({"validation": held_out} if config.validation or config.validation_paths else {})
     splits = {name: _encoded(config, encoding, form, labels, part) for name, part in parts.items()}
+    splits.setdefault("train", iter(()))
     with write_rows(folder, splits, description) as temporary:
-        if form == "span":
-            lines = [json.dumps(example.content, ensure_ascii=False) + "\n" for example in held_out.examples]
+        if config.task in ("span", "pairs"):
+            examples = parts["validation"].examples if "validation" in parts else []
+            lines = [json.dumps(example.content, ensure_ascii=False) + "\n" for example in examples]
             (temporary / TEXTS).write_text("".join(lines), encoding="utf-8")
         encoding.tokenizer.save(temporary / "tokenizer")
         description["counts"] = {name: part.tally.as_dict() for name, part in parts.items()}
@@ -124,13 +145,19 @@ def _read(config: RowsConfig, paths: tuple[str, ...], tally: Tally) -> Iterator[
             yield from readers[config.task]([Path(path) for path in copies], config, tally)
 
 
-def _unique(examples: Iterator[Example], tally: Tally) -> Iterator[Example]:
-    """Examples that are not the same as an earlier one, and whose texts can be written."""
-    known: set[bytes] = set()
+def _writable(examples: Iterator[Example], tally: Tally) -> Iterator[Example]:
+    """Examples whose texts can be written."""
     for example in examples:
         if reason := no_character(json.dumps(example.content, ensure_ascii=False)):
             tally.drop(example.where, reason)
-            continue
+        else:
+            yield example
+
+
+def _unique(examples: Iterator[Example], tally: Tally) -> Iterator[Example]:
+    """Those of them that are not the same as an earlier one."""
+    known: set[bytes] = set()
+    for example in _writable(examples, tally):
         digest = _digest(example.content)
         if digest in known:
             tally.left_out["the same as an earlier one"] += 1
@@ -167,15 +194,20 @@ def _labels(config: RowsConfig, encoding: Encoding, train: _Part, held_out: _Par
         labels = list(encoding.labels)
     if len(labels) < 2:
         raise UserError(f"the training examples have {len(labels)} label ({', '.join(labels)}): two or more are wanted")
+    _drop_unknown(held_out, set(labels), config.task)
+    return labels
+
+
+def _drop_unknown(part: _Part, labels: set[str], task: str) -> None:
+    """Leave out examples with labels that are not among these."""
     kept = []
-    for example in held_out.examples:
-        unknown = next((label for label in label_of(example) if label not in labels), None)
+    for example in part.examples:
+        unknown = next((label for label in _LABELLED[task](example) if label not in labels), None)
         if unknown is None:
             kept.append(example)
         else:
-            held_out.tally.drop(example.where, "a label that no training example has", unknown)
-    held_out.examples = kept
-    return labels
+            part.tally.drop(example.where, "a label that no training example has", unknown)
+    part.examples = kept
 
 
 def _encoded(

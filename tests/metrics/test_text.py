@@ -1,0 +1,57 @@
+"""BLEU and chrF are sacreBLEU's, to the last digit, with its interval and signature."""
+
+import random
+
+import pytest
+from sacrebleu.metrics import BLEU, CHRF
+
+from wenlu.metrics.text import bleu, chrf, is_chinese
+
+WORDS = {"en": "the stove burns in a cold house , and Ann is warm .".split(), "zh": list("炉火在屋里，人们很暖和。")}
+
+
+def texts(language: str, seed: int, count: int) -> tuple[list[str], list[str]]:
+    """Sentences and such as differ from them in a few words."""
+    draw, space = random.Random(seed), " " if language == "en" else ""
+    wanted = [[draw.choice(WORDS[language]) for _ in range(draw.randint(1, 14))] for _ in range(count)]
+    written = [[draw.choice(WORDS[language]) if draw.random() < 0.2 else word for word in words] for words in wanted]
+    return [space.join(words) for words in written], [space.join(words) for words in wanted]
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("seed", range(5))
+def test_they_are_sacrebleus(language, seed):
+    written, wanted = texts(language, seed, 30)
+    theirs = BLEU(tokenize="zh" if language == "zh" else "13a").corpus_score(written, [wanted])
+    ours = bleu(written, wanted)
+    assert ours.value == theirs.score and ours.interval.low < theirs.score < ours.interval.high
+    assert ours.signature.startswith("nrefs:1|case:mixed|eff:no|tok:") and (
+        f"tok:{'zh' if language == 'zh' else '13a'}|" in ours.signature
+    )
+    letters = chrf(written, wanted)
+    assert letters.value == CHRF().corpus_score(written, [wanted]).score and "nc:6|nw:0" in letters.signature
+
+
+def test_an_interval_is_as_wide_as_resampling_whole_texts_makes_it():
+    written, wanted = texts("en", 0, 40)
+    draw, scores = random.Random(1), []
+    for _ in range(300):
+        places = draw.choices(range(40), k=40)
+        sides = [[side[place] for place in places] for side in (written, wanted)]
+        scores.append(BLEU().corpus_score(sides[0], [sides[1]]).score)
+    low, high = sorted(scores)[7], sorted(scores)[-8]
+    interval = bleu(written, wanted).interval
+    assert abs(interval.low - low) < (high - low) / 5 and abs(interval.high - high) < (high - low) / 5
+
+
+def test_one_text_has_no_interval():
+    assert bleu(["the stove burns in it"], ["the stove burns in it"]).interval is None
+
+
+def test_nothing_right_is_zero():
+    found = bleu(["a b c d e"] * 3, ["v w x y z"] * 3)
+    assert found.value == 0 and (found.interval.low, found.interval.high) == (0, 0)
+
+
+def test_what_counts_as_chinese():
+    assert is_chinese("炉火 stove") is False and is_chinese("炉火在屋里 stove") and not is_chinese("")
