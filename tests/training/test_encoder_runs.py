@@ -15,6 +15,7 @@ from wenlu.cli.main import main
 from wenlu.data.prepare import PrepareConfig, prepare
 from wenlu.data.shards import open_data
 from wenlu.models.config import ModelConfig
+from wenlu.training.law import dropout_for
 from wenlu.training.loop import Loop, train
 from wenlu.training.plan import Planner, lines
 from wenlu.training.recipe import Recipe, TrainingConfig, resolve
@@ -126,6 +127,7 @@ def test_a_plan_for_a_length_of_time_makes_no_prediction(family, text, tmp_path,
     wanted = Recipe(PrepareConfig((str(tmp_path / "d"),)), ModelConfig(family), TrainingConfig(minutes=1))
     plan = Planner(wanted, open_data(tmp_path / "d"), torch.device("cpu"), plan_module.time.monotonic()).plan()
     assert plan.bits_per_byte is None and plan.steps >= plan_module.FEWEST_STEPS
+    assert plan.epochs > 6 and resolve(wanted, plan.chosen).model.dropout == dropout_for(0.15 * plan.epochs)
     said = dict(lines(plan, resolve(wanted, plan.chosen)))["expected"]
     assert said.startswith("no prediction: shapes were compared as if for the next token, and for ")
 

@@ -178,8 +178,8 @@ def test_reading_for_ever_helps_only_so_much():
 
 
 def test_dropout_comes_with_repetition():
-    rates = [dropout_for(epochs) for epochs in (0.5, 2, 5, 10, 30)]
-    assert rates[0] == 0 and rates == sorted(rates) and rates[-1] > 0
+    """Where it was measured, what was best: benchmarks/results/dial_choices.json."""
+    assert [dropout_for(epochs) for epochs in (0.5, 2, 4, 10, 30)] == [0, 0, 0.1, 0.2, 0.2]
 
 
 def test_the_constants_are_those_that_were_fitted():

@@ -14,6 +14,7 @@ import torch
 from wenlu.base.device import available_memory
 from wenlu.base.errors import UserError
 from wenlu.base.log import say
+from wenlu.data.corrupt import RATE
 from wenlu.data.shards import Data
 from wenlu.models.size import flops_per_token, parameters
 from wenlu.training import bigrams
@@ -29,6 +30,8 @@ TRANSFORMERS += ((512, 8), (640, 10), (768, 12), (1024, 16), (1536, 20), (2048, 
 LSTMS = ((128, 1), (192, 1), (256, 1), (256, 2), (384, 2), (512, 2), (768, 2), (1024, 2), (1536, 2), (2048, 2))
 """Widths and layers that come into question."""
 CONTEXTS = (64, 128, 256)
+CORRUPTED = ("bert", "t5")
+"""Families that learn a part of the tokens only each time they read a text, and another part the next time."""
 """Longer ones lie beyond what the law was fitted on."""
 BATCH_TOKENS = tuple(1 << n for n in range(10, 20))
 FEWEST_STEPS = 200
@@ -161,7 +164,8 @@ class Planner:
         for _ in range(2):  # the second time as slow as dropout makes it
             steps = max(1, math.floor((1 - EVALUATION) * left / self.machine.seconds(recipe)))
             tokens = steps * recipe.training.batch * recipe.model.context
-            dropout = max(recipe.model.dropout, dropout_for(tokens / self.text.tokens))
+            learned = tokens * (RATE if recipe.model.family in CORRUPTED else 1)
+            dropout = max(recipe.model.dropout, dropout_for(learned / self.text.tokens))
             recipe = replace(recipe, model=replace(recipe.model, **stated(self.recipe.model, dropout=dropout)))
         return self._with_rest(replace(recipe, training=replace(recipe.training, steps=steps)), tokens)
 
@@ -181,7 +185,7 @@ class Planner:
             start="bigrams" if from_bigrams else TrainingConfig.start,
         )
         recipe = replace(recipe, training=replace(recipe.training, **training))
-        if recipe.model.family in ("bert", "t5"):
+        if recipe.model.family in CORRUPTED:
             return recipe
         rates = RATES_FROM_BIGRAMS if from_bigrams else RATES
         return replace(
