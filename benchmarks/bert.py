@@ -1,8 +1,8 @@
 """BERT from scratch on an English and a Chinese novel: how often it names a masked token of held-out text.
 
-`recipes/bert.toml` for a length of time, whole words masked (for Chinese, word-like stretches). Beside it the baseline
-that always names the commonest token of the training text, on the same masked tokens, and the advantage over it; all
-with 95 % intervals by `wenlu eval`. The novels' own last parts are held out.
+`wenlu train NOVEL --model bert --minutes M`: the dial decides all else; whole words are masked, for Chinese word-like
+stretches. Beside it a baseline that always names the commonest token of the held-out text, on the same masked tokens,
+and the advantage over it; all with 95 % intervals by `wenlu eval`. The novels' own last parts are held out.
 
     python benchmarks/bert.py [--minutes 10]
 """
@@ -37,8 +37,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             run = str(Path(folder) / "run")
             text = str(record.data_folder() / path)
-            recipe = str(record.ROOT / "recipes" / "bert.toml")
-            trained = wenlu("train", recipe, text, "--out", run, "--minutes", str(options.minutes))
+            trained = wenlu("train", text, "--out", run, "--model", "bert", "--minutes", str(options.minutes))
             found = wenlu("eval", run)
             config = json.loads(Path(run, "wenlu", "recipe.json").read_text())
         row = {"corpus": name, "steps": trained["step"], "seconds": trained["seconds"], "model": config["model"]}

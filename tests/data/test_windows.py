@@ -56,6 +56,14 @@ def test_what_is_held_out_is_the_same_every_time(windows):
     assert sum(len(batch["ids"]) for batch in windows.held_out(0, 3)) > sum(len(batch["ids"]) for batch in first)
 
 
+def test_the_last_whole_window_is_held_out_too(windows):
+    length, seq = windows._length, windows.order.seq
+    for count in (1, 2, 5):
+        found = sum(len(batch["ids"]) for batch in windows.held_out(length + (count - 1) * seq, 3))
+        assert found == count
+        assert sum(len(batch["ids"]) for batch in windows.held_out(length + count * seq - 1, 3)) == count
+
+
 def test_another_epoch_masks_otherwise(opened):
     windows = MaskedWindows(opened["bert"], 32, 4, 7)
     sample = np.array([40, 40, 40])

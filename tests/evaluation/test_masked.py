@@ -11,7 +11,7 @@ from torch import nn
 
 import wenlu.evaluation.masked as masked_module
 from wenlu.base.errors import UserError
-from wenlu.evaluation import masked, spans
+from wenlu.evaluation import masked, spans, windows
 from wenlu.evaluation.masked import evaluate_masked
 from wenlu.evaluation.spans import evaluate_spans
 from wenlu.models.config import ModelConfig
@@ -85,6 +85,31 @@ def test_a_limit_takes_tokens_evenly_and_says_the_cost(model, tokenizer, capsys)
     assert result.pseudo_nats_per_token.value == pytest.approx(expected[chosen].mean(), rel=1e-5)
     said = " ".join(capsys.readouterr().err.split())
     assert f"40 of {len(expected):,} tokens are masked one by one: 56 windows of up to 20 to compute" in said
+
+
+def test_what_the_tokenizer_does_not_know_is_not_restored(model, tokenizer, monkeypatch, capsys):
+    """Such as BERT's [UNK], which is easily foretold where all is unknown."""
+    real, strange = masked_module.Words.of(tokenizer), tokenizer.encode("x")[0]
+    special = real.special.copy()
+    special[strange] = True
+    words = dataclasses.replace(real, special=special)
+    monkeypatch.setattr(masked_module.Words, "of", lambda _: words)
+    found = evaluate_masked(model, tokenizer, ["axbxxc"])
+    assert found.tokens == 6 and found.masked_one_by_one == 3
+    assert "3 of 6 tokens stand for what the tokenizer does not know" in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(UserError, match="the tokenizer knows nothing of the texts"):
+        evaluate_masked(model, tokenizer, ["xxx"])
+
+
+def test_a_text_of_which_nothing_is_masked_at_once(model, tokenizer):
+    found = evaluate_masked(model, tokenizer, ["a"])
+    assert found.masked_one_by_one == 1
+    if not found.masked_at_once:
+        assert found.masked_accuracy is None and found.advantage is None
+
+
+def test_long_windows_are_computed_in_turns():
+    assert [windows.at_once(16, context) for context in (64, 1024, 4096, 1 << 20)] == [16, 16, 4, 1]
 
 
 def test_the_batch_changes_no_figure(model, tokenizer):

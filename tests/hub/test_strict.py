@@ -1,8 +1,10 @@
 """What a folder may not get away with: every tensor and setting that would make another model is refused by name."""
 
+import fnmatch
 import json
 import shutil
 import sys
+import types
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 from wenlu.base.errors import UserError
 from wenlu.hub.configuration import from_json, to_json
-from wenlu.hub.folder import load
+from wenlu.hub.folder import load, locate, save
 from wenlu.models.config import ModelConfig
 
 LLAMA = LlamaConfig(
@@ -117,7 +119,7 @@ def test_precision(folder):
         ([], "c.json must hold a JSON object, not a list"),
         ({**BODY, "hidden_size": "32"}, "c.json: hidden_size must be of type int, not '32'"),
         ({**BODY, "vocab_size": True}, "c.json: vocab_size must be of type int, not True"),
-        ({**BODY, "rope_parameters": None, "rope_theta": "1e6"}, "rope_theta must be of type float, not '1e6'"),
+        ({**BODY, "rope_parameters": None, "rope_theta": "1e6"}, "rope_theta must be a finite number, not '1e6'"),
         ({**BODY, "num_hidden_layers": None}, "c.json lacks num_hidden_layers"),
         ({**BODY, "intermediate_size": None}, "c.json lacks intermediate_size"),
         ({**BODY, "quantization_config": {"quant_method": "gptq"}}, "quantization_config is not supported"),
@@ -125,12 +127,19 @@ def test_precision(folder):
         ({**BODY, "rope_scaling": {"type": "linear"}}, "rope_scaling lacks factor, which 'linear' asks for"),
         (
             {**BODY, "rope_scaling": {"type": "linear", "factor": "2"}},
-            "rope_scaling: factor must be of type float, not",
+            "rope_scaling: factor must be a finite number, not",
         ),
         ({**BODY, "rope_parameters": {"rope_type": "yarn", "factor": 2, "delta": 1}}, "delta is not known of rotary"),
         ({**BODY, "rope_parameters": {"rope_type": "linear", "factor": 0.5}}, "model.rope.factor must be at least 1"),
         ({**BODY, "rope_parameters": {"full_attention": {}}}, "rope_parameters of this form is not supported"),
         ({**BODY, "partial_rotary_factor": 0.5}, "partial_rotary_factor is not supported"),
+        ({**QWEN3, "layer_types": 1}, "layer_types must be a list, not 1"),
+        ({**BODY, "model_type": []}, "model_type .* is not supported"),
+        ({**BODY, "rope_scaling": {"type": [], "factor": 2}}, "rotary scaling of type .* is not supported"),
+        (
+            {**BODY, "rope_scaling": {"type": "linear", "factor": float("nan")}},
+            "factor must be a finite number, not nan",
+        ),
         ({**QWEN3, "layer_types": ["sliding_attention"]}, "layer_types is not supported in this order .only as use_sl"),
         ({**QWEN3, "layer_types": ["chunked_attention"]}, "layer_types holds 'chunked_attention', which is not supp"),
     ],
@@ -154,6 +163,54 @@ def test_every_end_token_is_kept():
     assert to_json(from_json({**BODY, "eos_token_id": [2]}, "config.json"))["eos_token_id"] == 2
     with pytest.raises(UserError, match=r"config\.json: eos_token_id must be of type int, not 'x'"):
         from_json({**BODY, "eos_token_id": [2, "x"]}, "config.json")
+
+
+@pytest.mark.parametrize(
+    ("ends", "wanted"), [(None, (2, ())), (2, (2, ())), ([2, 7], (2, (7,))), (9, (2, (9,))), ([], (2, ()))]
+)
+def test_end_tokens_that_only_the_generation_config_names(folder, ends, wanted):
+    body = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**body, "eos_token_id": 2}))
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}))
+    model, _ = load(folder)
+    assert (model.config.eos_id, model.config.other_eos_ids) == wanted
+    save(model, None, folder)
+    again = json.loads((folder / "generation_config.json").read_text())["eos_token_id"]
+    assert again == ([2, *wanted[1]] if wanted[1] else 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("{", "is damaged"), ("[]", "is damaged"), ('{"eos_token_id": "x"}', "int")]
+)
+def test_a_broken_generation_config(folder, text, message):
+    (folder / "generation_config.json").write_text(text)
+    with pytest.raises(UserError, match=f"generation_config.json.*{message}"):
+        load(folder)
+
+
+def test_dropout_that_means_something_else_here_is_said(capsys):
+    from_json({**BODY, "attention_dropout": 0.5}, "c.json")
+    assert "attention_dropout is 0.5; training would drop it out after embedding and blocks too" in said(capsys)
+    from_json({**GPT2Config(vocab_size=40).to_dict(), "embd_pdrop": 0.3}, "c.json")
+    assert "embd_pdrop 0.3; training would drop out 0.1 (resid_pdrop) everywhere" in said(capsys)
+    from_json(GPT2Config(vocab_size=40).to_dict(), "c.json")
+    assert said(capsys) == ""
+
+
+def said(capsys) -> str:
+    return " ".join(capsys.readouterr().err.split())
+
+
+def test_templates_in_a_file_of_their_own_are_fetched_too(monkeypatch, tmp_path):
+    asked = {}
+
+    def snapshot_download(name, allow_patterns):
+        asked[name] = allow_patterns
+        return tmp_path
+
+    monkeypatch.setitem(sys.modules, "huggingface_hub", types.SimpleNamespace(snapshot_download=snapshot_download))
+    assert locate("someone/model") == tmp_path
+    assert any(fnmatch.fnmatch("chat_template.jinja", pattern) for pattern in asked["someone/model"])
 
 
 @pytest.mark.parametrize("name", ["runs/absent", "./absent", "a/b/absent", "/absent"])

@@ -84,8 +84,8 @@ def test_a_beam_that_forgets_nothing_finds_the_best(seed):
     assert found[0].ids == best and found[0].log_probability == pytest.approx(whole[best], abs=1e-4)
 
 
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("number", [2, 4])
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("number", [2, 3, 4])
 def test_it_finds_what_transformers_finds(tmp_path, seed, number):
     model = random_model(seed=seed)
     save(model, None, tmp_path)

@@ -181,6 +181,9 @@ def test_a_larger_tokenizer_is_refused(tokenizer):
         ({"seed": -1}, "seed must not be negative"),
         ({"stop": ("a", "")}, "stop must be a tuple of texts"),
         ({"stop": "END"}, "stop must be a tuple of texts"),
+        ({"beams": 3, "temperature": 0.1}, "3 beams draw nothing: leave out temperature and seed"),
+        ({"beams": 3, "seed": 5}, "3 beams draw nothing: leave out temperature and seed"),
+        ({"length_penalty": 2.0}, "length_penalty is for beams: give more than one, or leave it out"),
     ],
 )
 def test_settings_are_checked(settings, message):

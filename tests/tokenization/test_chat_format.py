@@ -93,6 +93,22 @@ def test_loss_is_on_the_assistants_parts_and_their_ends(bytes_only):
     assert learned(talker(bytes_only, TRIMMED), echo) == "same<|im_end|>"
 
 
+def test_the_first_word_is_learned_where_the_template_writes_the_space_before_it(tmp_path):
+    """As Llama 2's and Mistral's templates: the space belongs to the reply's first token, which must be learned."""
+    tokenizer = learn("bpe", ["a dog sat, a cat sat, a dog ran, a cat ran"] * 9, 290)
+    assert tokenizer.encode("a dog") == [*tokenizer.encode("a"), *tokenizer.encode(" dog")]
+    template = (
+        "{% for m in messages %}{% if m.role == 'user' %}<|im_start|>{{ m.content }}<|im_end|>"
+        "{% else %}{{ ' ' + m.content }}<|endoftext|>{% endif %}{% endfor %}"
+    )
+    talk = [{"role": "user", "content": "who?"}, {"role": "assistant", "content": "dog sat"}]
+    form = talker(tokenizer, template)
+    assert learned(form, talk) == " dog sat<|endoftext|>"
+    whole = form.encode(talk)
+    assert whole.ids[: len(form.prompt(talk[:1]))] == form.prompt(talk[:1])
+    assert whole.mask.index(True) == len(form.prompt(talk[:1]))
+
+
 def test_thoughts_that_a_template_leaves_out_are_not_learned(bytes_only):
     thoughtful = [dict(m) for m in TALK]
     thoughtful[2]["content"] = "<think>\nhm\n</think>\n\nHello."

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from wenlu.base.errors import UserError
+from wenlu.models.build import build
 from wenlu.models.config import ModelConfig
 from wenlu.models.size import parameters, training_bytes, unit_weights
 from wenlu.training.estimate import KINDS, Cluster, estimate
@@ -124,6 +125,16 @@ def test_memory_by_kind():
     assert sharded.weights == math.ceil(4 * count / 4) + 4 * (2 * block + ends)
     assert (sharded.activations, sharded.logits) == (whole.activations, whole.logits)
     assert estimate(recipe, Cluster("h100")).sharded is None
+
+
+def test_blocks_of_a_t5_are_those_of_encoder_and_decoder():
+    config = ModelConfig("t5", dim=64, layers=3, decoder_layers=5, heads=4, vocab=100)
+    model = build(config, 0)
+    encoders, decoders = (
+        sum(p.numel() for p in stack.blocks[1].parameters()) for stack in (model.encoder, model.decoder)
+    )
+    block, ends = unit_weights(config)
+    assert block == decoders > encoders and parameters(config) == ends + 3 * encoders + 5 * decoders
 
 
 def test_sequences_at_once_are_as_many_as_fit_unless_stated():

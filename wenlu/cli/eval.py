@@ -158,9 +158,18 @@ def _evaluated(command: Command, model: nn.Module, tokenizer: Tokenizer | None, 
         evaluate = perplexity.evaluate
         settings = perplexity.Settings(command.context, command.overlap, command.batch)
         total = float(sum(len(text.encode("utf-8", "surrogatepass")) for text in texts))
-    with progress("evaluating", unit_counts=False) as bar:
-        task = bar.add_task("", total=total, note="")
-        return evaluate(model, tokenizer, texts, settings, lambda size: bar.advance(task, size))
+    bar = progress("evaluating", unit_counts=False)
+    task = bar.add_task("", total=total, note="")
+
+    def advance(size: float) -> None:  # the bar stands only once there is work: a refusal comes without
+        bar.start()
+        bar.advance(task, size)
+
+    try:
+        return evaluate(model, tokenizer, texts, settings, advance)
+    finally:
+        if bar.live.is_started:
+            bar.stop()
 
 
 def _held_out(run: str) -> list[str]:
@@ -219,6 +228,7 @@ def _print_masked(result: masked.Result) -> None:
         f"{result.tokens:,} tokens, {result.documents:,} documents; {result.masked_one_by_one:,} masked one by one, "
         f"{result.masked_at_once:,} at once in windows of {result.context:,}"
     )
+    console.print("no bits per byte: a model that reads both ways gives no probability of a text")
 
 
 def _print_spans(result: spans.Result) -> None:
@@ -227,6 +237,7 @@ def _print_spans(result: spans.Result) -> None:
         f"{result.tokens:,} tokens, {result.documents:,} documents; {result.targets:,} targets, "
         f"inputs of {result.context:,}"
     )
+    console.print("no bits per byte: the loss is that of spans taken out, not of the text")
     if result.left_out:
         console.print(f"{result.left_out:,} tokens stood alone at the end of a document and were left out")
 

@@ -39,7 +39,7 @@ class Windows:
         """Whole windows one after another over the first `limit` held-out tokens (0 = all)."""
         store, seq = self.data.validation, self.order.seq
         limit = min(len(store), limit or len(store))
-        starts = np.arange(0, max(1, limit - seq), seq, dtype=np.int64)
+        starts = np.arange(0, max(1, limit - self._length + 1), seq, dtype=np.int64)
         for first in range(0, len(starts), at_once):
             samples = starts[first : first + at_once]
             windows = store.windows(samples, self._length)

@@ -17,7 +17,7 @@ from wenlu.data.batch import NO_TARGET
 from wenlu.data.corrupt import Words, mask
 from wenlu.data.keyed import HELD_OUT, keys
 from wenlu.evaluation.perplexity import exponential, refuse_nonfinite, token_nats
-from wenlu.evaluation.windows import Window, by_length, context_of, cut
+from wenlu.evaluation.windows import Window, at_once, by_length, context_of, cut
 from wenlu.inference.generate import evaluating
 from wenlu.inference.generator import check_together
 from wenlu.metrics.intervals import Estimate, blocks, ratio
@@ -45,18 +45,19 @@ class Settings:
 
 @dataclass(frozen=True)
 class Result:
-    """What was measured. Tokens that can be masked are all but special ones."""
+    """What was measured. Tokens that can be masked are all but special ones, such as those for what is not known."""
 
     pseudo_nats_per_token: Estimate
     """−log p of a token given all others of its window (Salazar et al. 2020), the mean."""
     pseudo_perplexity: Estimate
     """exp of that. It is no perplexity: each token sees what follows, and the other pieces of its own word."""
-    masked_nats_per_token: Estimate
-    """With 15 % masked at once, as in training, whole words together; the same masks every time."""
-    masked_accuracy: Estimate
-    unigram_accuracy: Estimate
+    masked_nats_per_token: Estimate | None
+    """With 15 % masked at once, as in training, whole words together; the same masks every time. This and the rest are
+    None where a text is so short that none is."""
+    masked_accuracy: Estimate | None
+    unigram_accuracy: Estimate | None
     """Of always naming the commonest token of these very texts: the best that a guess does without looking."""
-    advantage: Estimate
+    advantage: Estimate | None
     """Of the model over that guess, on the same tokens."""
     tokens: int
     """Read."""
@@ -97,24 +98,29 @@ def evaluate_masked(
         raise UserError("there is nothing to evaluate: the texts hold no token")
     windows = list(cut(documents, context - 2))
     tokens = sum(map(len, documents))
-    alone = min(tokens, settings.limit or tokens)
+    words = Words.of(tokenizer)
+    places = np.flatnonzero(~words.special[np.concatenate(documents)])
+    if unknown := tokens - len(places):
+        say(f"{unknown:,} of {tokens:,} tokens stand for what the tokenizer does not know: they are not restored")
+    if not len(places):
+        raise UserError("there is nothing to evaluate: the tokenizer knows nothing of the texts")
+    alone = min(len(places), settings.limit or len(places))
+    places = places[np.unique(np.linspace(0, len(places) - 1, alone).round().astype(np.int64))]
     work = alone + len(windows)
     say(f"{alone:,} of {tokens:,} tokens are masked one by one: {work:,} windows of up to {context:,} to compute")
-    restore = _Restorer(model, tokenizer, settings.batch, lambda done: advance(done / work))
+    restore = _Restorer(model, tokenizer, at_once(settings.batch, context), lambda done: advance(done / work))
     with evaluating(model):
-        one_by_one, lengths = _one_by_one(restore, windows, len(documents), alone)
-        nats, hits, guessed, chosen = _at_once(restore, windows)
+        one_by_one, lengths = _one_by_one(restore, windows, len(documents), places)
+        nats, hits, guessed, chosen = _at_once(restore, windows, words)
     refuse_nonfinite(one_by_one)
     refuse_nonfinite(nats)
     starts = blocks(lengths[lengths > 0])
     pseudo = ratio(np.add.reduceat(one_by_one, starts), np.diff(np.append(starts, len(one_by_one))))
+    asked = chosen.any()
     return Result(
         pseudo,
         exponential(pseudo),
-        ratio(nats, chosen),
-        ratio(hits, chosen),
-        ratio(guessed, chosen),
-        ratio(hits - guessed, chosen),
+        *(ratio(sums, chosen) if asked else None for sums in (nats, hits, guessed, hits - guessed)),
         tokens,
         len(one_by_one),
         int(chosen.sum()),
@@ -146,10 +152,11 @@ class _Restorer:
         return torch.cat([self.model.head(part).argmax(-1) for part in states.split(rows)]).cpu().numpy()
 
 
-def _one_by_one(restore: _Restorer, windows: list[Window], documents: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """−log p of evenly chosen tokens, each masked alone, in the texts' order; how many each document has of them."""
+def _one_by_one(
+    restore: _Restorer, windows: list[Window], documents: int, chosen: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """−log p of the chosen tokens, each masked alone, in the texts' order; how many each document has of them."""
     ends = np.cumsum([len(window.ids) for window in windows])
-    chosen = np.unique(np.linspace(0, ends[-1] - 1, count).round().astype(np.int64))
     of_window = np.searchsorted(ends, chosen, side="right")
     places = chosen - (ends[of_window] - [len(windows[w].ids) for w in of_window])
     asked = [windows[w] for w in of_window]
@@ -161,9 +168,10 @@ def _one_by_one(restore: _Restorer, windows: list[Window], documents: int, count
     return found, np.bincount([window.document for window in asked], minlength=documents)
 
 
-def _at_once(restore: _Restorer, windows: list[Window]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _at_once(
+    restore: _Restorer, windows: list[Window], words: Words
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Of every window: nats, right answers, those of the guess, and the number, of the tokens that were chosen."""
-    words = Words.of(restore.tokenizer)
     counts = np.bincount(np.concatenate([window.ids for window in windows]), minlength=len(words.special))
     commonest = int(np.argmax(np.where(words.special, -1, counts)))
     nats, hits, guessed, chosen = np.zeros((4, len(windows)))

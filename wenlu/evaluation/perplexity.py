@@ -15,6 +15,7 @@ from torch import nn
 
 from wenlu.base.config import at_least
 from wenlu.base.errors import UserError
+from wenlu.evaluation.windows import at_once
 from wenlu.inference.generate import evaluating
 from wenlu.inference.generator import begin_id, check_together
 from wenlu.metrics.intervals import Estimate, Interval, blocks, ratio_interval
@@ -136,7 +137,7 @@ def evaluate_documents(
                 yield from _windows(document, begin, context, settings.overlap)
 
     with evaluating(model):
-        nats = list(_score(model, windows(), settings.batch, advance or (lambda _: None)))
+        nats = list(_score(model, windows(), at_once(settings.batch, context), advance or (lambda _: None)))
     if not nats:
         raise UserError("there is nothing to evaluate: the texts hold no token")
     total = np.concatenate(nats)

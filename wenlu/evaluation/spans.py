@@ -14,7 +14,7 @@ from wenlu.base.errors import UserError
 from wenlu.data.corrupt import sentinels, span_counts, span_lengths, take_out
 from wenlu.data.keyed import HELD_OUT, keys
 from wenlu.evaluation.perplexity import exponential, refuse_nonfinite, token_nats
-from wenlu.evaluation.windows import by_length, context_of, cut
+from wenlu.evaluation.windows import at_once, by_length, context_of, cut
 from wenlu.inference.generate import evaluating
 from wenlu.inference.generator import check_together
 from wenlu.metrics.intervals import Estimate, ratio
@@ -80,7 +80,7 @@ def evaluate_spans(
         raise UserError("there is nothing to evaluate: no text holds two tokens")
     nats, counts = np.zeros(len(windows)), np.zeros(len(windows))
     with evaluating(model):
-        for members, ids in by_length(windows, settings.batch):
+        for members, ids in by_length(windows, at_once(settings.batch, context)):
             numbers = np.asarray(members, np.int64)
             key = keys(0, numbers, np.full_like(numbers, HELD_OUT))
             inputs, targets = take_out(ids, key, names, tokenizer.eos_id)

@@ -11,6 +11,9 @@ from torch import nn
 
 from wenlu.base.errors import UserError
 
+TOGETHER = 1 << 14
+"""Tokens read at once at most, where a window has no more: a model of half a billion weights takes 1.5 GiB for them."""
+
 
 def context_of(model: nn.Module, wanted: int) -> int:
     """Tokens in a window; more than a model with learned positions reads are refused."""
@@ -20,6 +23,11 @@ def context_of(model: nn.Module, wanted: int) -> int:
     if context < 8:
         raise UserError(f"context must be at least 8, not {context}")
     return context
+
+
+def at_once(batch: int, context: int) -> int:
+    """Windows to compute at once: `batch`, or fewer of long ones for the memory's sake; the figures are the same."""
+    return max(1, min(batch, TOGETHER // context))
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields as fields_of
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
 from wenlu.base.errors import UserError, did_you_mean
+from wenlu.base.log import say
 from wenlu.hub.heads import head_fields, head_json
 from wenlu.hub.rope import rope_from_json, rope_to_json
 from wenlu.models.config import ACTIVATIONS, ROTARY, WINDOWED, ModelConfig
@@ -196,7 +198,7 @@ def from_json(body: dict[str, Any], where: str) -> ModelConfig:
         raise UserError(f"{where} must hold a JSON object, not a {type(body).__name__}")
     families = {model_type: family for family, model_type in MODEL_TYPES.items()}
     model_type = body.get("model_type")
-    if model_type not in families:
+    if not isinstance(model_type, str) or model_type not in families:
         raise UserError(
             f"{where}: model_type {model_type!r} is not supported.{did_you_mean(str(model_type), families)} "
             f"Supported: {', '.join(families)}"
@@ -225,6 +227,7 @@ def from_json(body: dict[str, Any], where: str) -> ModelConfig:
         if fields["activation"] not in ACTIVATIONS:
             known = ", ".join([*ACTIVATIONS, *SAME_ACTIVATION])
             raise UserError(f"{where}: {KEYS[family]['activation']} = {named!r} is not supported (only {known})")
+    _say_dropout(family, body, where)
     if family in ROTARY:
         fields["rope_theta"], fields["rope"] = rope_from_json(body, where)
         _read_window(family, body, fields, where)
@@ -235,13 +238,27 @@ def from_json(body: dict[str, Any], where: str) -> ModelConfig:
     return ModelConfig(family=family, **fields)
 
 
+def _say_dropout(family: str, body: dict[str, Any], where: str) -> None:
+    """Where training here would drop out otherwise than the folder says: we have one rate, for all places."""
+    if family == "gpt2":
+        rates = {name: body.get(name, 0.1) for name in ("resid_pdrop", "attn_pdrop", "embd_pdrop")}
+        if len(set(rates.values())) > 1:
+            said = ", ".join(f"{name} {rate}" for name, rate in rates.items())
+            say(f"{where}: {said}; training would drop out {rates['resid_pdrop']} (resid_pdrop) everywhere")
+    elif family in ROTARY and body.get("attention_dropout"):
+        rate = body["attention_dropout"]
+        say(f"{where}: attention_dropout is {rate}; training would drop it out after embedding and blocks too")
+
+
 def _read_window(family: str, body: dict[str, Any], fields: dict[str, Any], where: str) -> None:
     """Correct the fields of a sliding window; layers that have it otherwise than the family's rule are refused."""
     if family in ("qwen2", "qwen3") and not (body.get("use_sliding_window") and fields.get("window")):
         fields["window"] = fields["full_layers"] = 0
     types, window, full = body.get("layer_types"), fields.get("window"), fields.get("full_layers", 0)
     rule = [SLIDING if window and layer >= full else FULL for layer in range(fields["layers"])]
-    if types and list(types) != rule:
+    if types is not None and not isinstance(types, list):
+        raise UserError(f"{where}: layer_types must be a list, not {types!r}")
+    if types and types != rule:
         if other := set(map(str, types)) - {SLIDING, FULL}:
             raise UserError(f"{where}: layer_types holds {min(other)!r}, which is not supported (only {FULL!r})")
         raise UserError(
@@ -280,9 +297,23 @@ def _typed(ours: str, value: Any, where: str) -> Any:
     raise UserError(f"{where} must be of type {kinds[0].__name__}, not {value!r}")
 
 
-def read_config(folder: Path) -> ModelConfig:
-    """The configuration of a model folder."""
-    return from_json(read_body(folder), str(folder / "config.json"))
+def read_config(folder: Path, body: Any = None) -> ModelConfig:
+    """The configuration of a model folder, of whose config.json the `body` may have been read already.
+
+    What generation_config.json says beyond it of the tokens that end a text is added.
+    """
+    config = from_json(read_body(folder) if body is None else body, str(folder / "config.json"))
+    path = folder / "generation_config.json"
+    if config.family == "bert" or not path.is_file():
+        return config
+    try:
+        ends = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{path} is damaged: {error}") from None
+    ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    known = [id for id in (config.eos_id, *config.other_eos_ids) if id is not None]
+    first, *others = [*dict.fromkeys(known + [_typed("eos_id", id, f"{path}: eos_token_id") for id in ends]), None]
+    return replace(config, eos_id=first, other_eos_ids=tuple(id for id in others if id is not None))
 
 
 def read_body(folder: Path) -> Any:

@@ -16,7 +16,7 @@ from wenlu.base.errors import UserError
 from wenlu.base.files import atomic_write, replacing, writing
 from wenlu.base.log import say
 from wenlu.hub import bert
-from wenlu.hub.configuration import eos_token_id, from_json, read_body, to_json
+from wenlu.hub.configuration import eos_token_id, read_body, read_config, to_json
 from wenlu.hub.names import IGNORED, to_ours, to_theirs
 from wenlu.models.build import build, empty
 from wenlu.models.config import ModelConfig
@@ -72,7 +72,7 @@ def load(
     """
     folder = locate(reference)
     body, new = read_body(folder), frozenset()
-    config = from_json(body, str(folder / "config.json"))
+    config = read_config(folder, body)
     if config.family != "bert" and (head or "tokens") != "tokens":
         raise UserError(
             f"{folder} holds a {config.family}, whose only head is for tokens: the head {head!r} needs a bert"
@@ -113,7 +113,7 @@ def locate(reference: Path | str) -> Path:
     except ImportError:
         raise UserError(f"no folder {reference}; to fetch a hub id: pip install huggingface_hub") from None
     try:
-        patterns = ["*.json", "*.safetensors", "*.txt"]
+        patterns = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
         return Path(snapshot_download(name, allow_patterns=patterns))
     except Exception as error:
         reason = str(error).splitlines()[0][:200]

@@ -65,7 +65,7 @@ def rope_from_json(body: dict[str, Any], where: str) -> tuple[float, RopeScaling
 def _scaling(rope: dict[str, Any], body: dict[str, Any], where: str) -> RopeScaling:
     name = rope.get("rope_type", rope.get("type", "default"))
     kind = "none" if name == "default" else name
-    if kind not in KEYS:
+    if not isinstance(kind, str) or kind not in KEYS:
         supported = ", ".join(["default", *list(KEYS)[1:]])
         raise UserError(f"{where}: rotary scaling of type {name!r} is not supported (only {supported})")
     known = {*ELSEWHERE, *KEYS[kind].values()}
@@ -105,6 +105,6 @@ def _sharpness(rope: dict[str, Any], where: str) -> float:
 
 
 def _number(value: Any, where: str) -> float:
-    if type(value) in (int, float):
+    if type(value) in (int, float) and math.isfinite(value):
         return float(value)
-    raise UserError(f"{where} must be of type float, not {value!r}")
+    raise UserError(f"{where} must be a finite number, not {value!r}")

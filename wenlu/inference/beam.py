@@ -58,7 +58,8 @@ def beam_search(
     stop_ids: Collection[int] = (),
     vocab: int | None = None,
 ) -> list[list[Hypothesis]]:
-    """For each prompt `beams.number` texts, the best first; the prompts side by side (see `generate.Reader`).
+    """For each prompt `beams.number` texts, the best first (one, and empty, where no token can be made); the prompts
+    side by side (see `generate.Reader`).
 
     At every step each prompt's texts are continued by every token, and the best go on. Those among the best that end
     are set aside; a prompt is done when so many of them have ended as there are beams, or at `max_tokens`, where the
@@ -130,7 +131,7 @@ class _Search:
             text = texts[parent]
             if token not in self._stop_ids:
                 going.append((parent, (*text, token), total))
-            elif rank < number and len(self._found[prompt]) < number:
+            elif rank < number:
                 score = self._beams.score(total, len(text) + 1)
                 self._found[prompt].append(Hypothesis(text, total, score, "eos"))
             if len(going) == number:

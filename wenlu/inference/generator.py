@@ -49,6 +49,10 @@ class Settings:
         _ = self.strategy, Beams(self.beams, self.length_penalty)
         if self.beams > 1 and (self.top_k, self.top_p, self.min_p) != (0, 1.0, 0.0):
             raise UserError(f"{self.beams} beams draw nothing: leave out top_k, top_p and min_p")
+        if self.beams > 1 and (self.temperature not in (0, Settings.temperature) or self.seed):
+            raise UserError(f"{self.beams} beams draw nothing: leave out temperature and seed")
+        if self.beams == 1 and self.length_penalty != Settings.length_penalty:
+            raise UserError("length_penalty is for beams: give more than one, or leave it out")
         if self.beams > 1 and self.stop:
             raise UserError(f"{self.beams} beams end at end tokens only: leave out stop")
 
@@ -301,7 +305,10 @@ class Generator:
 
 
 def begin_id(model: nn.Module, tokenizer: Tokenizer) -> int | None:
-    """The token that stands before a document: the tokenizer's bos, else the model's, else None."""
+    """The token that stands before a document: the tokenizer's bos, else the model's; None where there is none, or
+    where the tokenizer's folder says that texts begin without."""
+    if not tokenizer.begins:
+        return None
     return model.config.bos_id if tokenizer.bos_id is None else tokenizer.bos_id
 
 

@@ -111,9 +111,14 @@ def hidden_weights(config: ModelConfig) -> int:
 
 
 def unit_weights(config: ModelConfig) -> tuple[int, int]:
-    """Weights of one block, and of all that is outside the blocks: embedding, positions, last norm, head."""
+    """Weights of one block (of t5: of its decoder's), and of all that is outside the blocks: embedding, positions, last
+    norms, head."""
     block = sum(_block_weights(config.resolved()))
-    return block, parameters(config) - config.layers * block
+    ends = parameters(config) - config.layers * block
+    if config.family != "t5":
+        return block, ends
+    larger = block + sum(_cross_weights(config.resolved()))
+    return larger, ends - config.resolved().decoder_layers * larger
 
 
 def attends_explicitly(seq: int, dtype: str, device: str) -> bool:

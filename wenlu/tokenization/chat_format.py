@@ -102,7 +102,8 @@ class ChatFormat:
         written = [(piece.start, piece.end) for piece in pieces]
         ids, spans = self._encoder.encode(text, written)
         learned = self._learned(text, messages, pieces)
-        mask = [any(start <= a < end for start, end in learned) for a, _ in spans]
+        # A reply's first token may begin with the space that the template writes before it.
+        mask = [any(a < end and (a >= start or b > start) for start, end in learned) for a, b in spans]
         return Conversation(text, self._single_beginning(ids), mask)
 
     def _single_beginning(self, ids: list[int]) -> list[int]:

@@ -31,7 +31,7 @@ WAVE = 1 << 22
 """Characters handed to the library at a time: it needs some hundred bytes a token while it works."""
 
 _BOUNDARY = re.compile(r"\S(?=[ \t\r\n])")
-_KEPT = ("chat_template", "model_max_length", "padding_side", "unk_token")
+_KEPT = ("chat_template", "model_max_length", "padding_side", "unk_token", "add_bos_token")
 """What `tokenizer_config.json` of a loaded folder says beyond our use, and is saved again."""
 
 
@@ -76,10 +76,15 @@ class Tokenizer:
                 raise UserError(
                     f"{where}: {role}_token is {token!r}, which the vocabulary lacks: add it, or name another"
                 )
-        inner.add_special_tokens([_special(token) for token in self._names.values() if token is not None])
+        special = {token.content for token in inner.get_added_tokens_decoder().values() if token.special}
+        # Those that are special already stay as they are: whether they take spaces beside them is part of them.
+        new = [token for token in self._names.values() if token is not None and token not in special]
+        inner.add_special_tokens([_special(token) for token in new])
         ids = {role: inner.token_to_id(token) for role, token in self._names.items() if token is not None}
         self.bos_id, self.eos_id, self.pad_id = (ids.get(role) for role in ROLES)
         self.cls_id, self.sep_id, self.mask_id = (ids.get(role) for role in ENCODER_ROLES)
+        self.begins = self._config.get("add_bos_token") is not False
+        """Whether a text begins with the bos token; False where the folder says that it does not."""
         self.end_id = self.sep_id if self.eos_id is None else self.eos_id
         """What ends a document: eos, else sep."""
         plan = json.loads(inner.to_str())
@@ -374,6 +379,8 @@ def _special_names(folder: Path, config: dict[str, Any], inner: tokenizers.Token
     special_map = _read_json(folder / "special_tokens_map.json")
     model = _read_json(folder / "config.json")
     names: dict[str, str | None] = {}
+    if "bos_token" in config and config["bos_token"] is None:
+        config["add_bos_token"], model = False, {**model, "bos_token_id": None}
     for role in (*ROLES, *ENCODER_ROLES):
         token = config.get(f"{role}_token") or special_map.get(f"{role}_token")
         id = model.get(f"{role}_token_id")

@@ -117,6 +117,11 @@ class Updates:
             for name, value in found.items():
                 sums[name] += float(value)
         self.model.train()
+        if not sums["count"]:
+            raise UserError(
+                f"the {self.recipe.training.eval_tokens:,} held-out tokens that are read hold nothing to foretell: "
+                "raise training.eval-tokens, or hold more out"
+            )
         return {"held_out": sums["loss"] / sums["count"], **self.objective.figures(dict(sums))}
 
     def _placed(self, batch: dict[str, np.ndarray]) -> Batch:
