@@ -24,13 +24,15 @@ lint: $(INSTALLED)
 campaigns: $(INSTALLED)  ## the slow tests: kills, damaged checkpoints; results in benchmarks/results
 	$(BIN)/python -m pytest -q -m slow
 
-benchmarks: $(INSTALLED)  ## the figures of docs/benchmarks.md; an hour of an otherwise idle machine
+benchmarks: $(INSTALLED)  ## the figures of docs/benchmarks.md; three hours of an otherwise idle machine
 	$(BIN)/python benchmarks/time_to_loss.py
 	$(BIN)/python benchmarks/lstm.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[benchmarks]" && $(BIN)/python benchmarks/dedup.py
 	$(BIN)/python benchmarks/prepare.py && $(BIN)/python benchmarks/dirty.py
 	$(BIN)/python benchmarks/tokenization.py
+	$(BIN)/python benchmarks/train_throughput.py && $(BIN)/python benchmarks/bert.py
+	$(BIN)/python benchmarks/polarity.py && $(BIN)/python benchmarks/translation.py
 	$(BIN)/python benchmarks/page.py
 
 clean:

@@ -24,6 +24,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from wenlu.base.device import machine
 from wenlu.data.shards import open_data
 from wenlu.training.plan import CONTEXTS
 
@@ -153,6 +154,7 @@ def main() -> None:
     options = parser.parse_args()
     kept = record.ROOT / "benchmarks" / "results" / "dial.json"
     runs = json.loads(kept.read_text())["runs"] if kept.exists() else []
+    processor = machine(torch.device("cpu"))["processor"]
     for name, source in CORPORA.items():
         wanted = [(minutes, seed) for minutes in options.minutes for seed in range(options.seeds)]
         done = {(row["minutes"], row["seed"]) for row in runs if row["corpus"] == name}
@@ -166,7 +168,7 @@ def main() -> None:
             for minutes, seed in wanted:
                 if (minutes, seed) in done:
                     continue
-                row = {"corpus": name, "pace": pace, **pair.run(minutes, seed, pace)}
+                row = {"corpus": name, "processor": processor, "pace": pace, **pair.run(minutes, seed, pace)}
                 runs.append(row)
                 record.keep("dial", {"runs": runs})
                 ours, peer = row["ours"], row["peer"]

@@ -6,10 +6,11 @@ python benchmarks/page.py
 import json
 import re
 import statistics
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import parity_page
+from markdown_parts import table, where
+from trained_page import bert, polarity, train_throughput, translation
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -19,19 +20,6 @@ PAIRS = [(other, clock) for other in ("datasets", "raw") for clock in ("seconds"
 def load(name: str) -> dict | None:
     path = RESULTS / f"{name}.json"
     return json.loads(path.read_text()) if path.exists() else None
-
-
-def where(about: dict) -> str:
-    machine = about["machine"]
-    return (
-        f"{machine['processor']} ({machine['cpu_capability']}), {machine['threads']} threads, "
-        f"torch {machine['torch']}, Python {about['python']}, {about['date']}, commit {about['commit']}."
-    )
-
-
-def table(header: str, rows: Iterable[Sequence[str]]) -> list[str]:
-    """A table in Markdown, the heads of its columns parted by |."""
-    return ["", f"| {header} |", "|---" * (header.count("|") + 1) + "|", *(f"| {' | '.join(row)} |" for row in rows)]
 
 
 def reached(result: dict) -> dict:
@@ -304,9 +292,10 @@ def dial(result: dict) -> list[str]:
                 f"{fewer:.1%}",
                 f"{foretold:.3f}",
                 f"{min(used):.2f} to {max(used):.2f}",
+                ", ".join(sorted({row["processor"] for row in runs})),
             )
         )
-    header = "text, time | seeds | ours | nanoGPT's recipe | fewer bits | foretold | part of the time used"
+    header = "text, time | seeds | ours | nanoGPT's recipe | fewer bits | foretold | part of the time used | processor"
     return [*lines, *table(header, rows), "", where(result["about"]), ""]
 
 
@@ -361,6 +350,10 @@ def main() -> None:
         "dial": dial,
         "dial_fit": dial_fit,
         "dial_choices": dial_choices,
+        "train_throughput": train_throughput,
+        "bert": bert,
+        "polarity": polarity,
+        "translation": translation,
         "sources": sources,
         "prepare": prepare,
         "dirty": dirty,

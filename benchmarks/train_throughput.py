@@ -18,9 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from memory import resident
-
 import record
+from memory import resident
 
 SHAPES = {
     "gpt2": {"family": "gpt2", "dim": 256, "layers": 6, "heads": 4, "context": 256, "batch": 8},
