@@ -32,10 +32,9 @@ def trained(folder: Path, epochs: float) -> tuple[Path, str]:
     first, run = str(folder / "t5"), folder / "de-en"
     shape = ["--model.dim", "192", "--data.tokenizer", "bpe:4000", "--training.steps", "120"]
     wenlu("train", str(recipes / "t5.toml"), *files("train"), "--out", first, *shape)
-    settings = ["--epochs", str(epochs), "--tuning.dropout", "0.15", "--training.batch", "128"]
     wenlu(
         "finetune", str(recipes / "translation.toml"), first, *files("train"), "--held-out", *files("val"),
-        "--out", str(run), *settings,
+        "--out", str(run), "--epochs", str(epochs),
     )  # fmt: skip
     return run, f"120 steps on the texts alone, then {epochs:g} epochs: {(time.monotonic() - began) / 60:.0f} minutes."
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 import wenlu.training.loop as loop_module
 from wenlu.base.errors import UserError
@@ -15,6 +16,7 @@ from wenlu.base.log import read_rows
 from wenlu.cli.main import main
 from wenlu.data.rows.config import RowsConfig
 from wenlu.hub.folder import load, save
+from wenlu.inference.generator import Generator
 from wenlu.metrics.text import bleu, chrf
 from wenlu.models.build import build
 from wenlu.models.config import ModelConfig
@@ -436,6 +438,51 @@ def test_a_recipe_in_a_file(models, tmp_path, capsys):
     assert settled.training.steps == 3 and settled.tuning.model == str(models / "bert")
     assert main(["train", str(models / "tag.toml"), "--out", str(tmp_path / "other")]) == 2
     assert "is for wenlu finetune: use that command" in capsys.readouterr().err
+
+
+def test_a_talk_is_had_by_the_template(models, tmp_path, capsys):
+    """--chat reads the prompt as Transformers' apply_chat_template does, and is answered."""
+    finetune(recipe(models, "chat", steps=2), tmp_path / "run")
+    model, tokenizer = load(tmp_path / "run")
+    peer = AutoTokenizer.from_pretrained(tmp_path / "run")
+    wanted = peer.apply_chat_template([{"role": "user", "content": "who?"}], add_generation_prompt=True)["input_ids"]
+    assert Generator(model, tokenizer, chat=True).prompt_ids("who?") == wanted
+    line = ["generate", str(tmp_path / "run"), "--prompt", "who?", "--max-tokens", "3", "--device", "cpu"]
+    capsys.readouterr()
+    assert main([*line, "--chat", "--json"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["prompt_tokens"] == len(wanted) and "chat template" not in said.err
+    assert main(line) == 0
+    assert "has a chat template; add --chat" in " ".join(capsys.readouterr().err.split())
+    for name, message in (
+        ("qwen3", "has no chat template: leave chat out"),
+        ("t5", "answers every prompt as it stands"),
+    ):
+        with pytest.raises(UserError, match=message):
+            Generator(*load(models / name), chat=True)
+    with pytest.raises(UserError, match="make the Generator with chat=True"):
+        Generator(model, tokenizer).answer(["who?"])
+
+
+def test_epochs_are_said_as_they_are(models, tmp_path, capsys):
+    """Of packed rows too, whose last batch is smaller."""
+    wanted = recipe(models, "chat", tuning={"epochs": 2.0})
+    finetune(dataclasses.replace(wanted, training=dataclasses.replace(wanted.training, steps=1000)), tmp_path / "run")
+    assert "(2.0 epochs)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "task"), [("chat", "chat"), ("translation", "pairs")])
+def test_shipped_recipes_tune(models, tmp_path, name, task):
+    """A step of each; one that reads whole text first is named in their comments."""
+    wanted = read_recipe(Path(__file__).parents[2] / "recipes" / f"{name}.toml")
+    assert wanted.rows.task == task
+    rows = dataclasses.replace(wanted.rows, paths=(str(models / EXAMPLES[task][0]),), max_bad=0.2)
+    tuning = dataclasses.replace(wanted.tuning, model=str(models / KINDS[task]), epochs=0.0)
+    training = dataclasses.replace(wanted.training, steps=1, batch=2, device="cpu")
+    outcome, scores = finetune(
+        dataclasses.replace(wanted, rows=rows, tuning=tuning, training=training), tmp_path / "run"
+    )
+    assert outcome.step == 1 and scores["loss"].value > 0
 
 
 def test_killed_between_the_decision_and_the_recipe(models, tmp_path, monkeypatch):

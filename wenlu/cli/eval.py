@@ -179,6 +179,8 @@ def _held_out(run: str) -> list[str]:
 
     folder = RunFolder(run)
     if not folder.exists():
+        if not Path(run).is_dir():
+            raise UserError(f"no model folder at {run}: give the folder of a run, or name texts after a hub id")
         raise UserError(f"which texts? {run} is no run with held-out text of its own: name files or folders after it")
     data = open_data(folder.data if folder.data.exists() else Path(folder.recipe().data.paths[0]))
     if data.validation is None:
@@ -199,9 +201,7 @@ def _read(command: Command) -> tuple[list[str], SourceCounts]:
                 texts.append([])
             texts[-1].append(piece.text)
     for note in notes(counts.as_dict()):
-        console.print(note)
-    for example in counts.examples[:5]:
-        say(f"  {example}")
+        say(note)
     return ["".join(pieces) for pieces in texts], counts
 
 

@@ -5,7 +5,7 @@ import json as json_format
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -16,6 +16,9 @@ from wenlu.data.prepare import PrepareConfig
 from wenlu.data.rows.config import located
 from wenlu.models.config import ModelConfig
 from wenlu.training.recipe import TuningRecipe
+
+if TYPE_CHECKING:
+    from wenlu.training.loop import Outcome
 
 DESCRIPTION = """A model's folder (a run's, Transformers', or a hub id) tuned on files of examples. Tasks: chat
 (conversations), pairs (text to text), classify (a label for a text), tag (entities), span (answers within a text).
@@ -75,7 +78,15 @@ def main(arguments: list[str]) -> int:
             how = f"  {score.signature}" if score.signature else ""
             print(f"held out, {name.replace('_', ' ')}: {score.value:.4f}{unit}{between}{how}")
         print(f"report: {outcome.run / 'wenlu' / 'report.html'}")
+        print(f"go on:  {_next(outcome)}")
     return INTERRUPTED if outcome.finished == "interrupted" else 0
+
+
+def _next(outcome: "Outcome") -> str:
+    """What the run is for."""
+    if outcome.objective in ("the assistant's tokens", "text to text"):
+        return f'wenlu generate {outcome.run}{" --chat" if outcome.objective != "text to text" else ""} --prompt "..."'
+    return f"wenlu eval {outcome.run} --examples FILE"
 
 
 def _recipe(command: Command, arguments: list[str]) -> TuningRecipe:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Text that continues a prompt, on stdout as it is made; what is said about it goes to stderr.
 
-example: wenlu generate runs/novel --prompt "It was" --max-tokens 100 --temperature 0.7 --stop "The End" """
+example: wenlu generate runs/novel --prompt "It was" --max-tokens 100 --temperature 0.7 --stop "The End"
+         wenlu generate runs/chat --chat --prompt "Who are you?" """
 
 INTERRUPTED = 130
 
@@ -30,6 +31,8 @@ class Command:
     """A run's folder, any Transformers folder of a known family, or a hub id."""
     prompt: str = ""
     """The text to continue; empty = begin a document; - = read it from stdin, without its last line end."""
+    chat: bool = False
+    """The prompt is what a user says: it is answered, by the chat template of the model's folder."""
     max_tokens: int = 200
     """Longest continuation, in tokens."""
     temperature: float = 0.8
@@ -72,7 +75,9 @@ def run(command: Command) -> int:
     device = pick_device(command.device)
     prompt = _read_prompt() if command.prompt == "-" else command.prompt
     model, tokenizer = load(command.run, device)
-    generator = Generator(model, tokenizer)
+    generator = Generator(model, tokenizer, chat=command.chat)
+    if not generator.answers and tokenizer.chat_template is not None:
+        console.print("note: this model's folder has a chat template; add --chat to be answered by it")
     began = time.monotonic()
     try:
         if command.samples == 1 and not command.json and command.beams == 1:

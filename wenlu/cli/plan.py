@@ -52,11 +52,16 @@ def main(arguments: list[str]) -> int:
 
 def run(command: Command) -> int:
     """Carry out the command; torch is needed only where something is measured."""
-    if command.training.minutes and not command.gpu:
+    if command.training.minutes and command.gpu:
+        raise UserError("--minutes plans for this machine, --gpu on paper for another: leave one of them out")
+    if command.training.minutes:
         return _measured(command)
     if len(command.sources) != 1 or not command.sources[0].endswith(".toml"):
         given = f", not {' '.join(command.sources)}" if command.sources else ""
-        raise UserError(f"which recipe? give the path of one TOML file{given}: wenlu plan RECIPE.toml --gpu h100")
+        raise UserError(
+            f"which recipe? give the path of one TOML file{given}: wenlu plan RECIPE.toml --gpu h100; for texts and "
+            "this machine, --minutes M"
+        )
     if not command.gpu:
         raise UserError(f"which GPU? give --gpu, one of {', '.join(GPUS)}; or --minutes, for this machine")
     if not 0 <= command.price_per_hour < float("inf"):

@@ -48,7 +48,8 @@ def main(arguments: list[str]) -> int:
         print(json_format.dumps({**vars(outcome), "run": str(outcome.run)}))
     elif outcome.finished != "interrupted":
         held_out = f", held-out loss {outcome.held_out:.4f} {outcome.unit}" if outcome.held_out is not None else ""
-        print(f"{outcome.run}: {outcome.step:,} steps in {outcome.seconds:,.0f} s{held_out}")
+        bits = f", {outcome.bits_per_byte:.4f} bits per byte" if outcome.bits_per_byte is not None else ""
+        print(f"{outcome.run}: {outcome.step:,} steps in {outcome.seconds:,.0f} s{held_out}{bits}")
         print(f"report: {outcome.run / 'wenlu' / 'report.html'}")
         writes = outcome.objective == "next token"
         print(f'go on:  wenlu generate {outcome.run} --prompt "..."' if writes else f"go on:  wenlu eval {outcome.run}")

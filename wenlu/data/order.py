@@ -27,6 +27,11 @@ class Order:
         self._key = (seed, fingerprint)
         self._epoch = lru_cache(maxsize=2)(self._starts)
 
+    @property
+    def batches(self) -> float:
+        """Steps in an epoch."""
+        return self.samples / self.batch
+
     def epochs_at(self, step: int) -> np.ndarray:
         """The epoch in which each sample of a step lies, int64 [batch]."""
         return (step * self.batch + np.arange(self.batch)) // self.samples

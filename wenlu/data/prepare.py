@@ -75,10 +75,10 @@ class PrepareConfig:
         check_names(self.allow)
 
 
-def prepare(config: PrepareConfig, out: Path | str, *, page: bool = True) -> dict[str, Any]:
+def prepare(config: PrepareConfig, out: Path | str, *, page: bool = True, lasting: bool = True) -> dict[str, Any]:
     """Make the folder `out`, whole or not at all; returns the contents of its data.json.
 
-    With `page` the audit is also written as OUT/audit.html.
+    With `page` the audit is also written as OUT/audit.html. A folder that is not `lasting` is not told of.
     """
     if not config.paths:
         raise UserError("no text: name files or folders, or - for stdin")
@@ -108,7 +108,7 @@ def prepare(config: PrepareConfig, out: Path | str, *, page: bool = True) -> dic
             from wenlu.data.cleaning.audit_page import write_page
 
             write_page(description, folder / PAGE)
-    say(description, out)
+    say(description, out if lasting else None)
     if page:
         console.print(f"audit: {Path(out) / PAGE}", markup=False, soft_wrap=True)
     return description

@@ -185,13 +185,22 @@ class Generator:
     >>> print(Generator(model, tokenizer).generate("It was", Settings(temperature=0))[0].text)
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Tokenizer | None):
-        """Raises UserError where they do not belong together, or where the model cannot write."""
+    def __init__(self, model: nn.Module, tokenizer: Tokenizer | None, *, chat: bool = False):
+        """`chat`: a prompt is what a user says, and is answered, by the chat template of the model's folder.
+
+        Raises UserError where they do not belong together, where the model cannot write, and for `chat` without a
+        template.
+        """
         if model.config.family == "bert":
             raise UserError("a bert reads both ways and cannot write on: take a gpt2, llama, qwen3 or t5 for that")
         check_together(model, tokenizer)
         self._model, self._tokenizer = model, tokenizer
-        self.answers = model.config.family == "t5"
+        t5 = model.config.family == "t5"
+        if chat and (t5 or tokenizer.chat_template is None):
+            why = "a t5 answers every prompt as it stands" if t5 else "the model's folder has no chat template"
+            raise UserError(f"{why}: leave chat out" + ("" if t5 else ", or tune the model on conversations first"))
+        self._format = ChatFormat(tokenizer) if chat else None
+        self.answers = t5 or chat
         """Whether the model answers a prompt with a text of its own, instead of continuing it."""
 
     def prompt_ids(self, prompt: str) -> list[int]:
@@ -199,8 +208,11 @@ class Generator:
 
         That is bos; for tokenizers learned here it is the separator of documents. A bos written in the prompt is
         text, so there is never a second one. Raises UserError for an empty prompt where there is no bos. t5's encoder
-        reads the prompt and the token that ends a text.
+        reads the prompt and the token that ends a text; in a chat the prompt is a message of the user's, after which
+        the assistant's part has begun.
         """
+        if self._format is not None:
+            return self._format.prompt([{"role": "user", "content": prompt}])
         if self.answers:
             end = self._tokenizer.eos_id if self._model.config.eos_id is None else self._model.config.eos_id
             return self._tokenizer.encode(prompt) + ([] if end is None else [end])
@@ -235,19 +247,17 @@ class Generator:
     def answer(self, prompts: Sequence[str], settings: Settings | None = None) -> list[Result]:
         """The answer to each of the prompts; each is what it would be alone (law 8).
 
-        t5 reads them side by side. A model that was tuned on conversations reads each as the question of one, those of
-        a length side by side. Raises UserError for a model without a chat template that is no t5.
+        t5 reads them side by side, others those that are equally long. Raises UserError for a model that goes on with
+        texts, without `chat`.
         """
         settings = settings or Settings()
-        if self.answers:
-            return self._answers([self.prompt_ids(prompt) for prompt in prompts], settings) if prompts else []
-        if self._tokenizer.chat_template is None:
-            raise UserError("this model goes on with texts and has no chat template to answer by: tune it first")
-        talks = ChatFormat(self._tokenizer)
-        ids = [talks.prompt([{"role": "user", "content": prompt}]) for prompt in prompts]
+        if not self.answers:
+            raise UserError("this model goes on with texts: to be answered, make the Generator with chat=True")
+        ids = [self.prompt_ids(prompt) for prompt in prompts]
         results: dict[int, Result] = {}
-        for length in dict.fromkeys(map(len, ids)):
-            members = [number for number, one in enumerate(ids) if len(one) == length]
+        lengths = [0 if self._format is None else len(one) for one in ids]
+        for length in dict.fromkeys(lengths):
+            members = [number for number, known in enumerate(lengths) if known == length]
             results |= zip(members, self._answers([ids[number] for number in members], settings), strict=True)
         return [results[number] for number in range(len(prompts))]
 

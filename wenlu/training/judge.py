@@ -79,7 +79,7 @@ def _of_rows(
 
 def answers(model: nn.Module, tokenizer: Tokenizer, sources: Sequence[str], beams: int = 1) -> list[str]:
     """What a model tuned on pairs writes for each source: greedily, or the best that so many beams find."""
-    generator = Generator(model, tokenizer)
+    generator = Generator(model, tokenizer, chat=model.config.family != "t5")
     settings = Settings(max_tokens=model.config.context, temperature=0.0, beams=beams)
     order = sorted(range(len(sources)), key=lambda number: len(sources[number]))
     texts = [""] * len(sources)

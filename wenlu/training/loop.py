@@ -50,6 +50,8 @@ class Outcome:
     seconds: float
     unit: str = "nats/token"
     objective: str = "next token"
+    bits_per_byte: float | None = None
+    """The same loss, where that is known."""
 
 
 def train(
@@ -150,7 +152,7 @@ class Loop:
         self.folder.sweep()
         events = read_rows(self.folder.events_file)
         begun = next((row for row in events if row["event"] == "start"), None)
-        if begun:
+        if begun and not any(row["event"] == "finished" for row in events):
             self._same_ground(begun, [row["machine"] for row in events if "machine" in row][-1], inexact)
         path, damaged = newest_whole(self.folder.checkpoints)
         for problem in damaged:
@@ -337,6 +339,8 @@ class Loop:
 
     def outcome(self, finished: str = "") -> Outcome:
         progress = self.progress
+        evaluations = [row for row in read_rows(self.folder.metrics_file) if "held_out" in row]
+        best = min(evaluations, key=lambda row: row["held_out"], default={})
         return Outcome(
             self.folder.root,
             finished or progress.finished,
@@ -345,6 +349,7 @@ class Loop:
             round(progress.seconds, 3),
             self.setup.objective.unit,
             self.setup.objective.name,
+            best.get("bits_per_byte"),
         )
 
 

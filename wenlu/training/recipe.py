@@ -19,7 +19,7 @@ class OptimizerConfig:
     """muon (hidden matrices; AdamW for embeddings, head and vectors), adamw, adam, or sgd: w - lr * gradient."""
     lr: float = 0.0
     """Peak learning rate of adamw, adam or sgd; with muon, that of its AdamW part. 0 = by the rule: 0.01 beside muon
-    (bert: 0.003), 0.003 for adamw and adam, 1 for sgd."""
+    (bert: 0.003), 0.003 for adamw and adam (while tuning: by family and width, at most 0.002), 1 for sgd."""
     muon_lr: float = 0.0
     """Peak learning rate of Muon's matrices; 0 = by the rule: 0.02 (t5: 0.005)."""
     weight_decay: float = 0.0

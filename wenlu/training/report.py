@@ -23,7 +23,12 @@ def write_report(folder: RunFolder) -> None:
     )
     begun = next((event for event in events if event["event"] == "start"), {})
     unit = begun.get("unit", "nats/token")
-    page.table([("objective", begun.get("objective", "next token")), *_summary(steps, held_out, events, unit)])
+    page.table(
+        [
+            ("objective", begun.get("objective", "next token")),
+            *_summary(steps, held_out, events, unit, recipe.training.eval_tokens),
+        ]
+    )
     plan = next((event for event in events if event["event"] == "plan"), None)
     if plan:
         page.heading("Planned and come").table(_planned(plan, steps, held_out, events), ("", "planned", "came"))
@@ -50,7 +55,9 @@ def _plain(value: Any) -> Any:
     return ", ".join(f"{name} {each}" for name, each in value.items()) if isinstance(value, dict) else value
 
 
-def _summary(steps: list[dict], held_out: list[dict], events: list[dict], unit: str) -> list[tuple[str, Any]]:
+def _summary(
+    steps: list[dict], held_out: list[dict], events: list[dict], unit: str, eval_tokens: int
+) -> list[tuple[str, Any]]:
     rows: list[tuple[str, Any]] = []
     if steps:
         last = steps[-1]
@@ -61,6 +68,8 @@ def _summary(steps: list[dict], held_out: list[dict], events: list[dict], unit: 
         ]
         rows += [("training loss", f"{last['loss']:.4f} {unit}")]
         rows += [("throughput", f"{last['tokens'] / max(1e-9, last['seconds']):,.0f} tokens/s")]
+    if held_out and eval_tokens:
+        rows += [("read at an evaluation", f"{eval_tokens:,} held-out tokens at most; wenlu eval reads all")]
     if held_out:
         best = min(held_out, key=lambda row: row["held_out"])
         rows += [("best held-out loss", f"{best['held_out']:.4f} {unit} at step {best['step']:,}")]

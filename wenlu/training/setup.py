@@ -103,7 +103,7 @@ def plan_for(recipe: Recipe) -> tuple[Plan, Recipe]:
     refuse_steps(recipe)
     with tempfile.TemporaryDirectory() as folder, deterministic():
         device = pick_device(recipe.training.device)
-        data = _data(recipe, RunFolder(folder), verify=False)
+        data = _data(recipe, RunFolder(folder), verify=False, lasting=False)
         use_processor(recipe, device)
         plan = Planner(recipe, data, device, began).plan()
     return plan, resolve(recipe, plan.chosen)
@@ -132,7 +132,7 @@ def _planned(recipe: Recipe, folder: RunFolder, plan: Callable[[], Plan]) -> Rec
     return resolved
 
 
-def _data(recipe: Recipe, folder: RunFolder, verify: bool) -> Data:
+def _data(recipe: Recipe, folder: RunFolder, verify: bool, lasting: bool = True) -> Data:
     """The prepared folder that the recipe names, or its texts prepared under RUN/wenlu/data."""
     paths = recipe.data.paths
     if not paths:
@@ -155,7 +155,7 @@ def _data(recipe: Recipe, folder: RunFolder, verify: bool) -> Data:
                 context=max(recipe.model.context, longest),
                 purpose=purpose_of(recipe.model),
             )
-            prepare(config, folder.data, page="all" not in config.skip)
+            prepare(config, folder.data, page=lasting and "all" not in config.skip, lasting=lasting)
         data = open_data(folder.data, verify=verify)
     if data.validation is not None and len(data.validation) < 2:
         raise UserError("the held-out text has less than two tokens: hold more out, or none by --data.validation 0")
@@ -286,6 +286,6 @@ def announce(setup: Setup, parameters: int) -> None:
     say(
         f"{config.family} · {parameters:,} parameters · vocabulary {config.vocab:,} · {setup.objective.name} · "
         f"{setup.material.size} · {training.steps:,} steps of "
-        f"{training.batch} × {context} ({training.steps * training.batch / order.samples:.1f} epochs) · "
+        f"{training.batch} × {context} ({training.steps / order.batches:.1f} epochs) · "
         f"{setup.device.type} · {'bf16' if setup.bf16 else 'f32'}{' · compiled' if setup.compile else ''}"
     )

@@ -27,7 +27,7 @@ class Watch:
         self._setup, self._folder, self._state, self._pacing = setup, folder, state, pacing
         self._bar = progress("training")
         self._recent: deque[tuple[float, int]] = deque([(time.monotonic(), state.tokens)], maxlen=50)
-        self._loss: float | None = None
+        self._loss, self._shown = 0.0, 0
         self._rate_from = (state.seconds, state.tokens)
 
     def __enter__(self) -> Watch:
@@ -44,7 +44,9 @@ class Watch:
 
     def advance(self, loss: float, count: int) -> None:
         """One step is done; `loss` is in nats per token."""
-        self._loss = loss if self._loss is None else 0.95 * self._loss + 0.05 * loss
+        self._shown += 1
+        weight = max(0.05, 1 / self._shown)  # the plain mean at first, so that a short run does not show its beginning
+        self._loss += weight * (loss - self._loss)
         self._recent.append((time.monotonic(), self._state.tokens))
         (began, before), (now, tokens) = self._recent[0], self._recent[-1]
         speed = (tokens - before) / max(1e-9, now - began)

@@ -21,6 +21,13 @@ def notes(description: dict[str, Any]) -> list[str]:
         ],
     }
     lines = [*counts.notes(*read), *(f"{count:,} {what}" for what, count in counted.items() if count)]
+    sides = [description[side]["bytes"] for side in ("train", "validation") if side in description]
+    asked = description["config"]["validation"] if description["split"] != "given" else 0.0
+    if len(sides) == 2 and sides[1] < asked / 4 * sum(sides):
+        lines.append(
+            f"held out are {sides[1] / sum(sides):.2%} of the bytes, of {asked:.0%} that were asked for, since "
+            "documents differ much in length: name held-out texts by --validation-paths"
+        )
     profile = description.get("profile", {})
     lines += [f"{found['times']:,} {name}" for name, found in profile.get("damage", {}).items()]
     if count := profile.get("documents_without_commas"):
@@ -48,7 +55,8 @@ def rule_rows(cleaning: dict[str, Any]) -> list[tuple[str, str, str, str, str]]:
 
 
 def say(description: dict[str, Any], out: Any) -> None:
-    """What was made, what the rules did, and all that was left out, on stderr."""
+    """What was made (in the folder `out`, unless it will not last), what the rules did, and all that was left out, on
+    stderr."""
     table = Table(box=None, pad_edge=False)
     for name in ("", "documents", "bytes", "tokens", "bytes/token"):
         table.add_column(name, justify="right" if name else "left")
@@ -61,13 +69,12 @@ def say(description: dict[str, Any], out: Any) -> None:
     if "cleaning" in description:
         say_rules(description["cleaning"])
     console.print(
-        f"split: {description['split']}; vocabulary {description['vocab']:,}; in {out}", markup=False, soft_wrap=True
+        f"split: {description['split']}; vocabulary {description['vocab']:,}{f'; in {out}' if out else ''}",
+        markup=False,
+        soft_wrap=True,
     )
     for line in notes(description):
         console.print(line, style="yellow", markup=False, soft_wrap=True)
-    read = [description[name] for name in ("sources", "validation_sources") if name in description]
-    for example in [example for part in read for example in part["examples"]][:5]:
-        console.print(f"  {example}", markup=False, soft_wrap=True)
 
 
 def say_rules(cleaning: dict[str, Any]) -> None:

@@ -4,6 +4,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+SHOWN = 5
+"""Bad lines that are told of, where no page tells of more."""
 EXAMPLES = 20
 
 
@@ -75,4 +77,6 @@ def notes(*read: dict[str, Any]) -> list[str]:
     ):
         if number := sum(counts[name] for counts in read):
             lines.append(f"{number:,} {what}")
+        if name == "bad_lines":
+            lines += [f"  {example}" for counts in read for example in counts["examples"]][:SHOWN]
     return lines
