@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -110,3 +111,8 @@ def test_only_what_the_same_writer_left_is_swept(tmp_path):
     (tmp_path / ".hidden.tmp").write_text("somebody's own")
     sweep(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == [".hidden.tmp", "data"]
+
+
+def test_a_place_that_takes_no_folders_is_refused(tmp_path):
+    with pytest.raises(UserError, match="nothing can be made in"), whole_folder(Path("/proc/wenlu")):
+        pass

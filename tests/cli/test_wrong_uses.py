@@ -129,6 +129,8 @@ COMMANDS = {
     "generate run --top-k -1": ("top_k must be 0 (all tokens)", "not -1"),
     "generate run --max-tokens 0": ("max_tokens must be at least 1, not 0",),
     "generate run --samples 0": ("samples must be at least 1, not 0",),
+    "generate run --samples 2 --temperature 0": ("at temperature 0 all 2 samples are the same",),
+    "plan text.txt --minutes 1 --gpu h100": ("leave one of them out",),
     "demo --out new --steps -1": ("training.steps must be at least 1, not -1",),
     "demo --out new --minutes 0": ("minutes must be above 0, not 0", "3 are enough"),
     "info gone": ("there is nothing at gone", "give a folder that exists"),

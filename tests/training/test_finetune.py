@@ -351,7 +351,7 @@ def test_a_given_length_in_time(models, tmp_path, monkeypatch):
     plan = next(row for row in read_rows(tmp_path / "run/wenlu/events.jsonl") if row["event"] == "plan")
     assert plan["minutes"] == 0.1 and 0 < plan["steps"] * plan["step_seconds"] <= 6
     assert 1 < outcome.seconds <= 6
-    assert "Planned and come" in (tmp_path / "run/wenlu/report.html").read_text()
+    assert "Planned and actual" in (tmp_path / "run/wenlu/report.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -603,3 +603,18 @@ def test_new_tokens_in_rows_to_spare_are_said(models, tmp_path, capsys):
     said = " ".join(capsys.readouterr().err.split())
     assert "2 new tokens (<|im_start|>, <|im_end|>): in rows that the embedding has to spare" in said
     assert load(tmp_path / "run")[0].config.vocab == config.vocab
+
+
+def test_few_steps_are_said(models, tmp_path, capsys):
+    few = recipe(models, "chat", tuning={"epochs": 1.0}, steps=TrainingConfig.steps, eval_every=100, batch=16)
+    finetune(few, tmp_path / "run")
+    assert "steps teach little: give more --epochs" in " ".join(capsys.readouterr().err.split())
+
+
+def test_longer_rows_than_before_are_what_the_model_was_trained_on(models, tmp_path):
+    """So that generate does not warn of them; a gpt2 has no more positions than it has."""
+    long = recipe(models, "chat", steps=1, rows={"context": 80})
+    finetune(long, tmp_path / "run")
+    assert load(tmp_path / "run")[0].config.context == 80
+    with pytest.raises(UserError, match="exceeds the positions that the model has, 64"):
+        finetune(recipe(models, "chat", "gpt2", steps=1, rows={"context": 80}), tmp_path / "other")

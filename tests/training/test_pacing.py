@@ -182,7 +182,7 @@ def test_the_planned_recipe_is_what_is_saved(timed, tmp_path):
     assert saved["model"]["dim"] == 16 and saved["training"]["minutes"] == 0.02
     assert json.loads((tmp_path / "run/config.json").read_text())["hidden_size"] == 16
     page = (tmp_path / "run/wenlu/report.html").read_text()
-    assert "Planned and come" in page
+    assert "Planned and actual" in page
 
 
 def test_another_recipe_is_refused_on_resume_but_not_what_was_left_open(timed, tmp_path):

@@ -37,6 +37,15 @@ def writing(path: Path | str) -> Iterator[None]:
         raise UserError(f"cannot write {path}: {_REASONS[error.errno]}") from error
 
 
+def make_folder(path: Path, *, new: bool = False) -> None:
+    """A folder with its parents; `new`: it must not be there. UserError where its place takes none, such as /proc."""
+    try:
+        with writing(path):
+            path.mkdir(parents=True, exist_ok=not new)
+    except FileNotFoundError:
+        raise UserError(f"cannot write {path}: nothing can be made in {path.parent}; choose another place") from None
+
+
 def _flush(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -78,10 +87,10 @@ def whole_folder(path: Path | str, *, replace: bool = False) -> Iterator[Path]:
     if path.exists() and not replace:
         raise UserError(f"{path} exists already: choose another --out, or remove it first")
     with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         sweep(path.parent, re.escape(path.name))
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-        temporary.mkdir()
+        make_folder(temporary, new=True)
         try:
             yield temporary
             write_manifest(temporary)

@@ -72,6 +72,8 @@ def run(command: Command) -> int:
     names = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "seed", "stop", "beams", "length_penalty")
     settings = Settings(**{name: getattr(command, name) for name in names})
     settings.check_samples(command.samples)
+    if command.samples > 1 and command.temperature == 0 and command.beams == 1:
+        raise UserError(f"at temperature 0 all {command.samples} samples are the same: ask for one, or a higher one")
     device = pick_device(command.device)
     prompt = _read_prompt() if command.prompt == "-" else command.prompt
     model, tokenizer = load(command.run, device)

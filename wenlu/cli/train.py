@@ -13,9 +13,9 @@ from wenlu.cli.recipe_flags import INTERRUPTED, default_recipe, long_flag, recip
 from wenlu.training.recipe import Recipe
 
 DESCRIPTION = """A model from text files, from a folder made by `wenlu prepare`, or from a recipe (a TOML file of the
-sections below). Defaults < recipe < flags. --model is short for --model.family; --steps, --seed and --device for
---training.steps and so on; --tokenizer, --validation, --field, --max-bad, --skip and --allow for --data.tokenizer and
-so on. A run stopped at any instant goes on, bit for bit, by: wenlu train --resume --out RUN
+sections below). Defaults < recipe < flags. --model is short for --model.family; --steps, --minutes, --seed and
+--device for --training.steps and so on; --tokenizer, --validation, --field, --max-bad, --skip and --allow for
+--data.tokenizer and so on. A run stopped at any instant goes on, bit for bit, by: wenlu train --resume --out RUN
 
 example: wenlu train novel.txt --out runs/novel --model qwen3 --steps 500 --model.dim 192"""
 

@@ -17,10 +17,8 @@ def write_report(folder: RunFolder) -> None:
     steps = [row for row in rows if "loss" in row]
     held_out = [row for row in rows if "held_out" in row]
     recipe = folder.recipe()
-    page = Page(
-        f"Run {folder.root.name}",
-        f"{recipe.model.family}, {recipe.training.steps:,} steps, seed {recipe.training.seed}",
-    )
+    made = steps[-1]["step"] if steps else 0
+    page = Page(f"Run {folder.root.name}", f"{recipe.model.family}, {made:,} steps, seed {recipe.training.seed}")
     begun = next((event for event in events if event["event"] == "start"), {})
     unit = begun.get("unit", "nats/token")
     page.table(
@@ -31,7 +29,7 @@ def write_report(folder: RunFolder) -> None:
     )
     plan = next((event for event in events if event["event"] == "plan"), None)
     if plan:
-        page.heading("Planned and come").table(_planned(plan, steps, held_out, events), ("", "planned", "came"))
+        page.heading("Planned and actual").table(_planned(plan, steps, held_out, events), ("", "planned", "actual"))
     page.heading("Loss").plot(_loss_plot(steps, held_out, unit))
     page.heading("Learning rate, gradient norm, throughput").plot(_small_plots(steps))
     samples = [row for row in held_out if row.get("sample")]
@@ -43,6 +41,8 @@ def write_report(folder: RunFolder) -> None:
             )
     page.heading("Recipe")
     for section, values in to_dict(recipe).items():
+        if section == "data" and not recipe.data.paths:  # of a run that tunes, which reads rows
+            continue
         page.text(section).table([(name, _plain(value)) for name, value in values.items()])
     page.heading("Events").table(
         [(e["event"], ", ".join(f"{k} {v}" for k, v in e.items() if k != "event")) for e in events]
@@ -109,7 +109,8 @@ def _planned(plan: dict, steps: list[dict], held_out: list[dict], events: list[d
 
 def _loss_plot(steps: list[dict], held_out: list[dict], unit: str):
     drawing, axes = figure()
-    axes.plot([r["step"] for r in steps], [r["loss"] for r in steps], lw=1, alpha=0.7, label="training")
+    marker = "." if len(steps) == 1 else None
+    axes.plot([r["step"] for r in steps], [r["loss"] for r in steps], lw=1, alpha=0.7, label="training", marker=marker)
     if held_out:
         axes.plot(
             [r["step"] for r in held_out], [r["held_out"] for r in held_out], "o-", ms=3, lw=1.4, label="held-out"
@@ -125,7 +126,7 @@ def _small_plots(steps: list[dict]):
     drawing = Figure(figsize=(8, 2.6), layout="constrained")
     wanted = [("lr_factor", "learning rate / peak"), ("grad_norm", "gradient norm"), ("tokens_per_second", "tokens/s")]
     for axes, (key, label) in zip(drawing.subplots(1, 3), wanted, strict=True):
-        axes.plot([r["step"] for r in steps], [r[key] for r in steps], lw=1)
+        axes.plot([r["step"] for r in steps], [r[key] for r in steps], lw=1, marker="." if len(steps) == 1 else None)
         axes.set(xlabel="step", title=label)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)

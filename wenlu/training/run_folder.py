@@ -8,7 +8,7 @@ from typing import Any
 
 from wenlu.base.config import to_dict
 from wenlu.base.errors import UserError
-from wenlu.base.files import atomic_write, lock_file, sweep, writing
+from wenlu.base.files import atomic_write, lock_file, make_folder, sweep
 from wenlu.base.log import read_rows
 from wenlu.training.recipe import Recipe, recipe_from
 
@@ -42,8 +42,7 @@ class RunFolder:
             raise UserError(f"{self.root} is not empty and holds no run: choose another --out")
         self._made = [path for path in (self.root, *self.root.parents) if not path.exists()]
         try:
-            with writing(self.own):
-                self.own.mkdir(parents=True, exist_ok=True)
+            make_folder(self.own)
             self.write_recipe(recipe)
         except UserError:
             self.take_back()

@@ -47,6 +47,8 @@ RATES = {"t5": (3e-4, 512), "bert": (5e-5, 768)}
 """Peak learning rate of Adam and AdamW at a width, by family; others as bert. It goes with 1 / width."""
 HIGHEST_RATE = 2e-3
 EVALUATIONS = 10
+FEW = 20
+"""Steps, fewer than which teach little and are not worth an evaluation."""
 PROBES = 4
 
 
@@ -121,7 +123,7 @@ def _start(recipe: TuningRecipe) -> _Start:
     if config.family not in FAMILIES[task]:
         raise UserError(
             f"{recipe.tuning.model} holds a {config.family}, which cannot be tuned for {task}: "
-            f"that is for {', '.join(FAMILIES[task])}"
+            f"that is for {', '.join(FAMILIES[task])}; choose another --task, or another model (wenlu train --model)"
         )
     weights = sorted(place.glob("*.safetensors"))
     hash_ = "".join(sha256_file(file)[:16] for file in weights)
@@ -171,7 +173,8 @@ def _config(recipe: TuningRecipe, start: _Start, rows: Rows, tokenizer: Tokenize
             f"{len(start.new)} new tokens ({', '.join(start.new)}): "
             f"{grows if tokenizer.vocab > config.vocab else room}, each new one the mean of the old"
         )
-    config = replace(config, vocab=max(config.vocab, tokenizer.vocab))
+    context = config.context if config.family in ("gpt2", "lstm") else rows.description["context"]
+    config = replace(config, vocab=max(config.vocab, tokenizer.vocab), context=max(config.context, context))
     if rows.description["form"] != "chat":
         return config
     talk = ChatFormat(tokenizer).encode([{"role": "user", "content": "x"}, {"role": "assistant", "content": "x"}])
@@ -241,7 +244,11 @@ def _decided(setup: Setup, folder: RunFolder, began: float) -> TuningRecipe:
         chosen["training"]["steps"] = max(1, round(recipe.tuning.epochs * batches))
     if training.eval_every == type(training).eval_every:
         every = math.ceil(chosen["training"]["steps"] / EVALUATIONS)
-        chosen["training"]["eval_every"] = max(1, min(every, batches))
+        chosen["training"]["eval_every"] = max(1, min(every, max(batches, FEW)))
+    if chosen["training"]["steps"] < FEW and training.steps == type(training).steps:
+        say(
+            f"note: {chosen['training']['steps']} steps teach little: give more --epochs, or a smaller --training.batch"
+        )
     resolved = resolve(recipe, chosen)
     counts = material.rows.description["counts"]
     with contextlib.closing(JsonLines(folder.events_file)) as log:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from wenlu.base.errors import UserError
-from wenlu.base.log import progress
+from wenlu.base.log import console, progress, say
 from wenlu.inference.generate import evaluating
 from wenlu.inference.generator import Generator, Settings
 from wenlu.tokenization.tokenizer import Tokenizer
@@ -18,6 +18,9 @@ from wenlu.training.checkpoint import Progress
 from wenlu.training.pacing import Pacing
 from wenlu.training.run_folder import RunFolder
 from wenlu.training.setup import Setup, eager
+
+TOLD = 30.0
+"""Seconds between lines where there is no terminal for a bar, such as in a log."""
 
 
 class Watch:
@@ -28,6 +31,7 @@ class Watch:
         self._bar = progress("training")
         self._recent: deque[tuple[float, int]] = deque([(time.monotonic(), state.tokens)], maxlen=50)
         self._loss, self._shown = 0.0, 0
+        self._told = time.monotonic()
         self._rate_from = (state.seconds, state.tokens)
 
     def __enter__(self) -> Watch:
@@ -51,9 +55,11 @@ class Watch:
         (began, before), (now, tokens) = self._recent[0], self._recent[-1]
         speed = (tokens - before) / max(1e-9, now - began)
         held_out = f" · held-out {self._state.held_out:.3f}" if self._state.held_out is not None else ""
-        self._bar.update(
-            self._task, completed=self._state.step, note=f"loss {self._loss:.3f}{held_out} · {_short(speed)} tokens/s"
-        )
+        note = f"loss {self._loss:.3f}{held_out} · {_short(speed)} tokens/s"
+        self._bar.update(self._task, completed=self._state.step, note=note)
+        if not console.is_terminal and now - self._told >= TOLD:
+            self._told = now
+            say(f"step {self._state.step:,} of {self._pacing.steps:,} · {note}")
 
     def row(self, scale: float, norm: float) -> dict[str, Any]:
         """A row of metrics: figures of all steps since the last row."""

@@ -67,7 +67,7 @@ def _recorded(file: Path, config: RowsConfig, tally: Tally) -> Iterator[tuple[st
             if text is None or label is None:
                 raise UserError(
                     f"{where}: which fields are text and label? It has {', '.join(map(repr, record))}: "
-                    "name them by --rows.fields TEXT LABEL"
+                    "name them by --fields TEXT LABEL (a table's first line names its columns)"
                 )
             names = (text, label)
         if missing := [name for name in names if name not in record]:
