@@ -277,6 +277,13 @@ def test_a_finished_run_says_so(data, tmp_path, capsys):
     assert ending(tmp_path / "run") == before
 
 
+def test_a_finished_run_is_finished_on_any_machine(data, tmp_path, monkeypatch, capsys):
+    train(recipe(data), tmp_path / "run")
+    monkeypatch.setattr(loop_module, "machine", lambda device: {"threads": 99})
+    assert train(None, tmp_path / "run", resume=True).finished == "steps"
+    assert "nothing to resume" in " ".join(capsys.readouterr().err.split())
+
+
 def test_killed_between_the_last_checkpoint_and_the_report(data, tmp_path):
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
         patch.setattr(Loop, "conclude", lambda self: (_ for _ in ()).throw(Killed))

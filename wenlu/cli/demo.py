@@ -10,7 +10,7 @@ from wenlu.base.errors import UserError
 from wenlu.base.files import atomic_write
 from wenlu.base.log import console
 from wenlu.cli.flags import parse
-from wenlu.data.prepare import PrepareConfig
+from wenlu.data.config import PrepareConfig
 from wenlu.training.recipe import Recipe, TrainingConfig, resolve
 from wenlu.training.run_folder import RunFolder
 

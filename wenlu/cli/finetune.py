@@ -12,7 +12,7 @@ import tyro
 from wenlu.base.errors import UserError
 from wenlu.cli.flags import parse
 from wenlu.cli.recipe_flags import INTERRUPTED, default_recipe, long_flag, texts_of
-from wenlu.data.prepare import PrepareConfig
+from wenlu.data.config import PrepareConfig
 from wenlu.data.rows.config import located
 from wenlu.models.config import ModelConfig
 from wenlu.training.recipe import TuningRecipe

@@ -9,7 +9,7 @@ import tyro
 
 from wenlu.base.errors import UserError
 from wenlu.cli.flags import parse
-from wenlu.data.prepare import PrepareConfig, prepare
+from wenlu.data.config import PrepareConfig
 
 DESCRIPTION = """Text → a folder of token ids, with its tokenizer. Read are txt, md, html, jsonl, csv and tsv (also .gz,
 .xz, .bz2, .zst; in UTF-8, UTF-16, GB18030 or latin-1), parquet, pdf and epub; folders; 'patterns*';
@@ -33,6 +33,8 @@ def main(arguments: list[str]) -> int:
     if not command.out:
         raise UserError("where to? give --out FOLDER")
     config = PrepareConfig(**{f.name: getattr(command, f.name) for f in dataclasses.fields(PrepareConfig)})
+    from wenlu.data.prepare import prepare
+
     summary = prepare(config, command.out)
     if command.json:
         print(json_format.dumps(summary, ensure_ascii=False))

@@ -5,18 +5,19 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from wenlu.base.config import to_dict
 from wenlu.base.errors import UserError
 from wenlu.base.files import whole_folder
 from wenlu.base.log import console
 from wenlu.data.cleaning.audit import say, say_rules
-from wenlu.data.cleaning.limits import check, check_names
+from wenlu.data.cleaning.limits import check
 from wenlu.data.cleaning.rules import active_rules
+from wenlu.data.config import PrepareConfig
 from wenlu.data.encode import write_shards
 from wenlu.data.reading.counts import SourceCounts
 from wenlu.data.reading.sources import Piece, list_files, read_documents, spooled
@@ -34,45 +35,6 @@ if TYPE_CHECKING:  # what only cleaning needs is imported where it begins: train
 PAGE = "audit.html"
 TOKEN_CHARACTERS = 4
 """Of a token of byte BPE or Unigram, about: how wide the gap of one context is."""
-
-
-@dataclass(frozen=True)
-class PrepareConfig:
-    """Which text, how it is split and by which tokenizer it is read."""
-
-    paths: tuple[str, ...] = ()
-    """Files, folders, 'patterns*', hub:OWNER/NAME, - for stdin; or one folder made by `wenlu prepare`."""
-    validation_paths: tuple[str, ...] = ()
-    """Held-out text of its own, instead of a part of `paths`."""
-    tokenizer: str = "bpe"
-    """bpe (size by the corpus), bpe:N, unigram, unigram:N, char, char:N, byte, or the folder of a tokenizer."""
-    purpose: Literal["text", "bert", "t5"] = "text"
-    """Whose special tokens a tokenizer is learned with: text (an end token), bert (pad, cls, sep, mask) or t5 (pad, end
-    and 100 sentinels, beyond its size)."""
-    validation: float = 0.05
-    """Part held out: documents by their hash; of fewer than 20, the end of the text. 0 = none."""
-    field: str = "text"
-    """Where a row of jsonl, csv, tsv, parquet or a data set of the hub keeps its text."""
-    max_bad: float = 0.01
-    """Part of a file's lines that may be bad before it is refused."""
-    context: int = 1024
-    """Tokens left out before the held-out end of a text, so that no window reaches over."""
-    skip: tuple[str, ...] = ()
-    """Rules of cleaning switched off (unicode, html, …; docs/cleaning.md lists them); all = raw text."""
-    against: tuple[str, ...] = ()
-    """Evaluation sets (jsonl, json, txt) whose texts are looked for in the training text."""
-    allow: tuple[str, ...] = ()
-    """Limits that may be passed: dropped, duplicates, contamination, overlap."""
-
-    def __post_init__(self):
-        if not 0 <= self.validation < 1:
-            raise UserError(f"validation must lie in [0, 1), not {self.validation}")
-        if not 0 <= self.max_bad <= 1:
-            raise UserError(f"max-bad must lie in [0, 1], not {self.max_bad}")
-        if self.context < 0:
-            raise UserError(f"context must not be negative, not {self.context}")
-        active_rules(self.skip)
-        check_names(self.allow)
 
 
 def prepare(config: PrepareConfig, out: Path | str, *, page: bool = True, lasting: bool = True) -> dict[str, Any]:

@@ -152,7 +152,9 @@ class Loop:
         self.folder.sweep()
         events = read_rows(self.folder.events_file)
         begun = next((row for row in events if row["event"] == "start"), None)
-        if begun and not any(row["event"] == "finished" for row in events):
+        if begun and any(row["event"] == "finished" for row in events):
+            self._same_data(begun)
+        elif begun:
             self._same_ground(begun, [row["machine"] for row in events if "machine" in row][-1], inexact)
         path, damaged = newest_whole(self.folder.checkpoints)
         for problem in damaged:
@@ -175,13 +177,17 @@ class Loop:
         if not self.progress.finished:
             say(f"resuming {self.folder.root} at step {step:,}")
 
-    def _same_ground(self, begun: dict, machine_before: dict, inexact: bool) -> None:
-        """Refuse other data, and another machine than the last; with `inexact` the machine is noted as the new one."""
+    def _same_data(self, begun: dict) -> None:
+        """Refuse other data than the run was begun with."""
         if begun["data"] != self.setup.material.fingerprint:
             raise UserError(
                 "the data differ from those the run was begun with (their fingerprint changed): "
                 "restore them, or begin a new run with another --out"
             )
+
+    def _same_ground(self, begun: dict, machine_before: dict, inexact: bool) -> None:
+        """Refuse other data, and another machine than the last; with `inexact` the machine is noted as the new one."""
+        self._same_data(begun)
         self.setup.compile, self.setup.bf16 = begun["compile"], begun["bf16"]
         self.updates.bf16 = begun["bf16"]
         now = machine(self.setup.device)

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from wenlu.base.config import at_least, from_dict, read_toml
 from wenlu.base.errors import UserError
-from wenlu.data.prepare import PrepareConfig
+from wenlu.data.config import PrepareConfig
 from wenlu.data.rows.config import RowsConfig, located
 from wenlu.models.config import ModelConfig
 

@@ -20,7 +20,8 @@ from torch import nn
 from wenlu.base.device import available_memory, keep_freed_memory, pick_device
 from wenlu.base.errors import UserError
 from wenlu.base.log import JsonLines, say
-from wenlu.data.prepare import PrepareConfig, prepare
+from wenlu.data.config import PrepareConfig
+from wenlu.data.prepare import prepare
 from wenlu.data.shards import Data, open_data
 from wenlu.models.build import build
 from wenlu.models.config import ModelConfig

@@ -14,7 +14,8 @@ import numpy as np
 from wenlu.base.device import machine
 from wenlu.base.errors import UserError
 from wenlu.base.log import background, read_rows, say
-from wenlu.data.prepare import PrepareConfig, prepare
+from wenlu.data.config import PrepareConfig
+from wenlu.data.prepare import prepare
 from wenlu.training.loop import train
 from wenlu.training.recipe import Recipe
 from wenlu.training.report import write_report
