@@ -77,7 +77,7 @@ def translation(result: dict) -> list[str]:
         (
             name,
             *(between(scores[metric]) for metric in ("bleu", "chrf", "accuracy")),
-            f"`{scores['bleu']['signature']}`",
+            "`" + scores['bleu']['signature'].replace('|', '\\|') + "`",
         )
         for name, scores in result["scores"].items()
     ]
