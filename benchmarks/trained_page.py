@@ -77,7 +77,7 @@ def translation(result: dict) -> list[str]:
         (
             name,
             *(between(scores[metric]) for metric in ("bleu", "chrf", "accuracy")),
-            "`" + scores['bleu']['signature'].replace('|', '\\|') + "`",
+            "`" + scores["bleu"]["signature"].replace("|", "\\|") + "`",
         )
         for name, scores in result["scores"].items()
     ]
