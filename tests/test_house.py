@@ -65,6 +65,12 @@ def test_sizes(file):
             assert len(arguments) <= 8, f"{node.name} has more than 8 parameters"
 
 
+def test_files_beside_the_package_are_small_too():
+    files = [file for folder in ("tests", "benchmarks") for file in (ROOT / folder).rglob("*.py")]
+    long = [file.name for file in files if len(file.read_text(encoding="utf-8").splitlines()) > 400]
+    assert len(files) > 100 and not long
+
+
 @pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)], ids=lambda c: " ".join(c) or "wenlu")
 def test_help_is_quick_and_loads_no_torch(command):
     code = (

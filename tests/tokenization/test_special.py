@@ -1,6 +1,9 @@
 """Tokenizers learned for encoders: special tokens with their roles, at the ids that the families expect."""
 
+import json
+
 import pytest
+import tokenizers
 
 from wenlu.base.errors import UserError
 from wenlu.tokenization.learn import KINDS, learn
@@ -57,3 +60,25 @@ def test_a_size_without_room_for_them_is_refused():
         learn("bpe", TEXT, 259, "bert")
     with pytest.raises(UserError, match=r"needs at least 260 tokens \(256 bytes, two special, two pieces\), not 259"):
         learn("unigram", TEXT, 259, "t5")
+
+
+@pytest.mark.parametrize("said", [{"bos_token": None}, {"add_bos_token": False}])
+def test_a_folder_that_has_no_bos_gets_none(tmp_path, said):
+    """Though its model's configuration names an id, as Qwen2's does; and it stays so when saved."""
+    learn("bpe", ["the stove burns"] * 3, 280).save(tmp_path)
+    file = tmp_path / "tokenizer_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **said}))
+    (tmp_path / "config.json").write_text(json.dumps({"bos_token_id": 0}))
+    tokenizer = Tokenizer.load(tmp_path)
+    assert not tokenizer.begins
+    tokenizer.save(tmp_path / "again")
+    assert not Tokenizer.load(tmp_path / "again").begins
+    assert learn("bpe", ["the stove burns"] * 3, 280).begins
+
+
+def test_special_tokens_keep_the_spaces_that_they_take(tmp_path):
+    library = learn("bpe", ["the stove burns"] * 3, 280).copy_of_library()
+    library.add_special_tokens([tokenizers.AddedToken("<|end|>", rstrip=True, special=True)])
+    tokenizer = Tokenizer(library, eos="<|end|>")
+    found = next(t for t in tokenizer.copy_of_library().get_added_tokens_decoder().values() if t.content == "<|end|>")
+    assert found.rstrip and found.special

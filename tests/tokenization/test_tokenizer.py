@@ -397,25 +397,3 @@ def test_gpt2_gives_the_golden_ids_of_llama_cpp(data_dir):
     assert len(texts) == len(ids) == 46
     assert tokenizer.encode_batch(texts) == ids
     assert list(map(tokenizer.decode, ids)) == texts
-
-
-@pytest.mark.parametrize("said", [{"bos_token": None}, {"add_bos_token": False}])
-def test_a_folder_that_has_no_bos_gets_none(tmp_path, said):
-    """Though its model's configuration names an id, as Qwen2's does; and it stays so when saved."""
-    learn("bpe", ["the stove burns"] * 3, 280).save(tmp_path)
-    file = tmp_path / "tokenizer_config.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), **said}))
-    (tmp_path / "config.json").write_text(json.dumps({"bos_token_id": 0}))
-    tokenizer = Tokenizer.load(tmp_path)
-    assert not tokenizer.begins
-    tokenizer.save(tmp_path / "again")
-    assert not Tokenizer.load(tmp_path / "again").begins
-    assert learn("bpe", ["the stove burns"] * 3, 280).begins
-
-
-def test_special_tokens_keep_the_spaces_that_they_take(tmp_path):
-    library = learn("bpe", ["the stove burns"] * 3, 280).copy_of_library()
-    library.add_special_tokens([tokenizers.AddedToken("<|end|>", rstrip=True, special=True)])
-    tokenizer = Tokenizer(library, eos="<|end|>")
-    found = next(t for t in tokenizer.copy_of_library().get_added_tokens_decoder().values() if t.content == "<|end|>")
-    assert found.rstrip and found.special
