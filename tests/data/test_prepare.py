@@ -283,3 +283,13 @@ def test_novels_are_held_out_whole(data_dir, tmp_path):
     held_out = "".join(data.validation.documents(data.tokenizer))
     assert text.endswith(held_out) and len(held_out) > 0.69 * len(text)
     assert np.sum(data.validation.lengths) == made["validation"]["tokens"]
+
+
+def test_little_held_out_text_is_said(tmp_path, capsys):
+    """Documents are parted by their number: a long one may leave next to nothing on the other side."""
+    long = " ".join(f"word {n * n % 9973} of a long text" for n in range(9000))
+    (tmp_path / "a.jsonl").write_text(rows([long, *(f"a short row {n}" for n in range(60))]))
+    made = prepare(PrepareConfig((str(tmp_path / "a.jsonl"),), tokenizer="byte", skip=("all",)), tmp_path / "data")
+    assert made["validation"]["bytes"] < made["train"]["bytes"] / 100
+    said = " ".join(capsys.readouterr().err.split())
+    assert "of the bytes, of 5% that were asked for" in said and "--validation-paths" in said

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from wenlu.base.log import read_rows
 from wenlu.data.prepare import PrepareConfig, prepare
 from wenlu.hub.folder import load
 from wenlu.models.config import ModelConfig
+from wenlu.training import watch as watch_module
 from wenlu.training.checkpoint import list_checkpoints, load_checkpoint, newest_whole
 from wenlu.training.loop import Loop, train
 from wenlu.training.nonfinite import blame
@@ -308,3 +310,21 @@ def test_one_process_a_folder(data, tmp_path):
     finally:
         first.unlock()
     assert train(None, tmp_path / "run", resume=True).finished == "steps"
+
+
+def test_a_log_is_told_how_far_a_run_is(data, tmp_path, monkeypatch, capsys):
+    """Where there is no terminal, whose bar would tell it."""
+    monkeypatch.setattr(watch_module, "TOLD", 0.0)
+    train(recipe(data), tmp_path / "run")
+    assert "step 3 of 8 · loss " in capsys.readouterr().err
+
+
+def test_what_is_held_out_must_hold_something_to_foretell(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(Updates, "_placed", lambda self, batch: batch)
+    updates = Updates.__new__(Updates)
+    updates.recipe, updates.model = recipe(data), torch.nn.Linear(1, 1)
+    updates.material = SimpleNamespace(held_out=lambda limit, at_once: iter([{}]))
+    updates.device, updates.bf16 = torch.device("cpu"), False
+    updates.objective = SimpleNamespace(judge=lambda model, batch: {"loss": 0.0, "count": 0})
+    with pytest.raises(UserError, match=r"hold nothing to foretell: raise training\.eval-tokens"):
+        updates.held_out()

@@ -128,6 +128,8 @@ class Tokenizer:
             )
         config = _read_json(folder / "tokenizer_config.json")
         check_case(inner, config, path)
+        if config.get("bos_token", "") is None:  # said outright, not merely left out
+            config["add_bos_token"] = False
         template = folder / "chat_template.jinja"
         if template.is_file():
             config["chat_template"] = template.read_text(encoding="utf-8")
@@ -379,8 +381,8 @@ def _special_names(folder: Path, config: dict[str, Any], inner: tokenizers.Token
     special_map = _read_json(folder / "special_tokens_map.json")
     model = _read_json(folder / "config.json")
     names: dict[str, str | None] = {}
-    if "bos_token" in config and config["bos_token"] is None:
-        config["add_bos_token"], model = False, {**model, "bos_token_id": None}
+    if config.get("bos_token", "") is None:
+        model = {**model, "bos_token_id": None}
     for role in (*ROLES, *ENCODER_ROLES):
         token = config.get(f"{role}_token") or special_map.get(f"{role}_token")
         id = model.get(f"{role}_token_id")
