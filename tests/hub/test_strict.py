@@ -189,8 +189,6 @@ def test_a_broken_generation_config(folder, text, message):
 
 
 def test_dropout_that_means_something_else_here_is_said(capsys):
-    from_json({**BODY, "attention_dropout": 0.5}, "c.json")
-    assert "attention_dropout is 0.5; training would drop it out after embedding and blocks too" in said(capsys)
     from_json({**GPT2Config(vocab_size=40).to_dict(), "embd_pdrop": 0.3}, "c.json")
     assert "embd_pdrop 0.3; training would drop out 0.1 (resid_pdrop) everywhere" in said(capsys)
     from_json(GPT2Config(vocab_size=40).to_dict(), "c.json")

@@ -227,7 +227,8 @@ def from_json(body: dict[str, Any], where: str) -> ModelConfig:
         if fields["activation"] not in ACTIVATIONS:
             known = ", ".join([*ACTIVATIONS, *SAME_ACTIVATION])
             raise UserError(f"{where}: {KEYS[family]['activation']} = {named!r} is not supported (only {known})")
-    _say_dropout(family, body, where)
+    if family == "gpt2":
+        _say_dropout(body, where)
     if family in ROTARY:
         fields["rope_theta"], fields["rope"] = rope_from_json(body, where)
         _read_window(family, body, fields, where)
@@ -238,16 +239,12 @@ def from_json(body: dict[str, Any], where: str) -> ModelConfig:
     return ModelConfig(family=family, **fields)
 
 
-def _say_dropout(family: str, body: dict[str, Any], where: str) -> None:
-    """Where training here would drop out otherwise than the folder says: we have one rate, for all places."""
-    if family == "gpt2":
-        rates = {name: body.get(name, 0.1) for name in ("resid_pdrop", "attn_pdrop", "embd_pdrop")}
-        if len(set(rates.values())) > 1:
-            said = ", ".join(f"{name} {rate}" for name, rate in rates.items())
-            say(f"{where}: {said}; training would drop out {rates['resid_pdrop']} (resid_pdrop) everywhere")
-    elif family in ROTARY and body.get("attention_dropout"):
-        rate = body["attention_dropout"]
-        say(f"{where}: attention_dropout is {rate}; training would drop it out after embedding and blocks too")
+def _say_dropout(body: dict[str, Any], where: str) -> None:
+    """Where training here would drop out otherwise than a gpt2's folder says: we have one rate, for all places."""
+    rates = {name: body.get(name, 0.1) for name in ("resid_pdrop", "attn_pdrop", "embd_pdrop")}
+    if len(set(rates.values())) > 1:
+        said = ", ".join(f"{name} {rate}" for name, rate in rates.items())
+        say(f"{where}: {said}; training would drop out {rates['resid_pdrop']} (resid_pdrop) everywhere")
 
 
 def _read_window(family: str, body: dict[str, Any], fields: dict[str, Any], where: str) -> None:

@@ -39,25 +39,27 @@ def judge(
 
     For pairs the model writes an answer to every source, by so many beams, and BLEU and chrF are among the scores;
     with a `limit`, to so many of them at most, evenly chosen. Empty where nothing is held out. Raises UserError for a
-    run that was not tuned, and whatever reading the examples raises.
+    run that was not tuned, beams for another task than pairs, and whatever reading the examples raises.
     """
     folder = RunFolder(root)
     recipe = folder.recipe()
     if not isinstance(recipe, TuningRecipe):
         raise UserError(f"{root} was not tuned for a task: examples are for runs of wenlu finetune")
+    if beams != 1 and recipe.rows.task != "pairs":
+        raise UserError(f"beams are for the answers of pairs; {root} was tuned for {recipe.rows.task}: leave them out")
     model, tokenizer = hub_folder.load(folder.root, pick_device(device))
     if not paths:
-        return _of_rows(recipe, folder.data, model, tokenizer, (beams, limit))
+        return _of_rows(recipe, folder.data, model, tokenizer, beams, limit)
     known = open_rows(folder.data).description
     config = replace(recipe.rows, paths=(), validation=0.1, validation_paths=tuple(paths))
     encoding = Encoding(tokenizer, known["context"], recipe.model.family != "t5", tuple(known["labels"]))
     with tempfile.TemporaryDirectory() as temporary:
         prepare_test(config, Path(temporary) / "rows", encoding)
-        return _of_rows(recipe, Path(temporary) / "rows", model, tokenizer, (beams, limit))
+        return _of_rows(recipe, Path(temporary) / "rows", model, tokenizer, beams, limit)
 
 
 def _of_rows(
-    recipe: TuningRecipe, place: Path, model: nn.Module, tokenizer: Tokenizer, writing: tuple[int, int]
+    recipe: TuningRecipe, place: Path, model: nn.Module, tokenizer: Tokenizer, beams: int, limit: int
 ) -> dict[str, Estimate]:
     rows = open_rows(place)
     if rows.validation is None:
@@ -67,10 +69,8 @@ def _of_rows(
     scores = _scores(material, found)
     if rows.description["task"] == "pairs":
         sources, references = zip(*read_rows(place / TEXTS), strict=True)
-        beams, limit = writing
-        chosen = np.unique(
-            np.linspace(0, len(sources) - 1, min(limit or len(sources), len(sources)), dtype=int)
-        ).tolist()
+        count = min(limit or len(sources), len(sources))
+        chosen = np.linspace(0, len(sources) - 1, count, dtype=int).tolist()
         texts = answers(model, tokenizer, [recipe.rows.prefix + sources[number] for number in chosen], beams)
         wanted = [references[number] for number in chosen]
         scores |= {"bleu": bleu(texts, wanted), "chrf": chrf(texts, wanted)}

@@ -158,7 +158,8 @@ class TuningConfig:
     dropout: float = -1.0
     """Dropout while tuning; -1 = the model's own."""
     label_smoothing: float = 0.0
-    """Part of each target's certainty that is given to all classes alike, against overconfidence; not for span."""
+    """Part of each target's certainty that is given to all classes alike, against overconfidence; the loss of
+    training is told with it, that of what is held out without. Not for span."""
 
     def __post_init__(self):
         at_least("tuning", self, 0, "epochs")

@@ -26,7 +26,7 @@ from wenlu.data.rows.store import Rows, open_rows
 from wenlu.hub import folder as hub_folder
 from wenlu.hub.configuration import read_config
 from wenlu.models.build import build, empty
-from wenlu.models.config import ModelConfig
+from wenlu.models.config import ROTARY, ModelConfig
 from wenlu.models.size import training_bytes
 from wenlu.tokenization.chat_format import ChatFormat, with_template
 from wenlu.tokenization.tokenizer import Tokenizer
@@ -124,6 +124,12 @@ def _start(recipe: TuningRecipe) -> _Start:
         raise UserError(
             f"{recipe.tuning.model} holds a {config.family}, which cannot be tuned for {task}: "
             f"that is for {', '.join(FAMILIES[task])}; choose another --task, or another model (wenlu train --model)"
+        )
+    foreign = config.family in ROTARY and not RunFolder(place).exists()
+    if foreign and config.dropout and recipe.tuning.dropout < 0:
+        say(
+            f"{recipe.tuning.model} says attention_dropout {config.dropout}: here that is dropped out after embedding "
+            "and blocks too; --tuning.dropout 0 for none"
         )
     weights = sorted(place.glob("*.safetensors"))
     hash_ = "".join(sha256_file(file)[:16] for file in weights)

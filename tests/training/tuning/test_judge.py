@@ -86,6 +86,7 @@ def test_what_has_no_task_is_not_scored(models, tmp_path, capsys):
         ([str(tmp_path / "run")], "which examples? "),
         ([str(tmp_path / "run"), "--examples", examples, "--context", "32"], "context has no effect on the scores"),
         ([str(tmp_path / "run"), "--examples", examples, "--beams", "0"], "beams must be at least 1, not 0"),
+        ([str(tmp_path / "run"), "--examples", examples, "--beams", "4"], "was tuned for tag: leave them out"),
         ([str(models / "qwen3"), examples, "--beams", "2"], "beams are for the answers of a run tuned on pairs"),
     ]:
         assert main(["eval", *line, "--device", "cpu"]) == 2

@@ -21,6 +21,7 @@ from tuning_runs import (
     KINDS,
     lines,
     recipe,
+    setup_of,
     talk,
 )
 
@@ -173,3 +174,16 @@ def test_few_steps_are_said(models, tmp_path, capsys):
     few = recipe(models, "chat", tuning={"epochs": 1.0}, steps=TrainingConfig.steps, eval_every=100, batch=16)
     finetune(few, tmp_path / "run")
     assert "steps teach little: give more --epochs" in " ".join(capsys.readouterr().err.split())
+
+
+def test_dropout_of_a_foreign_folder_is_said_once_it_is_trained(models, tmp_path, capsys):
+    """Transformers drops out in attention alone; a run of our own has it in all places already."""
+    setup_of(recipe(models, "chat"), tmp_path / "first")
+    assert "says attention_dropout 0.1" in " ".join(capsys.readouterr().err.split())
+    setup_of(recipe(models, "chat", tuning={"dropout": 0.0}), tmp_path / "second")
+    finetune(recipe(models, "chat", steps=1), tmp_path / "run")
+    capsys.readouterr()
+    own = recipe(models, "chat", steps=1)
+    own = dataclasses.replace(own, tuning=dataclasses.replace(own.tuning, model=str(tmp_path / "run")))
+    setup_of(own, tmp_path / "third")
+    assert "attention_dropout" not in capsys.readouterr().err
