@@ -166,7 +166,9 @@ def _evaluated(command: Command, model: nn.Module, tokenizer: Tokenizer | None, 
         bar.advance(task, size)
 
     try:
-        return evaluate(model, tokenizer, texts, settings, advance)
+        found = evaluate(model, tokenizer, texts, settings, advance)
+        bar.update(task, completed=total)
+        return found
     finally:
         if bar.live.is_started:
             bar.stop()
