@@ -89,7 +89,7 @@ def test_an_interrupted_stream_ends_cleanly(folder, capsys, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(generator, "_advance", interrupted)
+    monkeypatch.setattr(generator.Engine, "step", interrupted)
     assert main([folder, "--prompt", "a"]) == 130
     said = capsys.readouterr()
     assert said.out == "\n" and "interrupted" in said.err

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from wenlu.base.errors import UserError
-from wenlu.inference.generate import Decoding, generate
+from wenlu.inference.batch import Engine, Request
+from wenlu.inference.generate import generate
 from wenlu.inference.sample import Greedy, Sampling, row_generators, strategy
 from wenlu.models.build import build
 from wenlu.models.config import ModelConfig
@@ -58,58 +59,45 @@ def test_temperature_zero_is_greedy_is_top_1(family):
         assert list(generate(model, PROMPT, chooser, 30, generator=torch.Generator().manual_seed(1))) == expected
 
 
+def written(model, requests, **options):
+    """All of them side by side."""
+    engine = Engine(model, **options)
+    texts = [engine.add(request) for request in requests]
+    while engine.step():
+        pass
+    return texts
+
+
+def sampled(rows, tokens, stop_ids=()):
+    return [Request(tuple(PROMPT), Sampling(1.0), tokens, frozenset(stop_ids), g) for g in row_generators(5, rows)]
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_sample_does_not_depend_on_how_many_there_are(family):
     model = random_model(family)
-
-    def sample(rows):
-        decoding = Decoding(model, PROMPT, Sampling(1.0), 25, (), row_generators(5, rows), rows=rows)
-        return list(zip(*(decoding.step() for _ in range(25)), strict=True))
-
-    six = sample(6)
-    assert six[:1] == sample(1) and six[:3] == sample(3)
-    assert len(set(six)) == 6
+    six, three, one = ([text.ids for text in written(model, sampled(rows, 25))] for rows in (6, 3, 1))
+    assert six[:1] == one and six[:3] == three
+    assert len(set(map(tuple, six))) == 6
 
 
 def test_an_end_token_ends_a_row_alone_and_is_not_given_out():
     model = random_model("llama")
-    free = Decoding(model, PROMPT, Sampling(1.0), 20, (), row_generators(0, 4), rows=4)
-    rows = list(zip(*(free.step() for _ in range(20)), strict=True))
+    rows = [text.ids for text in written(model, sampled(4, 20))]
     end = rows[0][7]
-    decoding = Decoding(model, PROMPT, Sampling(1.0), 20, {end}, row_generators(0, 4), rows=4)
-    made = [[], [], [], []]
-    while not decoding.done:
-        for row, token in enumerate(decoding.step()):
-            if token is not None:
-                made[row].append(token)
-    for row, ids in enumerate(rows):
-        expected = list(ids[: ids.index(end)]) if end in ids else list(ids)
-        assert made[row] == expected
-        assert decoding.finish[row] == ("eos" if end in ids else "length")
-    assert decoding.finish[0] == "eos"
-
-
-def test_a_row_ended_from_outside_stays_ended():
-    decoding = Decoding(random_model("llama"), PROMPT, Greedy(), 3, rows=2)
-    decoding.step()
-    decoding.end(0, "stop")
-    assert decoding.step()[0] is None and decoding.step()[0] is None
-    assert decoding.finish == ["stop", "length"] and decoding.done
+    for ids, text in zip(rows, written(model, sampled(4, 20, [end])), strict=True):
+        assert text.ids == (ids[: ids.index(end)] if end in ids else ids)
+        assert text.finish == ("eos" if end in ids else "length")
+    assert end in rows[0]
 
 
 @pytest.mark.parametrize("length, room", [(1, 16), (10, 7), (15, 2), (16, 1)])
 def test_gpt2_stops_where_its_positions_end(length, room):
     model = random_model("gpt2", context=16)
-    decoding = Decoding(model, [2] * length, Greedy(), 100)
-    made = []
-    while not decoding.done:
-        made += decoding.step()
-    assert len(made) == room and decoding.finish == ["context"]
-    assert made == uncached(model.eval(), [2] * length, room)[0]
-    exact = Decoding(model, [2] * length, Greedy(), room)
-    while not exact.done:
-        exact.step()
-    assert exact.finish == ["length"]
+    (text,) = written(model, [Request((2,) * length, max_tokens=100)])
+    assert len(text.ids) == room and text.finish == "context"
+    assert text.ids == uncached(model.eval(), [2] * length, room)[0]
+    (exact,) = written(model, [Request((2,) * length, max_tokens=room)])
+    assert exact.finish == "length" and exact.ids == text.ids
 
 
 def test_gpt2_refuses_a_prompt_beyond_its_positions_at_once():
@@ -119,13 +107,12 @@ def test_gpt2_refuses_a_prompt_beyond_its_positions_at_once():
 
 @pytest.mark.parametrize("family", ["llama", "qwen3", "lstm"])
 def test_the_others_go_on_beyond_their_context_and_say_so(family):
-    model = random_model(family, context=16)
-    decoding = Decoding(model, PROMPT, Greedy(), 30)
-    beyond = []
-    while not decoding.done:
-        decoding.step()
-        beyond.append(decoding.beyond_context)
-    assert decoding.finish == ["length"]
+    engine = Engine(random_model(family, context=16))
+    text, beyond, going = engine.add(Request(tuple(PROMPT), max_tokens=30)), [], True
+    while going:
+        going = engine.step()
+        beyond.append(engine.beyond_context(text))
+    assert text.finish == "length"
     # 6 tokens of prompt and 10 more fill the context; the 12th step is the first to read 17.
     assert beyond == ([False] * 30 if family == "lstm" else [False] * 11 + [True] * 19)
 
@@ -136,8 +123,9 @@ def test_an_empty_prompt_is_refused():
 
 
 def test_only_ids_that_the_tokenizer_knows_are_chosen():
-    decoding = Decoding(random_model("llama"), PROMPT, Sampling(100.0), 60, (), row_generators(0, 1), vocab=10)
-    assert all(decoding.step()[0] < 10 for _ in range(60))
+    request = Request(tuple(PROMPT), Sampling(100.0), 60, generator=torch.Generator().manual_seed(0))
+    (text,) = written(random_model("llama"), [request], vocab=10)
+    assert len(text.ids) == 60 and max(text.ids) < 10
 
 
 def test_the_prompt_is_read_once_then_one_token_at_a_time(monkeypatch):

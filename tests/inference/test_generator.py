@@ -56,7 +56,7 @@ class Scripted(torch.nn.Module):
 
     def head(self, hidden):
         self.at += 1
-        wanted = torch.tensor(self.script[self.at - 1]).expand(len(hidden))
+        wanted = torch.tensor(self.script[self.at - 1]).expand(hidden.shape[:-1])
         return torch.nn.functional.one_hot(wanted, self.config.vocab).float()
 
 

@@ -43,12 +43,12 @@ def test_temperature_zero_and_top_1_are_greedy():
     best = logits.argmax(-1)
     assert strategy(temperature=0) == strategy(temperature=0.8, top_k=1) == Greedy()
     for chooser in (Greedy(), strategy(0), Sampling(0.8, top_k=1), Sampling(1e-300), Sampling(1.0, top_p=1e-9)):
-        assert torch.equal(chooser.choose(logits, torch.Generator().manual_seed(0)), best)
+        assert torch.equal(chooser.choose(logits, torch.Generator().manual_seed(0)).ids, best)
 
 
 def test_equal_logits_are_greedy_at_top_1():
     logits = torch.zeros(3, 9)
-    assert strategy(0).choose(logits).tolist() == Sampling(1.0, top_k=1).choose(logits).tolist() == [0, 0, 0]
+    assert strategy(0).choose(logits).ids.tolist() == Sampling(1.0, top_k=1).choose(logits).ids.tolist() == [0, 0, 0]
 
 
 def test_strategy_keeps_its_settings():
@@ -60,7 +60,7 @@ def test_draws_follow_the_probabilities():
     logits = _logits(1, 10, 1.5)
     chances = sampling.probabilities(logits)[0]
     draws = sampling.choose(logits.expand(20_000, -1), torch.Generator().manual_seed(0))
-    counts = torch.bincount(draws, minlength=10).double()
+    counts = torch.bincount(draws.ids, minlength=10).double()
     assert (counts[chances == 0] == 0).all()
     expected = chances[chances > 0] * 20_000
     assert ((counts[chances > 0] - expected) ** 2 / expected).sum() < 20, "chi-squared, at most 5 degrees of freedom"
@@ -69,10 +69,10 @@ def test_draws_follow_the_probabilities():
 def test_a_row_depends_on_its_own_generator_alone():
     sampling, logits = Sampling(1.0), _logits(5, 300, 0.1)
     together = sampling.choose(logits, row_generators(7, 5))
-    assert torch.equal(together[:2], sampling.choose(logits[:2], row_generators(7, 2)))
-    assert torch.equal(together[4:], sampling.choose(logits[4:], row_generators(7, 5)[4:]))
-    assert len(set(sampling.choose(torch.zeros(5, 10_000), row_generators(0, 5)).tolist())) == 5
-    first = [sampling.choose(torch.zeros(1, 10_000), row_generators(seed, 1)).item() for seed in range(20)]
+    assert torch.equal(together.ids[:2], sampling.choose(logits[:2], row_generators(7, 2)).ids)
+    assert torch.equal(together.ids[4:], sampling.choose(logits[4:], row_generators(7, 5)[4:]).ids)
+    assert len(set(sampling.choose(torch.zeros(5, 10_000), row_generators(0, 5)).ids.tolist())) == 5
+    first = [sampling.choose(torch.zeros(1, 10_000), row_generators(seed, 1)).ids.item() for seed in range(20)]
     assert len(set(first)) >= 19, "neighbouring seeds differ"
 
 
@@ -83,7 +83,7 @@ def test_extreme_draws_stay_among_what_is_left(draw, monkeypatch):
     )
     logits = _logits(40, 33)
     sampling = Sampling(1.0, top_k=3)
-    chances = sampling.probabilities(logits).gather(1, sampling.choose(logits)[:, None])
+    chances = sampling.probabilities(logits).gather(1, sampling.choose(logits).ids[:, None])
     assert (chances > 0).all()
 
 
@@ -95,12 +95,32 @@ def test_bf16_logits_are_read():
 
 
 @pytest.mark.parametrize("chooser", [Greedy(), Sampling(), Sampling(top_k=1)])
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_logits_that_are_not_finite_are_refused(chooser, bad):
     logits = _logits()
     logits[3, 7] = bad
     with pytest.raises(UserError, match=r"not finite.*earlier checkpoint"):
         chooser.choose(logits)
+
+
+@pytest.mark.parametrize("chooser", [Greedy(), Sampling(), Sampling(top_k=1), Sampling(top_p=0.5, min_p=0.1)])
+def test_barred_tokens_are_never_chosen(chooser):
+    logits = _logits()
+    logits[:, 5:] = -math.inf
+    assert chooser.choose(logits).ids.max() < 5
+    logits[2] = -math.inf
+    with pytest.raises(UserError, match="no token is left to choose: a constraint or a bias of -inf bars them all"):
+        chooser.choose(logits)
+
+
+def test_a_margin_tells_how_near_another_choice_was():
+    assert Greedy().choose(torch.tensor([[0.0, 2.0, 1.5], [1.0, 1.0, 0.0]])).margin.tolist() == [0.5, 0.0]
+    logits = torch.tensor([[0.0, 0.0]]).log_softmax(-1).expand(1000, 2)
+    draws, generators = [], row_generators(3, 1000)
+    choice = Sampling(1.0).choose(logits, generators)
+    draws = [torch.rand(1, dtype=torch.float64, generator=g).item() for g in row_generators(3, 1000)]
+    expected = torch.tensor([abs(draw - 0.5) for draw in draws], dtype=torch.float64)
+    assert torch.allclose(choice.margin, expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("temperature", [-0.1, math.nan, math.inf, -math.inf])

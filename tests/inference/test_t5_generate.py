@@ -8,7 +8,8 @@ import torch
 from wenlu.base.errors import UserError
 from wenlu.cli.main import main
 from wenlu.hub.folder import save
-from wenlu.inference.generate import Decoding, generate
+from wenlu.inference.batch import Engine, Request
+from wenlu.inference.generate import generate
 from wenlu.inference.generator import Generator, Settings
 from wenlu.inference.sample import Greedy, Sampling, row_generators
 from wenlu.models.build import build
@@ -40,11 +41,13 @@ def uncached(model, prompt, count):
     return ids[1:], margin
 
 
-def steps(decoding):
-    rows = []
-    while not decoding.done:
-        rows.append(decoding.step())
-    return [[token for token in row if token is not None] for row in zip(*rows, strict=True)]
+def texts_of(model, requests):
+    """All of them side by side."""
+    engine = Engine(model)
+    texts = [engine.add(request) for request in requests]
+    while engine.step():
+        pass
+    return texts
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
@@ -59,24 +62,25 @@ def test_cached_equals_uncached(prompt):
 def test_side_by_side_is_alone():
     model = random_model()
     alone = [list(generate(model, prompt, Greedy(), 20)) for prompt in PROMPTS]
-    assert steps(Decoding(model, PROMPTS, Greedy(), 20, rows=3)) == alone
+    assert [text.ids for text in texts_of(model, [Request(tuple(ids), max_tokens=20) for ids in PROMPTS])] == alone
     assert alone[0] != alone[1] != alone[2]
 
 
 def test_a_row_ends_alone():
     model = random_model()
-    free = steps(Decoding(model, PROMPTS, Greedy(), 20, rows=3))
+    free = [text.ids for text in texts_of(model, [Request(tuple(ids), max_tokens=20) for ids in PROMPTS])]
     end = free[0][3]
-    decoding = Decoding(model, PROMPTS, Greedy(), 20, {end}, rows=3)
-    assert steps(decoding) == [ids[: ids.index(end)] if end in ids else ids for ids in free]
-    assert decoding.finish[0] == "eos" and not decoding.beyond_context
+    ended = texts_of(model, [Request(tuple(ids), max_tokens=20, stop_ids=frozenset([end])) for ids in PROMPTS])
+    assert [text.ids for text in ended] == [ids[: ids.index(end)] if end in ids else ids for ids in free]
+    assert ended[0].finish == "eos" and not Engine(model).beyond_context(ended[0])
 
 
 def test_a_sample_does_not_depend_on_how_many_there_are():
     model = random_model()
 
     def sample(rows):
-        return steps(Decoding(model, PROMPTS[0], Sampling(1.0), 15, (), row_generators(5, rows), rows=rows))
+        requests = [Request(tuple(PROMPTS[0]), Sampling(1.0), 15, generator=g) for g in row_generators(5, rows)]
+        return [text.ids for text in texts_of(model, requests)]
 
     four = sample(4)
     assert four[:1] == sample(1) and len({tuple(ids) for ids in four}) == 4
@@ -92,12 +96,9 @@ def test_the_source_is_read_once(monkeypatch):
 
 def test_refusals():
     with pytest.raises(UserError, match="a model cannot begin from nothing"):
-        Decoding(random_model(), [[1], []], Greedy(), 3, rows=2)
-    gpt = build(ModelConfig("llama", dim=16, layers=1, heads=2, vocab=9), 0)
-    with pytest.raises(UserError, match="llama continues prompts of one length only: t5 reads others side by side"):
-        Decoding(gpt, [[1], [2, 3]], Greedy(), 3, rows=2)
+        Engine(random_model()).add(Request(()))
     with pytest.raises(UserError, match="decoder begins with the padding token"):
-        generate(build(replace(random_model().config, pad_id=None), 0), [1], Greedy(), 3)
+        next(generate(build(replace(random_model().config, pad_id=None), 0), [1], Greedy(), 3))
 
 
 @pytest.fixture(scope="module")

@@ -126,13 +126,16 @@ def test_gradients_by_hand_are_those_of_autograd(model, monkeypatch):
 def test_position_biases_by_their_definition(both_ways):
     config = ModelConfig(**{**SHAPE, "buckets": 10, "distance": 9})
     table = RelativePositions(config, both_ways)
-    biases = table(4, 17)
+    biases = table(slice(17, 21), 21)
     assert biases.shape == (3, 4, 21)
     for i in range(4):
         for j in range(21):
             distance = j - (17 + i)
             number = int(table.bucket[max(-9, min(9, distance)) + 9])
             assert torch.equal(biases[:, i, j], table.embed.weight[number])
+    # The same of tokens whose places are named.
+    rows = table(torch.tensor([[3, 4], [17, 18]]), 21)
+    assert torch.equal(rows[1], biases[:, :2]) and rows.shape == (2, 3, 2, 21)
     assert len(set(table.bucket[[8, 9, 10]].tolist())) == (3 if both_ways else 2) and table.bucket.max() < 10
     assert table.bucket[0] == (4 if both_ways else 9)
 

@@ -18,8 +18,8 @@ from wenlu.data.corrupt import Words, mask
 from wenlu.data.keyed import HELD_OUT, keys
 from wenlu.evaluation.perplexity import exponential, refuse_nonfinite, token_nats
 from wenlu.evaluation.windows import Window, at_once, by_length, context_of, cut
-from wenlu.inference.generate import evaluating
 from wenlu.inference.generator import check_together
+from wenlu.inference.reading import evaluating
 from wenlu.metrics.intervals import Estimate, blocks, ratio
 from wenlu.models.size import WHOLE_LOGITS
 from wenlu.tokenization.tokenizer import Tokenizer

@@ -16,8 +16,8 @@ from torch import nn
 from wenlu.base.config import at_least
 from wenlu.base.errors import UserError
 from wenlu.evaluation.windows import at_once
-from wenlu.inference.generate import evaluating
 from wenlu.inference.generator import begin_id, check_together
+from wenlu.inference.reading import evaluating
 from wenlu.metrics.intervals import Estimate, Interval, blocks, ratio_interval
 from wenlu.models.size import WHOLE_LOGITS
 from wenlu.tokenization.tokenizer import Tokenizer

@@ -15,8 +15,8 @@ from wenlu.data.corrupt import sentinels, span_counts, span_lengths, take_out
 from wenlu.data.keyed import HELD_OUT, keys
 from wenlu.evaluation.perplexity import exponential, refuse_nonfinite, token_nats
 from wenlu.evaluation.windows import at_once, by_length, context_of, cut
-from wenlu.inference.generate import evaluating
 from wenlu.inference.generator import check_together
+from wenlu.inference.reading import evaluating
 from wenlu.metrics.intervals import Estimate, ratio
 from wenlu.tokenization.tokenizer import Tokenizer
 

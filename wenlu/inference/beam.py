@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from wenlu.base.errors import UserError
-from wenlu.inference.generate import Finish, Reader, evaluating
+from wenlu.inference.reading import Finish, Reader, check_prompt, evaluating, limit_of
 from wenlu.inference.sample import finite
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def beam_search(
     vocab: int | None = None,
 ) -> list[list[Hypothesis]]:
     """For each prompt `beams.number` texts, the best first (one, and empty, where no token can be made); the prompts
-    side by side (see `generate.Reader`).
+    side by side (see `reading.Reader`).
 
     At every step each prompt's texts are continued by every token, and the best go on. Those among the best that end
     are set aside; a prompt is done when so many of them have ended as there are beams, or at `max_tokens`, where the
@@ -69,19 +69,23 @@ def beam_search(
     known = min(vocab or model.config.vocab, model.config.vocab) - len(set(stop_ids))
     if beams.number > known:
         raise UserError(f"{beams.number} beams need as many tokens to begin with, but there are {known}: take fewer")
-    reader = Reader(model, prompts, max_tokens, vocab)
+    for prompt in prompts:
+        check_prompt(model.config, prompt)
+    if model.config.family != "t5" and len(set(map(len, prompts))) > 1:
+        raise UserError(f"{model.config.family} continues prompts of one length only: t5 reads others side by side")
+    limit, last = limit_of(model.config, len(prompts[0]), max_tokens)
     found: list[list[Hypothesis]] = [[] for _ in prompts]
-    if reader.limit < 1:
-        return [[Hypothesis((), 0.0, 0.0, reader.last)] for _ in prompts]
-    search = _Search(beams, frozenset(stop_ids), found)
-    for made in range(1, reader.limit + 1):
+    if limit < 1:
+        return [[Hypothesis((), 0.0, 0.0, last)] for _ in prompts]
+    reader, search = Reader(model, vocab), _Search(beams, frozenset(stop_ids), found)
+    for made in range(1, limit + 1):
         with evaluating(model):
-            logits = reader.begin() if made == 1 else reader.read(search.tokens)
+            logits = reader.begin(prompts, limit - 1) if made == 1 else reader.read(search.tokens[:, None])[:, 0]
             rows = search.advance(finite(logits).float().log_softmax(-1))
-            if made == reader.limit or not search.open:
+            if made == limit or not search.open:
                 break
-            reader.select(rows, search.same_prompts)
-    search.close(reader.last)
+            reader.cache.select(rows, search.same_prompts)
+    search.close(last)
     return [sorted(ended, key=lambda h: -h.score)[: beams.number] for ended in found]
 
 

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from torch import nn
 
 from wenlu.base.errors import UserError
+from wenlu.inference.adjust import UNCHANGED, Adjustments
+from wenlu.inference.batch import Engine, Options, Request, Text
 from wenlu.inference.beam import Beams, Hypothesis, beam_search
-from wenlu.inference.generate import Decoding, Finish
+from wenlu.inference.reading import Finish
 from wenlu.inference.sample import Strategy, row_generators, strategy
 from wenlu.models.config import ROTARY
 from wenlu.tokenization.chat_format import ChatFormat
@@ -38,6 +40,10 @@ class Settings:
     """More than 1: the most probable texts that a search with so many beams finds; nothing is drawn."""
     length_penalty: float = 0.6
     """Of that search; 0 = none, which favours short texts (`beam.Beams`)."""
+    adjustments: Adjustments = UNCHANGED
+    """Penalties of repetition, and tokens favoured or barred."""
+    alternatives: int | None = None
+    """Give log-probabilities of the tokens made, and of so many likeliest ones at each place."""
 
     def __post_init__(self):
         if self.max_tokens < 1:
@@ -55,6 +61,12 @@ class Settings:
             raise UserError("length_penalty is for beams: give more than one, or leave it out")
         if self.beams > 1 and self.stop:
             raise UserError(f"{self.beams} beams end at end tokens only: leave out stop")
+        if self.alternatives is not None and self.alternatives < 0:
+            raise UserError(f"alternatives must be 0 (the tokens made) or more, not {self.alternatives}")
+        if self.beams > 1 and (self.alternatives is not None or not self.adjustments.none):
+            raise UserError(
+                f"{self.beams} beams search by the model's own logits: leave out penalties, biases and alternatives"
+            )
 
     def check_samples(self, samples: int) -> None:
         """Raises UserError for a number of continuations that cannot be made."""
@@ -78,13 +90,19 @@ class Result:
     ids: tuple[int, ...]
     """Every token that was made, those of a stop text included, an end token not."""
     finish: Finish
-    """stop (a stop text), length (max_tokens), eos (an end token), context (a gpt2 out of positions)."""
+    """stop (a stop text), length (max_tokens), eos (an end token), context (a gpt2 out of positions), cancelled."""
     prompt_tokens: int
     """Tokens of the prompt, the one that begins a document included."""
     beyond_context: bool
     """Whether a rotary model was led past the longest sequence it was trained on, where its text may get worse."""
     log_probability: float | None = None
     """In nats, of a text that beams found."""
+    near_ties: int = 0
+    """Tokens that were chosen by so small a margin that beside other texts others may be (`batch.NEAR`)."""
+    log_probabilities: tuple[float, ...] = ()
+    """In nats, of the ids, where alternatives were asked for."""
+    alternatives: tuple[tuple[tuple[int, float], ...], ...] = ()
+    """(id, log-probability) of the likeliest tokens at each place."""
 
 
 class StopTexts:
@@ -153,10 +171,13 @@ class _Row:
 
 
 class Stream:
-    """The pieces of one continuation, as they become certain; `result` once they have all been read."""
+    """The pieces of one continuation, as they become certain; `result` once they have all been read.
 
-    def __init__(self, decoding: Decoding, row: _Row, prompt_tokens: int):
-        self._decoding, self._row, self._prompt_tokens = decoding, row, prompt_tokens
+    Streams of one Generator are written side by side: each step of one is a step of all.
+    """
+
+    def __init__(self, engine: Engine, text: Text, row: _Row):
+        self._engine, self._text, self._row = engine, text, row
         self._pieces = self._make()
 
     def __iter__(self) -> Iterator[str]:
@@ -166,16 +187,47 @@ class Stream:
         return next(self._pieces)
 
     @property
+    def done(self) -> bool:
+        """Whether the text has ended."""
+        return self._text.finish is not None
+
+    def cancel(self) -> None:
+        """End the text where it is; its place is free with the next step."""
+        if not self.done:
+            self._text.end()
+
+    def pull(self) -> str:
+        """What has become certain of the text since the last pull; nothing is computed."""
+        text, row, piece = self._text, self._row, ""
+        for token in text.ids[len(row.ids) :]:
+            piece += row.push(token)
+            if row.stopped:
+                # Tokens that were guessed beyond the stop text do not count.
+                del text.ids[len(row.ids) :]
+                text.end("stop")
+                return piece
+        return piece + (row.flush() if text.finish is not None else "")
+
+    @property
     def result(self) -> Result:
         """The whole; the rest of it is made first if it has not been read yet."""
         for _ in self._pieces:
             pass
-        return _result(self._decoding, 0, self._row, self._prompt_tokens)
+        text, made = self._text, len(self._text.ids)
+        assert text.finish is not None
+        return Result(
+            self._row.text, tuple(text.ids), text.finish, len(text.request.ids), self._engine.beyond_context(text),
+            near_ties=text.near_ties, log_probabilities=tuple(text.log_probabilities[:made]),
+            alternatives=tuple(map(tuple, text.alternatives[:made])),
+        )  # fmt: skip
 
     def _make(self) -> Iterator[str]:
-        while not self._decoding.done:
-            if piece := _advance(self._decoding, [self._row])[0]:
+        while True:
+            if piece := self.pull():
                 yield piece
+            if self.done:
+                return
+            self._engine.step()
 
 
 class Generator:
@@ -185,8 +237,11 @@ class Generator:
     >>> print(Generator(model, tokenizer).generate("It was", Settings(temperature=0))[0].text)
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Tokenizer | None, *, chat: bool = False):
-        """`chat`: a prompt is what a user says, and is answered, by the chat template of the model's folder.
+    def __init__(
+        self, model: nn.Module, tokenizer: Tokenizer | None, *, chat: bool = False, options: Options | None = None
+    ):
+        """`chat`: a prompt is what a user says, and is answered, by the chat template of the model's folder. `options`:
+        of the engine that writes.
 
         Raises UserError where they do not belong together, where the model cannot write, and for `chat` without a
         template.
@@ -200,6 +255,7 @@ class Generator:
             why = "a t5 answers every prompt as it stands" if t5 else "the model's folder has no chat template"
             raise UserError(f"{why}: leave chat out" + ("" if t5 else ", or tune the model on conversations first"))
         self._format = ChatFormat(tokenizer) if chat else None
+        self.engine = Engine(model, tokenizer.vocab, options)
         self.answers = t5 or chat
         """Whether the model answers a prompt with a text of its own, instead of continuing it."""
 
@@ -221,13 +277,19 @@ class Generator:
             raise UserError("an empty prompt begins at the bos token, but this tokenizer has none: give a prompt")
         return ([] if bos is None else [bos]) + (self._tokenizer.encode(prompt) if prompt else [])
 
-    def stream(self, prompt: str, settings: Settings | None = None) -> Stream:
-        """One continuation, in pieces that never tear a character and never show part of a stop text."""
+    def stream(self, prompt: str | Sequence[int], settings: Settings | None = None, *, sample: int = 0) -> Stream:
+        """One continuation of a text or of ids, in pieces that never tear a character and never show part of a stop
+        text; the draws are those of that sample of the seed. It is written once its first piece is asked for, beside
+        all that this Generator is writing."""
         settings = settings or Settings()
         if settings.beams > 1:
             raise UserError("beams know a text only when they are done with it: use generate, not stream")
-        ids, decoding = self._begin(prompt, settings, 1)
-        return Stream(decoding, self._row(ids, settings), len(ids))
+        ids = self.prompt_ids(prompt) if isinstance(prompt, str) else list(prompt)
+        request = Request(
+            tuple(ids), settings.strategy, settings.max_tokens, frozenset(self._ends()),
+            row_generators(settings.seed, sample + 1)[sample], settings.adjustments, alternatives=settings.alternatives,
+        )  # fmt: skip
+        return Stream(self.engine, self.engine.add(request), self._row(ids, settings))
 
     def generate(self, prompt: str, settings: Settings | None = None, *, samples: int = 1) -> list[Result]:
         """`samples` continuations of one prompt, made side by side; the first is what `stream` gives.
@@ -238,39 +300,35 @@ class Generator:
         settings.check_samples(samples)
         if settings.beams > 1:
             return self._search([self.prompt_ids(prompt)], settings)[0][:samples]
-        ids, decoding = self._begin(prompt, settings, samples)
-        rows = [self._row(ids, settings) for _ in range(samples)]
-        while not decoding.done:
-            _advance(decoding, rows)
-        return [_result(decoding, index, row, len(ids)) for index, row in enumerate(rows)]
+        return self._finished([self.stream(prompt, settings, sample=sample) for sample in range(samples)])
 
     def answer(self, prompts: Sequence[str], settings: Settings | None = None) -> list[Result]:
         """The answer to each of the prompts; each is what it would be alone (law 8).
 
-        t5 reads them side by side, others those that are equally long. Raises UserError for a model that goes on with
-        texts, without `chat`.
+        They are written side by side; by beams, t5 reads them so, others those that are equally long. Raises UserError
+        for a model that goes on with texts, without `chat`.
         """
         settings = settings or Settings()
         if not self.answers:
             raise UserError("this model goes on with texts: to be answered, make the Generator with chat=True")
+        if settings.beams == 1:
+            return self._finished([self.stream(prompt, settings) for prompt in prompts])
         ids = [self.prompt_ids(prompt) for prompt in prompts]
         results: dict[int, Result] = {}
         lengths = [0 if self._format is None else len(one) for one in ids]
         for length in dict.fromkeys(lengths):
             members = [number for number, known in enumerate(lengths) if known == length]
-            results |= zip(members, self._answers([ids[number] for number in members], settings), strict=True)
+            found = self._search([ids[number] for number in members], settings)
+            results |= {number: hypotheses[0] for number, hypotheses in zip(members, found, strict=True)}
         return [results[number] for number in range(len(prompts))]
 
-    def _answers(self, ids: list[list[int]], settings: Settings) -> list[Result]:
-        """What is written for prompts that can be read side by side."""
-        if settings.beams > 1:
-            return [results[0] for results in self._search(ids, settings)]
-        generators = [row_generators(settings.seed, 1)[0] for _ in ids]
-        decoding = self._decoding(ids, settings, generators)
-        rows = [self._row(one, settings) for one in ids]
-        while not decoding.done:
-            _advance(decoding, rows)
-        return [_result(decoding, index, row, len(ids[index])) for index, row in enumerate(rows)]
+    def _finished(self, streams: list[Stream]) -> list[Result]:
+        """All of them, written side by side."""
+        while not all(stream.done for stream in streams):
+            self.engine.step()
+            for stream in streams:
+                stream.pull()
+        return [stream.result for stream in streams]
 
     def _search(self, ids: list[list[int]], settings: Settings) -> list[list[Result]]:
         """What beams find for each of the prompts, the best first."""
@@ -297,22 +355,6 @@ class Generator:
         """t5 begins a text of its own, the others continue their prompt."""
         return _Row(self._tokenizer, [] if self.answers else ids, settings.stop)
 
-    def _begin(self, prompt: str, settings: Settings, rows: int) -> tuple[list[int], Decoding]:
-        ids = self.prompt_ids(prompt)
-        return ids, self._decoding(ids, settings, row_generators(settings.seed, rows))
-
-    def _decoding(self, ids: list[int] | list[list[int]], settings: Settings, generators: list) -> Decoding:
-        return Decoding(
-            self._model,
-            ids,
-            settings.strategy,
-            settings.max_tokens,
-            self._ends(),
-            generators,
-            rows=len(generators),
-            vocab=self._tokenizer.vocab,
-        )
-
 
 def begin_id(model: nn.Module, tokenizer: Tokenizer) -> int | None:
     """The token that stands before a document: the tokenizer's bos, else the model's; None where there is none, or
@@ -331,24 +373,3 @@ def check_together(model: nn.Module, tokenizer: Tokenizer | None) -> None:
             f"the tokenizer has {tokenizer.vocab} ids, but the model only {model.config.vocab}: "
             "they do not belong together"
         )
-
-
-def _advance(decoding: Decoding, rows: list[_Row]) -> list[str]:
-    """One step of every row: its new certain text."""
-    before = list(decoding.finish)
-    pieces = []
-    for index, (row, token) in enumerate(zip(rows, decoding.step(), strict=True)):
-        piece = "" if token is None else row.push(token)
-        if before[index] is None:
-            if decoding.finish[index] and not row.stopped:
-                piece += row.flush()
-            if row.stopped:
-                decoding.end(index, "stop")
-        pieces.append(piece)
-    return pieces
-
-
-def _result(decoding: Decoding, index: int, row: _Row, prompt_tokens: int) -> Result:
-    finish = decoding.finish[index]
-    assert finish is not None
-    return Result(row.text, tuple(row.ids), finish, prompt_tokens, decoding.beyond_context)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +16,15 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
 
+class Choice(NamedTuple):
+    """What was chosen, one id a row."""
+
+    ids: Int[Tensor, " batch"]
+    margin: Float[Tensor, " batch"]
+    """How near another choice was: between the two best logits, or from a draw to the border of its token's part of
+    [0, 1)."""
+
+
 @dataclass(frozen=True)
 class Greedy:
     """Always the token with the largest logit; of equal ones, the one with the smallest id."""
@@ -23,10 +32,15 @@ class Greedy:
     def choose(
         self,
         logits: Float[Tensor, "batch vocab"],
-        generator: torch.Generator | Sequence[torch.Generator] | None = None,
-    ) -> Int[Tensor, " batch"]:
-        """The chosen ids; `generator` is not used. Raises UserError where a logit is not finite."""
-        return finite(logits).argmax(-1)
+        generator: torch.Generator | Sequence[torch.Generator | None] | None = None,
+    ) -> Choice:
+        """The chosen ids; `generator` is not used. Raises UserError where a logit is NaN or +inf, or all are barred
+        (-inf)."""
+        ids = _open(logits).argmax(-1)
+        if logits.shape[-1] == 1:
+            return Choice(ids, torch.full(ids.shape, torch.inf))
+        best = logits.topk(2).values
+        return Choice(ids, best[:, 0] - best[:, 1])
 
 
 @dataclass(frozen=True)
@@ -57,7 +71,7 @@ class Sampling:
 
     def probabilities(self, logits: Float[Tensor, "batch vocab"]) -> Float[Tensor, "batch vocab"]:
         """What `choose` draws from, in f64 (so that no positive temperature overflows)."""
-        scores = finite(logits).double()
+        scores = _open(logits).double()
         scores = (scores - scores.amax(-1, keepdim=True)) / self.temperature
         if 0 < self.top_k < scores.shape[-1]:
             least = scores.topk(self.top_k).values[:, -1:]
@@ -75,23 +89,31 @@ class Sampling:
     def choose(
         self,
         logits: Float[Tensor, "batch vocab"],
-        generator: torch.Generator | Sequence[torch.Generator] | None = None,
-    ) -> Int[Tensor, " batch"]:
+        generator: torch.Generator | Sequence[torch.Generator | None] | None = None,
+    ) -> Choice:
         """One drawn id a row.
 
         `generator` lives on the CPU: one for all rows, one for each, or None for torch's own. A row takes one number
         u ∈ [0, 1) and gets the first id at which the cumulative probability exceeds u, so a row's draw depends on
-        its own generator alone, and is the same on every device. Raises UserError where a logit is not finite.
+        its own generator alone, and is the same on every device. Raises UserError where a logit is NaN or +inf, or all
+        are barred (-inf).
         """
         if self.top_k == 1:
-            return finite(logits).argmax(-1)
+            return Greedy().choose(logits)
         reach = self.probabilities(logits).cumsum(-1)
         whole = reach[:, -1:]
         goal = torch.minimum(_draws(len(logits), generator).to(whole.device) * whole, whole.nextafter(0 * whole))
-        return torch.searchsorted(reach, goal, right=True).squeeze(-1)
+        ids = torch.searchsorted(reach, goal, right=True)
+        above, below = reach.gather(1, ids), torch.where(ids > 0, reach.gather(1, (ids - 1).clamp(min=0)), -torch.inf)
+        # The first number of the first token that can be drawn, and the last of the last, are no borders.
+        above = torch.where(above < whole, above, torch.inf)
+        below = torch.where(below > 0, below, -torch.inf)
+        margin = torch.minimum(above - goal, goal - below)
+        return Choice(ids.squeeze(-1), margin.squeeze(-1))
 
 
 Strategy = Greedy | Sampling
+GREEDY = Greedy()
 
 
 def strategy(temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0) -> Strategy:
@@ -114,7 +136,7 @@ def _mix(value: int) -> int:
     return value ^ (value >> 31)
 
 
-def _draws(rows: int, generator: torch.Generator | Sequence[torch.Generator] | None) -> Float[Tensor, "batch 1"]:
+def _draws(rows: int, generator: torch.Generator | Sequence[torch.Generator | None] | None) -> Float[Tensor, "batch 1"]:
     if generator is None or isinstance(generator, torch.Generator):
         return torch.rand(rows, 1, dtype=torch.float64, generator=generator)
     assert len(generator) == rows, f"{len(generator)} generators for {rows} rows"
@@ -128,4 +150,13 @@ def finite(logits: Tensor) -> Tensor:
             "the model's logits are not finite (NaN or infinity), so no token can be chosen: "
             "its weights have diverged, use an earlier checkpoint"
         )
+    return logits
+
+
+def _open(logits: Tensor) -> Tensor:
+    """The same logits, of which a token can be chosen in every row."""
+    best = logits.amax(-1)
+    if torch.isneginf(best).any():
+        raise UserError("no token is left to choose: a constraint or a bias of -inf bars them all; loosen it")
+    finite(best)
     return logits

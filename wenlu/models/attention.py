@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wenlu.models.cache import KeyValueCache, causal_mask
+from wenlu.models.cache import KeyValueCache
 from wenlu.models.config import PLAIN, ModelConfig
 from wenlu.models.layers import dropout as dropped
 from wenlu.models.layers import rms_norm
@@ -108,9 +108,6 @@ class Attention(nn.Module):
         q, k = qk.split((self.heads, self.kv_heads), dim=2)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         if cache is not None:
-            before = cache.length
             k, v = cache.update(self.layer, k, v)
-            if self.causal and before and seq > 1 and mask is None:
-                mask = causal_mask(seq, before, x.device)
         y = attend(q, k, v, mask, self.dropout if self.training else 0.0, self.scale, self.causal)
         return self.out(y.transpose(1, 2).reshape(batch, seq, -1))

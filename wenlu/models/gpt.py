@@ -48,25 +48,30 @@ class GPT(nn.Module):
     ) -> Float[Tensor, "batch seq dim"]:
         """The last layer's states, normalised.
 
-        Positions count from the cache's length, unless given. With `segments` (documents packed in one row, each
-        token's document number) tokens see only their own document's. Keys and values are added to `cache`.
+        Positions count on from what the cache holds of each row, unless given. With `segments` (documents packed in
+        one row, each token's document number) tokens see only their own document's. Keys and values are added to
+        `cache`.
         """
-        seq, before = ids.shape[1], cache.length if cache is not None else 0
+        seq, window = ids.shape[1], self.config.window
         if segments is not None and cache is not None:
             raise UserError("packed documents (segments) cannot be read with a cache: read them one by one")
         if positions is None:
-            self._make_room(before + seq)
-            positions = slice(before, before + seq)
+            positions = slice(0, seq) if cache is None else cache.places(seq)
+            self._make_room(seq if cache is None else cache.length + seq)
         elif not torch.compiler.is_compiling():
             self._make_room(int(positions.max()) + 1)
         mask = None if segments is None else _same_document(segments)
+        if cache is not None:
+            mask = cache.sees(seq)
         x = self.embed(ids)
         if self.position_embed is not None:
             x = x + self.position_embed.weight[positions]
         x = dropout(x, self.config.dropout, self.training)
         in_window = mask
-        if self.config.window and before + seq > self.config.window:
-            near = causal_mask(seq, before, ids.device).triu(before - self.config.window + 1)
+        if window and cache is not None:
+            in_window = cache.sees(seq, window)
+        elif window and seq > window:
+            near = causal_mask(seq, 0, ids.device).triu(1 - window)
             in_window = near if mask is None else mask & near
         for layer, block in enumerate(self.blocks):
             windowed = layer >= self.config.full_layers

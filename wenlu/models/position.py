@@ -109,13 +109,17 @@ class RelativePositions(nn.Module):
         distances = torch.arange(-config.distance, config.distance + 1)
         self.register_buffer("bucket", _bucket(distances, both_ways, config.buckets, config.distance), persistent=False)
 
-    def forward(self, new: int, before: int) -> Float[Tensor, "heads new whole"]:
-        """For `new` tokens after `before` others, what is added to their weights of all `before + new`."""
+    def forward(self, places: slice | Int[Tensor, "rows new"], whole: int) -> Float[Tensor, "*rows heads new whole"]:
+        """For tokens at these places, what is added to their weights of all `whole` tokens."""
+        if isinstance(places, Tensor):
+            distances = torch.arange(whole, device=places.device) - places[:, :, None]
+            return self._biases(distances).movedim(-1, 1)
         # One row of biases by distance, cut into a window for each token: its backward pass is one of a short table.
-        last = before + new
-        distances = torch.arange(1 - last, last - before, device=self.bucket.device)
-        buckets = self.bucket[distances.clamp(-self.distance, self.distance) + self.distance]
-        return self.embed(buckets).T.unfold(-1, last, 1).flip(-2)
+        distances = torch.arange(1 - whole, whole - places.start, device=self.bucket.device)
+        return self._biases(distances).T.unfold(-1, whole, 1).flip(-2)
+
+    def _biases(self, distances: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape heads"]:
+        return self.embed(self.bucket[distances.clamp(-self.distance, self.distance) + self.distance])
 
 
 def _bucket(distances: Tensor, both_ways: bool, buckets: int, distance: int) -> Tensor:

@@ -16,16 +16,13 @@ from torch import Tensor, nn
 from wenlu.base.errors import UserError
 from wenlu.models.attention import attend
 from wenlu.models.block import Block, norm
-from wenlu.models.cache import EncoderDecoderCache, causal_mask
+from wenlu.models.cache import HIDDEN, EncoderDecoderCache, causal_mask
 from wenlu.models.config import ModelConfig
 from wenlu.models.layers import dropout
 from wenlu.models.position import RelativePositions
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
-
-HIDDEN = -1e9
-"""Added to the weight of what a token may not see. It is finite, so that one that may see nothing has no NaN."""
 
 
 class T5(nn.Module):
@@ -60,7 +57,6 @@ class T5(nn.Module):
         without `decoder_segments` a row's target is one text, which sees all of the source but padding (-1). A cache
         that has read the source does not read it again (ids may be None); decoder_ids are those it has not seen yet.
         """
-        before = cache.length if cache is not None else 0
         if decoder_segments is not None and cache is not None:
             raise UserError("packed documents (segments) cannot be written with a cache: write them one by one")
         if cache is not None and cache.read:
@@ -74,14 +70,15 @@ class T5(nn.Module):
                 hidden = _cross_bias(states, segments, decoder_segments)
             if cache is not None:
                 cache.read, cache.hidden = read, hidden
-        alone = decoder_ids.shape[1] == 1
-        allowed = None if alone else causal_mask(decoder_ids.shape[1], before, decoder_ids.device)
+        new = decoder_ids.shape[1]
+        fresh = cache is None or not cache.length
+        allowed = (causal_mask(new, 0, decoder_ids.device) if new > 1 else None) if fresh else cache.sees(new)
         if decoder_segments is not None:
             same = _same(decoder_segments, decoder_segments)
-            allowed = same if alone else allowed & same
+            allowed = same if allowed is None else allowed & same
         states = self.decoder(self.embed(decoder_ids), allowed, cache, read, hidden)
         if cache is not None:
-            cache.advance(decoder_ids.shape[1])
+            cache.advance(new)
         return states
 
     def head(self, hidden: Float[Tensor, "... dim"]) -> Float[Tensor, "... vocab"]:
@@ -123,8 +120,9 @@ class Stack(nn.Module):
         self, x: Float[Tensor, "batch seq dim"], allowed: Bool[Tensor, "*batch seq whole"] | None, cache=None, *source
     ) -> Float[Tensor, "batch seq dim"]:
         """`allowed`: where a token may look; `source`: of the decoder, keys and values by layer, and their bias."""
-        before = cache.length if cache is not None else 0
-        bias = self.relative(x.shape[1], before)
+        new = x.shape[1]
+        places, before = (slice(0, new), 0) if cache is None else (cache.places(new), cache.length)
+        bias = self.relative(places, before + new)
         if allowed is not None:
             bias = torch.where(allowed, bias, HIDDEN)
         x = self.drop(x)

@@ -11,8 +11,8 @@ from torch import nn
 
 from wenlu.base.errors import UserError
 from wenlu.base.log import console, progress, say
-from wenlu.inference.generate import evaluating
 from wenlu.inference.generator import Generator, Settings
+from wenlu.inference.reading import evaluating
 from wenlu.tokenization.tokenizer import Tokenizer
 from wenlu.training.checkpoint import Progress
 from wenlu.training.pacing import Pacing
