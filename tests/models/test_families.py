@@ -209,3 +209,12 @@ def test_refused_scalings(values, message):
 def test_a_model_needs_a_vocabulary():
     with pytest.raises(UserError, match="a model needs a vocabulary"):
         build(ModelConfig(), 0)
+
+
+def test_angles_are_not_rounded_with_the_weights():
+    """In bf16 positions 256 and 257 would turn alike."""
+    model = build(ModelConfig("llama", dim=16, layers=1, heads=2, context=300, vocab=9), 0)
+    before = model.rotary.cos.clone()
+    model.bfloat16()
+    assert model.rotary.cos.dtype == torch.float32 and torch.equal(model.rotary.cos, before)
+    assert model.hidden(torch.tensor([[1, 2, 3]])).dtype == torch.bfloat16

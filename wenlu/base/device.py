@@ -39,6 +39,15 @@ def has_bf16(device: torch.device) -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags or "bf16" in flags
 
 
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The number format of weights by its name: f32 or bf16; refused where the hardware has none of its own."""
+    if name not in ("f32", "bf16"):
+        raise UserError(f"dtype must be f32 or bf16, not {name!r}")
+    if name == "bf16" and not has_bf16(device):
+        raise UserError(f"this {device.type} device has no bf16 arithmetic of its own: use --dtype f32")
+    return torch.float32 if name == "f32" else torch.bfloat16
+
+
 @contextmanager
 def bf16_products(wanted: bool) -> Iterator[None]:
     """Let products of f32 matrices round their factors to bf16, sums staying in f32, for a while.

@@ -6,12 +6,13 @@ import json as json_format
 import sys
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from wenlu.base.errors import UserError
-from wenlu.base.log import console
+from wenlu.base.log import console, say
 from wenlu.cli.flags import parse
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 DESCRIPTION = """Text that continues a prompt, on stdout as it is made; what is said about it goes to stderr.
 
 example: wenlu generate runs/novel --prompt "It was" --max-tokens 100 --temperature 0.7 --stop "The End"
-         wenlu generate runs/chat --chat --prompt "Who are you?" """
+         wenlu generate runs/chat --chat --prompt "Who are you?"
+         wenlu generate runs/chat --chat --prompts questions.jsonl --out answers.jsonl"""
 
 INTERRUPTED = 130
 
@@ -31,6 +33,11 @@ class Command:
     """A run's folder, any Transformers folder of a known family, or a hub id."""
     prompt: str = ""
     """The text to continue; empty = begin a document; - = read it from stdin, without its last line end."""
+    prompts: Path | None = None
+    """A file of many: JSON lines with prompt, if wanted id, and settings of their own (max_tokens, temperature, seed
+    …). They are written side by side; called again, the rest is made."""
+    out: Path | None = None
+    """Where results of --prompts go, a JSON line for each as it is done."""
     chat: bool = False
     """The prompt is what a user says: it is answered, by the chat template of the model's folder."""
     max_tokens: int = 200
@@ -53,8 +60,26 @@ class Command:
     """With beams: above 0, long texts are favoured over short ones."""
     stop: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """A text that ends the continuation and is not part of it; may be given several times."""
+    repetition_penalty: float = 1.0
+    """Above 1: logits of tokens in prompt and text are divided by it where positive, else multiplied."""
+    presence_penalty: float = 0.0
+    """Taken from the logits of tokens that the text holds already."""
+    frequency_penalty: float = 0.0
+    """Taken from them for each time that the text holds them."""
+    logit_bias: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """ID:NUMBER, added to that token's logit; ID:-inf bars it. May be given several times."""
+    alternatives: int | None = None
+    """With --json or --prompts: log-probabilities of the tokens made, and so many likeliest ones at each place."""
+    speculate: int = 0
+    """Guess so many tokens ahead from the text itself and read them at once: the same text, sooner where it repeats."""
+    batch_invariant: bool = False
+    """Read each text by itself: equal bytes, whatever is written beside it."""
+    rows: int = 64
+    """Most texts side by side."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+    dtype: str = "f32"
+    """f32, or bf16: half the memory, and faster where the hardware reads it; texts may differ."""
     json: bool = False
     """Print one JSON object."""
 
@@ -65,21 +90,25 @@ def main(arguments: list[str]) -> int:
 
 def run(command: Command) -> int:
     """Carry out the command; what is wrong with its flags is said before the model is read."""
-    from wenlu.base.device import pick_device
+    from wenlu.base.device import pick_device, pick_dtype
     from wenlu.hub.folder import load
-    from wenlu.inference.generator import Generator, Settings
+    from wenlu.inference.batch import Options
+    from wenlu.inference.generator import Generator
+    from wenlu.inference.speculative import Lookup
 
-    names = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "seed", "stop", "beams", "length_penalty")
-    settings = Settings(**{name: getattr(command, name) for name in names})
-    settings.check_samples(command.samples)
-    if command.samples > 1 and command.temperature == 0 and command.beams == 1:
-        raise UserError(f"at temperature 0 all {command.samples} samples are the same: ask for one, or a higher one")
+    settings = _settings(command)
+    _check(command)
+    options = Options(
+        command.rows, 0, Lookup(command.speculate) if command.speculate else None, command.batch_invariant
+    )
     device = pick_device(command.device)
     prompt = _read_prompt() if command.prompt == "-" else command.prompt
-    model, tokenizer = load(command.run, device)
-    generator = Generator(model, tokenizer, chat=command.chat)
+    model, tokenizer = load(command.run, device, pick_dtype(command.dtype, device))
+    generator = Generator(model, tokenizer, chat=command.chat, options=options)
     if not generator.answers and tokenizer.chat_template is not None:
         console.print("note: this model's folder has a chat template; add --chat to be answered by it")
+    if command.prompts is not None:
+        return _many(generator, command, settings)
     began = time.monotonic()
     try:
         if command.samples == 1 and not command.json and command.beams == 1:
@@ -98,6 +127,66 @@ def run(command: Command) -> int:
         for number, result in enumerate(results, 1):
             print(f"=== sample {number} of {len(results)} ({result.finish})\n{result.text}", flush=True)
     _say_how_it_ended(results, seconds, model.config.context)
+    return 0
+
+
+def _settings(command: Command) -> Settings:
+    from wenlu.inference.adjust import Adjustments
+    from wenlu.inference.generator import Settings
+
+    adjusted = ("repetition_penalty", "presence_penalty", "frequency_penalty")
+    adjustments = Adjustments(*(getattr(command, name) for name in adjusted), _biases(command.logit_bias))
+    names = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "seed", "stop", "beams", "length_penalty")
+    chosen = {name: getattr(command, name) for name in (*names, "alternatives")}
+    return Settings(**chosen, adjustments=adjustments)
+
+
+def _biases(given: tuple[str, ...]) -> tuple[tuple[int, float], ...]:
+    try:
+        return tuple((int(id), float(bias)) for id, bias in (one.split(":", 1) for one in given))
+    except ValueError:
+        raise UserError(f"logit-bias must be ID:NUMBER, such as 42:-inf, not {', '.join(given)}") from None
+
+
+def _check(command: Command) -> None:
+    """Raises UserError for flags that do not belong together."""
+    _settings(command).check_samples(command.samples)
+    if command.samples > 1 and command.temperature == 0 and command.beams == 1:
+        raise UserError(f"at temperature 0 all {command.samples} samples are the same: ask for one, or a higher one")
+    if (command.prompts is None) != (command.out is None):
+        raise UserError("--prompts FILE and --out FILE belong together: give both, or --prompt TEXT")
+    if command.prompts is not None and (command.prompt or command.samples > 1):
+        raise UserError("--prompts holds the prompts, one text for each: leave out --prompt and --samples")
+    if command.alternatives is not None and not command.json and command.prompts is None:
+        raise UserError("alternatives are given out as JSON only: add --json")
+
+
+def _many(generator: Generator, command: Command, settings: Settings) -> int:
+    """Continue a file of prompts, with a bar; what was made is kept when interrupted."""
+    from wenlu.base.log import progress
+    from wenlu.inference.prompts import continue_all, read_prompts
+
+    prompts = read_prompts(command.prompts, settings)
+    began, made = time.monotonic(), 0
+    with progress("generate") as bar:
+        task = bar.add_task("", total=len(prompts), note="")
+
+        def advance(rows: int, tokens: int) -> None:
+            nonlocal made
+            made += tokens
+            bar.update(task, advance=rows, note=f"{made / max(1e-9, time.monotonic() - began):,.0f} tokens/s")
+
+        try:
+            before = continue_all(generator, command.run, prompts, command.out, advance)
+        except KeyboardInterrupt:
+            say(f"interrupted; what was made is in {command.out}: the same command goes on with it")
+            return INTERRUPTED
+    seconds = time.monotonic() - began
+    there = f" ({before} were there already)" if before else ""
+    say(f"{len(prompts) - before} texts{there}, {made:,} tokens in {seconds:.1f} s; in {command.out}", style="dim")
+    if command.json:
+        found = {"out": str(command.out), "texts": len(prompts), "there_before": before, "tokens": made}
+        print(json_format.dumps({**found, "seconds": seconds}, ensure_ascii=False))
     return 0
 
 
@@ -124,18 +213,14 @@ def _stream(generator: Generator, prompt: str, settings: Settings) -> Result:
 
 
 def _as_json(run: str, prompt: str, settings: Settings, results: list[Result]) -> dict:
-    samples = [
-        {"text": r.text, "tokens": len(r.ids), "finish": r.finish, "beyond_context": r.beyond_context} for r in results
-    ]
-    for sample, result in zip(samples, results, strict=True):
-        if result.log_probability is not None:
-            sample["log_probability"] = result.log_probability
+    from wenlu.inference.prompts import as_row
+
     return {
         "run": run,
         "prompt": prompt,
         "prompt_tokens": results[0].prompt_tokens,
         "settings": asdict(settings),
-        "samples": samples,
+        "samples": [as_row(result) for result in results],
     }
 
 

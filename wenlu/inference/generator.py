@@ -12,7 +12,7 @@ from wenlu.inference.adjust import UNCHANGED, Adjustments
 from wenlu.inference.batch import Engine, Options, Request, Text
 from wenlu.inference.beam import Beams, Hypothesis, beam_search
 from wenlu.inference.reading import Finish
-from wenlu.inference.sample import Strategy, row_generators, strategy
+from wenlu.inference.sample import Strategy, row_generator, strategy
 from wenlu.models.config import ROTARY
 from wenlu.tokenization.chat_format import ChatFormat
 from wenlu.tokenization.tokenizer import Tokenizer
@@ -255,7 +255,8 @@ class Generator:
             why = "a t5 answers every prompt as it stands" if t5 else "the model's folder has no chat template"
             raise UserError(f"{why}: leave chat out" + ("" if t5 else ", or tune the model on conversations first"))
         self._format = ChatFormat(tokenizer) if chat else None
-        self.engine = Engine(model, tokenizer.vocab, options)
+        self.options = options or Options()
+        self.engine = Engine(model, tokenizer.vocab, self.options)
         self.answers = t5 or chat
         """Whether the model answers a prompt with a text of its own, instead of continuing it."""
 
@@ -287,7 +288,7 @@ class Generator:
         ids = self.prompt_ids(prompt) if isinstance(prompt, str) else list(prompt)
         request = Request(
             tuple(ids), settings.strategy, settings.max_tokens, frozenset(self._ends()),
-            row_generators(settings.seed, sample + 1)[sample], settings.adjustments, alternatives=settings.alternatives,
+            row_generator(settings.seed, sample), settings.adjustments, alternatives=settings.alternatives,
         )  # fmt: skip
         return Stream(self.engine, self.engine.add(request), self._row(ids, settings))
 

@@ -123,9 +123,14 @@ def strategy(temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, min_p
 
 
 def row_generators(seed: int, rows: int) -> list[torch.Generator]:
-    """A generator for each row from (seed, row): row k is the same however many rows there are."""
+    """A generator for each row: row k is the same however many rows there are."""
+    return [row_generator(seed, row) for row in range(rows)]
+
+
+def row_generator(seed: int, row: int) -> torch.Generator:
+    """The generator of one row of a seed."""
     # One 64-bit word from both, mixed as in SplitMix64, since neighbouring seeds must not give neighbouring streams.
-    return [torch.Generator().manual_seed(_mix(_mix(seed) + row) >> 1) for row in range(rows)]
+    return torch.Generator().manual_seed(_mix(_mix(seed) + row) >> 1)
 
 
 def _mix(value: int) -> int:

@@ -25,6 +25,15 @@ class Rotary(nn.Module):
         self.register_buffer("sin", torch.empty(0), persistent=False)
         self.extend(config.context)
 
+    def _apply(self, function, recurse=True):
+        """Moved with the model, but never rounded: in bf16 the angles of neighbouring positions would be one."""
+        super()._apply(function, recurse)
+        if self.cos.dtype != torch.float32:
+            length, device = len(self.cos), self.cos.device
+            self.cos = self.sin = torch.empty(0, device=device)
+            self.extend(length)
+        return self
+
     def extend(self, length: int) -> None:
         """Make the tables at least `length` positions long. Angles are computed in f32, as Transformers does."""
         if length <= len(self.cos):

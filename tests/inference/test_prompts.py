@@ -1,0 +1,149 @@
+"""A file of prompts: what comes out is each prompt alone, and an interruption loses nothing."""
+
+import json
+
+import pytest
+
+from wenlu.base.errors import UserError
+from wenlu.cli.generate import main
+from wenlu.hub.folder import load, save
+from wenlu.inference.generator import Generator, Settings
+from wenlu.inference.prompts import read_prompts
+from wenlu.models.build import build
+from wenlu.models.config import ModelConfig
+from wenlu.tokenization.learn import learn
+
+ROWS = [
+    {"prompt": "the cat", "id": "a"},
+    {"prompt": "猫坐在", "temperature": 0, "max_tokens": 5},
+    {"prompt": "on", "seed": 9, "stop": ["t"]},
+    {"prompt": "the mat. the mat", "top_k": 3, "alternatives": 2},
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, shaken):
+    tokenizer = learn("char", ["the cat sat on the mat. 猫坐在垫子上。"])
+    ids = {"bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id}
+    model = build(ModelConfig("llama", dim=16, layers=1, heads=2, context=64, vocab=tokenizer.vocab, **ids), 0)
+    folder = tmp_path_factory.mktemp("prompts") / "run"
+    save(shaken(model), tokenizer, folder)
+    return folder
+
+
+@pytest.fixture
+def prompts(tmp_path):
+    file = tmp_path / "prompts.jsonl"
+    file.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS) + "\n\n", encoding="utf-8")
+    return file
+
+
+def rows_of(file):
+    return sorted((json.loads(line) for line in file.read_text().splitlines()), key=lambda row: row["number"])
+
+
+@pytest.mark.parametrize("more", [[], ["--rows", "1"], ["--speculate", "4"], ["--batch-invariant"]])
+def test_each_row_is_its_prompt_alone(run, prompts, tmp_path, more, capsys):
+    out = tmp_path / "out.jsonl"
+    assert main([str(run), "--prompts", str(prompts), "--out", str(out), "--max-tokens", "12", "--json", *more]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["texts"], said["there_before"]) == (4, 0)
+    generator, found = Generator(*load(run)), rows_of(out)
+    for number, (row, made) in enumerate(zip(ROWS, found, strict=True)):
+        own = {name: value for name, value in row.items() if name not in ("prompt", "id")}
+        own["stop"] = tuple(own.get("stop", ()))
+        settings = Settings(**{"max_tokens": 12, "seed": number} | own)
+        (alone,) = generator.generate(row["prompt"], settings)
+        assert (made["text"], made["finish"], made["prompt"]) == (alone.text, alone.finish, row["prompt"])
+    assert found[0]["id"] == "a" and "id" not in found[1]
+    assert len(found[3]["alternatives"][0]) == 2 and found[3]["log_probabilities"][0] < 0
+
+
+def test_an_interrupted_file_is_gone_on_with(run, prompts, tmp_path, capsys, monkeypatch):
+    whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
+    line = [str(run), "--prompts", str(prompts), "--max-tokens", "12", "--rows", "2", "--out"]
+    assert main([*line, str(whole)]) == 0
+    from wenlu.inference.batch import Engine
+
+    steps, step = [], Engine.step
+
+    def interrupted(engine):
+        steps.append(1)
+        if len(steps) == 9:
+            raise KeyboardInterrupt
+        return step(engine)
+
+    monkeypatch.setattr(Engine, "step", interrupted)
+    assert main([*line, str(out)]) == 130
+    assert "interrupted; what was made is in" in capsys.readouterr().err
+    before = rows_of(out)
+    assert 0 < len(before) < 4
+    with out.open("a") as file:
+        file.write('{"number": 3, "text": "torn')
+    assert main([*line, str(out)]) == 0
+    assert f"({len(before)} were there already)" in capsys.readouterr().err
+    assert rows_of(out) == rows_of(whole)
+    assert main([*line, str(out)]) == 0
+    assert "0 texts" in capsys.readouterr().err and rows_of(out) == rows_of(whole)
+
+
+def test_results_of_something_else_are_not_mixed(run, prompts, tmp_path, capsys):
+    out = tmp_path / "out.jsonl"
+    line = [str(run), "--prompts", str(prompts), "--out", str(out), "--max-tokens"]
+    assert main([*line, "4"]) == 0
+    before = out.read_bytes()
+    with pytest.raises(UserError, match="holds results of another model, other prompts or settings: give another"):
+        main([*line, "5"])
+    assert out.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("", "holds no prompts: give JSON lines such as"),
+        ("{", "line 1: this is no JSON"),
+        ('{"prompt": "a"}\n[]', "line 2: a row is an object with a text named prompt"),
+        ('{"text": "a"}', "line 1: a row is an object with a text named prompt"),
+        ('{"prompt": "a", "temprature": 1}', "line 1: a row has no 'temprature'. Did you mean 'temperature'?"),
+        ('{"prompt": "a", "top_p": 2}', "line 1: top_p must lie in"),
+        ('{"prompt": "a", "max_tokens": 0}', "line 1: max_tokens must be at least 1"),
+        ('{"prompt": "a", "max_tokens": "9"}', "line 1: max_tokens must be a number, not '9'"),
+        ('{"prompt": "a", "stop": "b"}', "line 1: stop must be a tuple of texts"),
+        ('{"prompt": "a", "temperature": NaN}', "line 1: temperature must be 0"),
+    ],
+)
+def test_wrong_rows_are_refused_with_their_line(tmp_path, content, message):
+    file = tmp_path / "prompts.jsonl"
+    file.write_text(content)
+    with pytest.raises(UserError, match=message):
+        read_prompts(file, Settings())
+
+
+def test_wrong_files_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"no file .*: give one of JSON lines"):
+        read_prompts(tmp_path / "absent", Settings())
+    (tmp_path / "bad").write_bytes(b"\xff")
+    with pytest.raises(UserError, match=r"is not UTF-8 .byte 0.: convert it first"):
+        read_prompts(tmp_path / "bad", Settings())
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--prompts", "x"], "--prompts FILE and --out FILE belong together"),
+        (["--out", "x"], "--prompts FILE and --out FILE belong together"),
+        (["--prompts", "x", "--out", "y", "--prompt", "z"], "leave out --prompt and --samples"),
+        (["--alternatives", "3"], "alternatives are given out as JSON only: add --json"),
+        (["--alternatives", "-1", "--json"], "alternatives must be 0 .the tokens made. or more, not -1"),
+        (["--logit-bias", "3"], "logit-bias must be ID:NUMBER, such as 42:-inf, not 3"),
+        (["--logit-bias", "3:x"], "logit-bias must be ID:NUMBER"),
+        (["--speculate", "-2"], "must guess at least 1 token, not -2"),
+        (["--rows", "0"], "needs room for at least 1 text, not 0"),
+        (["--dtype", "int4"], "dtype must be f32 or bf16, not 'int4'"),
+        (["--repetition-penalty", "0"], "repetition_penalty must be a positive number"),
+        (["--beams", "2", "--temperature", "0", "--presence-penalty", "1"], "2 beams search by the model's own logits"),
+    ],
+)
+def test_flags_that_do_not_belong_together(run, flags, message):
+    with pytest.raises(UserError, match=message):
+        main([str(run), *flags])

@@ -1,0 +1,135 @@
+"""A file of prompts, each continued: JSON lines in, JSON lines out, gone on with after an interruption."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from wenlu.base.errors import UserError, did_you_mean
+from wenlu.base.log import JsonLines, read_rows
+from wenlu.inference.generator import Generator, Result, Settings, Stream
+
+OWN = tuple(field.name for field in fields(Settings) if field.name not in ("beams", "length_penalty", "adjustments"))
+"""Settings that a row may have of its own."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One row of such a file."""
+
+    number: int
+    """From 0."""
+    text: str
+    settings: Settings
+    kept: dict[str, Any]
+    """Its other entry, `id`, which is given out again."""
+
+    def key(self, model: str) -> str:
+        """What its result depends on, in short."""
+        return hashlib.sha256(json.dumps([model, self.text, asdict(self.settings)]).encode()).hexdigest()[:16]
+
+
+def read_prompts(file: Path, settings: Settings) -> list[Prompt]:
+    """The rows of a file of JSON lines: `prompt`, if wanted `id`, and settings of its own; each row's seed is the
+    common one plus its number, unless it has one. Raises UserError, with the line, for anything else."""
+    if not file.is_file():
+        raise UserError(f"no file {file}: give one of JSON lines, each with a prompt")
+    try:
+        lines = file.read_bytes().decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is not UTF-8 (byte {error.start}): convert it first") from None
+    found: list[Prompt] = []
+    for line, content in enumerate(lines, 1):
+        if content.strip():
+            try:
+                found.append(_prompt(json.loads(content), len(found), settings))
+            except (ValueError, UserError) as error:
+                reason = error if isinstance(error, UserError) else f"this is no JSON ({error})"
+                raise UserError(f"{file}, line {line}: {reason}") from None
+    if not found:
+        raise UserError(f"{file} holds no prompts: give JSON lines such as {{'prompt': 'It was'}}".replace("'", '"'))
+    return found
+
+
+def _prompt(row: Any, number: int, settings: Settings) -> Prompt:
+    if not isinstance(row, dict) or not isinstance(row.get("prompt"), str):
+        raise UserError('a row is an object with a text named prompt, such as {"prompt": "It was"}')
+    changes = {name: value for name, value in row.items() if name not in ("prompt", "id")}
+    for name, value in changes.items():
+        if name not in OWN:
+            raise UserError(f"a row has no {name!r}.{did_you_mean(name, OWN)} It may hold prompt, id, {', '.join(OWN)}")
+        if name == "stop":
+            changes[name] = tuple(value) if isinstance(value, list) else value
+        elif not isinstance(value, (int, float)) or isinstance(value, bool):
+            raise UserError(f"{name} must be a number, not {value!r}")
+    if settings.beams == 1:
+        changes.setdefault("seed", settings.seed + number)
+    return Prompt(number, row["prompt"], replace(settings, **changes), {k: row[k] for k in ("id",) if k in row})
+
+
+def continue_all(
+    generator: Generator, model: str, prompts: list[Prompt], out: Path, advance: Callable[[int, int], None]
+) -> int:
+    """Write a row for each prompt to `out` as it is done, and how many of them were there already.
+
+    `advance(rows, tokens)` is told of each. Raises UserError where `out` holds rows of other prompts or settings: it is
+    never overwritten.
+    """
+    file = JsonLines(out)
+    try:
+        done = {}
+        for row in read_rows(out):
+            done[row.get("number") if isinstance(row, dict) else None] = row
+        for number, row in done.items():
+            if number is None or number >= len(prompts) or row.get("key") != prompts[number].key(model):
+                raise UserError(
+                    f"{out} holds results of another model, other prompts or settings: give another --out, or remove it"
+                )
+        advance(len(done), 0)
+        _write_rest(generator, model, [prompt for prompt in prompts if prompt.number not in done], file, advance)
+        file.sync()
+        return len(done)
+    finally:
+        file.close()
+
+
+def _write_rest(generator: Generator, model: str, prompts: list[Prompt], file: JsonLines, advance) -> None:
+    waiting, going, room = prompts[::-1], [], generator.options.rows
+
+    def give_out(prompt: Prompt, result: Result) -> None:
+        file.write(number=prompt.number, key=prompt.key(model), **prompt.kept, prompt=prompt.text, **as_row(result))
+        advance(1, len(result.ids))
+
+    while waiting or going:
+        while waiting and len(going) < room:
+            prompt = waiting.pop()
+            if prompt.settings.beams > 1:
+                give_out(prompt, generator.generate(prompt.text, prompt.settings)[0])
+            else:
+                going.append((prompt, generator.stream(prompt.text, prompt.settings)))
+        generator.engine.step()
+        going = [pair for pair in going if not _ended(*pair, give_out)]
+
+
+def _ended(prompt: Prompt, stream: Stream, give_out: Callable[[Prompt, Result], None]) -> bool:
+    stream.pull()
+    if stream.done:
+        give_out(prompt, stream.result)
+    return stream.done
+
+
+def as_row(result: Result) -> dict[str, Any]:
+    """A result as it is written to JSON; what was not asked for is left out."""
+    row = {"text": result.text, "tokens": len(result.ids), "prompt_tokens": result.prompt_tokens}
+    row |= {"finish": result.finish, "beyond_context": result.beyond_context, "near_ties": result.near_ties}
+    if result.log_probability is not None:
+        row["log_probability"] = result.log_probability
+    if result.log_probabilities:
+        row["ids"], row["log_probabilities"] = list(result.ids), list(result.log_probabilities)
+    if any(result.alternatives):
+        row["alternatives"] = [[list(pair) for pair in best] for best in result.alternatives]
+    return row
