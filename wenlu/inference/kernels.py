@@ -24,7 +24,7 @@ from wenlu.models.quantized import Int8Embedding, Int8Linear, Int8Matrix, int8_p
 CLASSES = (1, 2, 4, ROWS)
 """Numbers of rows that are measured; those between two are taken for the greater."""
 _SECONDS = 0.004
-"""How long a shape is measured, unless two turns take longer."""
+"""How long a shape is measured, unless three of each way take longer."""
 
 
 @contextmanager
@@ -111,7 +111,7 @@ class Chooser:
 def measure(ways: list[Callable], x: Tensor, peers: list[tuple[Tensor, Tensor | None]]) -> list[float]:
     """Seconds of each way to multiply, the least of several by turns, every one with the next matrix of these."""
     best, turn, began = [float("inf")] * len(ways), 0, time.perf_counter()
-    while turn < 2 * len(ways) or (time.perf_counter() - began < _SECONDS and turn < 100):
+    while turn < 3 * len(ways) or (time.perf_counter() - began < _SECONDS and turn < 100):
         weight, scale = peers[turn % len(peers)]
         # The order changes from round to round, or a way would always meet the same half of the matrices.
         way = (turn + turn // len(ways)) % len(ways)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from wenlu.base.device import cpu_flags
 from wenlu.base.errors import UserError
-from wenlu.base.files import atomic_write
+from wenlu.base.files import atomic_write, make_folder
 from wenlu.base.log import say
 
 SOURCE = Path(__file__).with_suffix(".cpp")
@@ -96,7 +96,9 @@ def kernels() -> Kernels | None:
 
 
 def _load(folder: Path) -> Kernels:
-    compiler = _compiler()
+    compiler = _found_compiler()
+    if compiler is None:
+        raise UserError("no C++ compiler is found (c++, g++, clang++): install one, or name it in CXX")
     openmp = _openmp()
     version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=True, timeout=60).stdout
     parts = [SOURCE.read_text(encoding="utf-8"), version, *FLAGS, str(openmp), platform.machine(), *sorted(cpu_flags())]
@@ -107,6 +109,7 @@ def _load(folder: Path) -> Kernels:
             return Kernels(ctypes.CDLL(str(file)), identity)
         say(f"{file} is damaged: made anew")
         file.unlink(missing_ok=True)
+    make_folder(folder)
     say(f"compiling kernels for this processor, once, into {folder}")
     library = _compiled(compiler, openmp)
     file = folder / f"kernels-{identity}-{_digest(library)}.so"
@@ -118,14 +121,11 @@ def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 
-def _compiler() -> list[str]:
+def _found_compiler() -> list[str] | None:
     """$CXX, or the first C++ compiler on the path."""
     if os.environ.get("CXX"):
         return shlex.split(os.environ["CXX"])
-    for name in ("c++", "g++", "clang++"):
-        if shutil.which(name):
-            return [name]
-    raise UserError("no C++ compiler is found (c++, g++, clang++): install one, or name it in CXX")
+    return next(([name] for name in ("c++", "g++", "clang++") if shutil.which(name)), None)
 
 
 def _openmp() -> Path | None:
