@@ -54,6 +54,19 @@ def data_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
+def kernel_folder(tmp_path_factory) -> Path:
+    """Where the tests' kernels are compiled, once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def kernel_cache(kernel_folder, monkeypatch) -> Path:
+    """A test that compiles, or measures products, leaves the user's own cache alone."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(kernel_folder))
+    return kernel_folder / "wenlu"
+
+
+@pytest.fixture(scope="session")
 def shaken() -> Callable[[torch.nn.Module], torch.nn.Module]:
     """A model of which every weight matters: none is left as it began, at zero or one."""
 

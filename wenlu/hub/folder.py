@@ -46,10 +46,13 @@ def save(model: nn.Module, tokenizer: Tokenizer | None, folder: Path | str) -> N
     atomic_write(folder / "config.json", json.dumps(to_json(config), indent=1, ensure_ascii=False))
 
 
-def write_tensors(tensors: dict[str, Tensor], file: Path) -> None:
-    """A safetensors file; a full disk and the like are an `OSError` with its number, which the library hides."""
+def write_tensors(tensors: dict[str, Tensor], file: Path, about: dict[str, str] | None = None) -> None:
+    """A safetensors file, with `about` in its metadata.
+
+    A full disk and the like are an `OSError` with its number, which the library hides.
+    """
     try:
-        save_file(tensors, file, metadata={"format": "pt"})
+        save_file(tensors, file, metadata={"format": "pt", **(about or {})})
     except SafetensorError as error:
         if number := re.search(r"os error (\d+)", str(error)):
             raise OSError(int(number[1]), os.strerror(int(number[1])), str(file)) from error
@@ -93,8 +96,12 @@ def load(
     with torch.no_grad():
         for name, tensor in weights.items():
             model.get_parameter(name).copy_(tensor)
-    has_tokenizer = any((folder / name).exists() for name in ("tokenizer.json", "vocab.json", "vocab.txt"))
-    return model.to(device, dtype).eval(), Tokenizer.load(folder) if has_tokenizer else None
+    return model.to(device, dtype).eval(), Tokenizer.load(folder) if has_tokenizer(folder) else None
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a model folder holds a tokenizer too."""
+    return any((folder / name).exists() for name in ("tokenizer.json", "vocab.json", "vocab.txt"))
 
 
 def locate(reference: Path | str) -> Path:
@@ -130,8 +137,8 @@ def _rows(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return rows
 
 
-def _read_weights(folder: Path) -> dict[str, Tensor]:
-    """Every tensor of a folder, from one file or from several that an index names."""
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold a folder's weights: one, or several that an index names."""
     index = folder / f"{WEIGHTS}.index.json"
     files = [folder / WEIGHTS]
     if not files[0].exists() and index.exists():
@@ -146,10 +153,16 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
                 "Transformers' save_pretrained(..., safe_serialization=True)"
             )
         raise UserError(f"{folder} holds no {WEIGHTS}")
-    tensors: dict[str, Tensor] = {}
     for file in files:
         if file.parent != folder or not file.exists():
             raise UserError(f"{index.name} names {file.name}, which is not in {folder}")
+    return files
+
+
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    """Every tensor of a folder."""
+    tensors: dict[str, Tensor] = {}
+    for file in weight_files(folder):
         try:
             tensors |= load_file(file)
         except SafetensorError as error:

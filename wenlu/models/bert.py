@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from wenlu.base.errors import UserError
 from wenlu.models.block import PostNormBlock, norm
 from wenlu.models.config import ModelConfig
-from wenlu.models.layers import ACTIVATIONS, dropout
+from wenlu.models.layers import ACTIVATIONS, dropout, project
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -81,7 +81,7 @@ class BERT(nn.Module):
         match self.config.head:
             case "tokens":
                 x = self.transform_norm(ACTIVATIONS[self.config.activation](self.transform(hidden)))
-                return F.linear(x, (self.lm_head or self.embed).weight, self.head_bias)
+                return project(x, self.lm_head or self.embed, self.head_bias)
             case "classify":
                 return self.label_head(self.drop(self.pooler(hidden[..., 0, :]).tanh()))
             case "tag":

@@ -11,14 +11,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wenlu.base.errors import UserError
 from wenlu.models.block import Block, norm
 from wenlu.models.cache import KeyValueCache, causal_mask
 from wenlu.models.config import ModelConfig
-from wenlu.models.layers import dropout
+from wenlu.models.layers import dropout, project
 from wenlu.models.position import Rotary
 
 if TYPE_CHECKING:
@@ -82,7 +81,7 @@ class GPT(nn.Module):
 
     def head(self, hidden: Float[Tensor, "... dim"]) -> Float[Tensor, "... vocab"]:
         """Logits of the next token."""
-        return F.linear(hidden, self.embed.weight if self.lm_head is None else self.lm_head.weight)
+        return project(hidden, self.lm_head or self.embed)
 
     def forward(self, ids: Int[Tensor, "batch seq"], **context) -> Float[Tensor, "batch seq vocab"]:
         return self.head(self.hidden(ids, **context))
@@ -90,7 +89,7 @@ class GPT(nn.Module):
     def new_cache(self, batch: int, length: int = 0) -> KeyValueCache:
         """An empty cache for `batch` texts, with room for `length` tokens to begin with."""
         config = self.config
-        return KeyValueCache((config.layers, batch, config.kv_heads, length, config.head_dim), self.embed.weight)
+        return KeyValueCache((config.layers, batch, config.kv_heads, length, config.head_dim), self.norm.weight)
 
     def _make_room(self, length: int) -> None:
         if self.rotary is not None:

@@ -26,6 +26,15 @@ ACTIVATIONS = {
 """By the names that Transformers' configurations use (relu2: So et al. 2021)."""
 
 
+def project(
+    hidden: Float[Tensor, "*batch dim"], matrix: nn.Module, bias: Tensor | None = None
+) -> Float[Tensor, "*batch outputs"]:
+    """W h + b, the matrix being a head's, or an embedding that serves as one; it may have a `product` of its own."""
+    if hasattr(type(matrix), "product"):
+        return matrix.product(hidden, bias)
+    return F.linear(hidden, matrix.weight, bias)
+
+
 def by_hand(x: Tensor) -> bool:
     """Whether the hand-written backward passes pay: eager training on a processor."""
     return x.is_cpu and torch.is_grad_enabled() and not torch.compiler.is_compiling()

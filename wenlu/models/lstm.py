@@ -16,13 +16,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wenlu.base.errors import UserError
 from wenlu.models.cache import LSTMState
 from wenlu.models.config import ModelConfig
-from wenlu.models.layers import dropout
+from wenlu.models.layers import dropout, project
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -62,7 +61,7 @@ class LSTM(nn.Module):
 
     def head(self, hidden: Float[Tensor, "... dim"]) -> Float[Tensor, "... vocab"]:
         """Logits of the next token: Σ wᵢ hᵢ + b."""
-        return F.linear(hidden, self.embed.weight if self.lm_head is None else self.lm_head.weight, self.head_bias)
+        return project(hidden, self.lm_head or self.embed, self.head_bias)
 
     def forward(self, ids: Int[Tensor, "batch seq"], **context) -> Float[Tensor, "batch seq vocab"]:
         return self.head(self.hidden(ids, **context))
@@ -89,12 +88,16 @@ class Layer(nn.Module):
         self, x: Float[Tensor, "seq batch dim"], h: Float[Tensor, "batch dim"], c: Float[Tensor, "batch dim"]
     ) -> tuple[Float[Tensor, "seq batch dim"], Float[Tensor, "batch dim"], Float[Tensor, "batch dim"]]:
         """Outputs at every step, and the last hidden state and cell."""
-        weights = (self.w, self.u, self.b, torch.zeros_like(self.b))
+        return self.run(x, h, c, self.w, self.u, self.b)
+
+    @staticmethod
+    def run(x: Tensor, h: Tensor, c: Tensor, w: Tensor, u: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """A layer with these weights."""
         with torch.autocast(x.device.type, enabled=False):
             outputs, h, c = torch.lstm(
-                x.to(self.w.dtype),
-                (h[None].to(self.w.dtype), c[None].to(self.w.dtype)),
-                weights,
+                x.to(w.dtype),
+                (h[None].to(w.dtype), c[None].to(w.dtype)),
+                (w, u, b, torch.zeros_like(b)),
                 has_biases=True,
                 num_layers=1,
                 dropout=0.0,
@@ -103,3 +106,12 @@ class Layer(nn.Module):
                 batch_first=False,
             )
         return outputs, h[0], c[0]
+
+
+def step(
+    gates: Float[Tensor, "batch gates"], c: Float[Tensor, "batch dim"]
+) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, "batch dim"]]:
+    """The new hidden state and cell from the gates' sums W x + U h + b: one token, where products are made apart."""
+    i, f, g, o = gates.chunk(4, dim=-1)
+    c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+    return o.sigmoid() * c.tanh(), c

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wenlu.base.errors import UserError
@@ -18,7 +17,7 @@ from wenlu.models.attention import attend
 from wenlu.models.block import Block, norm
 from wenlu.models.cache import HIDDEN, EncoderDecoderCache, causal_mask
 from wenlu.models.config import ModelConfig
-from wenlu.models.layers import dropout
+from wenlu.models.layers import dropout, project
 from wenlu.models.position import RelativePositions
 
 if TYPE_CHECKING:
@@ -84,8 +83,8 @@ class T5(nn.Module):
     def head(self, hidden: Float[Tensor, "... dim"]) -> Float[Tensor, "... vocab"]:
         """Logits of the next token."""
         if self.lm_head is None:
-            return F.linear(hidden * self.config.dim**-0.5, self.embed.weight)
-        return F.linear(hidden, self.lm_head.weight)
+            return project(hidden * self.config.dim**-0.5, self.embed)
+        return project(hidden, self.lm_head)
 
     def forward(
         self, ids: Int[Tensor, "batch source"] | None, decoder_ids: Int[Tensor, "batch target"], **context
@@ -96,7 +95,7 @@ class T5(nn.Module):
         """An empty cache for `batch` texts, with room for `length` written tokens to begin with."""
         config = self.config
         shape = (config.decoder_layers, batch, config.heads, length, config.head_dim)
-        return EncoderDecoderCache(shape, self.embed.weight)
+        return EncoderDecoderCache(shape, self.decoder.norm.weight)
 
     @property
     def begin_id(self) -> int:

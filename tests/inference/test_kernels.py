@@ -1,0 +1,172 @@
+"""A fast model is the same model: near-equal logits, the same state, training as before."""
+
+import copy
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from wenlu.compress.quantize import quantize
+from wenlu.inference import kernels as module
+from wenlu.inference.kernels import fast
+from wenlu.models import kernels as compiled
+from wenlu.models.build import build
+from wenlu.models.config import ModelConfig
+
+SHAPES = [
+    ModelConfig(family="lstm", dim=24, layers=2, context=32, vocab=70),
+    ModelConfig(family="gpt2", dim=24, layers=2, heads=3, context=32, vocab=70),
+    ModelConfig(family="llama", dim=24, layers=2, heads=4, kv_heads=2, context=32, vocab=70, mlp_bias=True),
+    ModelConfig(family="qwen3", dim=24, layers=2, heads=2, context=32, vocab=70, tied=False),
+    ModelConfig(family="bert", dim=24, layers=2, heads=2, context=32, vocab=70),
+    ModelConfig(family="t5", dim=24, layers=2, heads=2, context=32, vocab=70, pad_id=0),
+]
+LLAMA = SHAPES[2]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(kernel_cache):
+    if compiled._found_compiler() is None:
+        pytest.skip("no C++ compiler on this machine")
+    compiled.kernels.cache_clear()
+    yield kernel_cache
+    (kernel_cache / "products.json").unlink(missing_ok=True)
+
+
+@pytest.fixture(params=SHAPES, ids=lambda config: config.family)
+def model(request, shaken):
+    return shaken(build(request.param, seed=1))
+
+
+def quicker(monkeypatch, kernel: bool) -> list[tuple]:
+    """Let the kernel, or torch, be found quicker; what was measured."""
+    measured = []
+
+    def measure(ways, x, peers):
+        measured.append((len(x), tuple(peers[0][0].shape)))
+        return [0.0, 1.0] if kernel else [1.0, 0.0]
+
+    monkeypatch.setattr(module, "measure", measure)
+    return measured
+
+
+def logits(model: nn.Module, rows: int = 2) -> torch.Tensor:
+    """Of a few tokens, one at a time where the model decodes."""
+    ids = torch.randint(1, 70, (rows, 6), generator=torch.Generator().manual_seed(3))
+    with torch.inference_mode():
+        if model.config.family == "bert":
+            return model(ids[:1, :5])
+        source = (ids,) if model.config.family == "t5" else ()
+        cache = model.new_cache(rows)
+        return torch.stack([model(*source, ids[:, i : i + 1], cache=cache) for i in range(6)])
+
+
+@pytest.mark.parametrize("form", ["f32", "bf16", "int8"])
+def test_a_fast_model_is_the_same_model(model, form, monkeypatch):
+    measured = quicker(monkeypatch, kernel=True)
+    model = {"f32": lambda m: m, "bf16": nn.Module.bfloat16, "int8": quantize}[form](model)
+    before, state = logits(model), copy.deepcopy(model.state_dict())
+    kinds = [type(m) for m in model.modules()]
+    with fast(model) as same:
+        assert same is model
+        during = logits(model)
+        assert model.state_dict().keys() == state.keys()
+        assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+    assert measured, "kernels were in use"
+    assert (during - before).abs().max() < (1e-4 if form != "bf16" else 0.05 * before.abs().max())
+    assert [type(m) for m in model.modules()] == kinds and torch.equal(logits(model), before)
+    assert not any("chooser" in vars(m) for m in model.modules())
+
+
+def test_training_is_torchs_own_within_and_after(model, monkeypatch):
+    quicker(monkeypatch, kernel=True)
+    ids = torch.randint(1, 70, (1, 4), generator=torch.Generator().manual_seed(3))
+    given = (ids, ids) if model.config.family == "t5" else (ids,)
+
+    def gradients():
+        model.zero_grad()
+        model(*given).square().sum().backward()
+        return [p.grad.clone() for p in model.parameters()]
+
+    before = gradients()
+    with fast(model):
+        within = gradients()
+    assert all(map(torch.equal, before, within)) and all(map(torch.equal, before, gradients()))
+
+
+def test_many_rows_and_copies(monkeypatch, shaken):
+    measured = quicker(monkeypatch, kernel=True)
+    model = shaken(build(LLAMA, seed=1))
+    with torch.inference_mode(), fast(model):
+        model(torch.ones(3, 3, dtype=torch.long))
+        assert not measured, "nine rows are torch's"
+        other = copy.deepcopy(model)
+        assert torch.equal(logits(other), logits(model))
+
+
+def test_it_may_hold_twice(monkeypatch, shaken):
+    quicker(monkeypatch, kernel=True)
+    model = shaken(build(LLAMA, seed=1))
+    with fast(model):
+        with fast(model):
+            pass
+        assert type(model.blocks[0].attention.qkv) is module.FastLinear
+    assert type(model.blocks[0].attention.qkv) is nn.Linear
+
+
+def test_hooks_still_see_their_modules(shaken):
+    model, seen = shaken(build(LLAMA, seed=1)), []
+    model.blocks[1].attention.out.register_forward_hook(lambda m, args, y: seen.append(y.shape))
+    with fast(model):
+        logits(model)
+    assert len(seen) == 6
+
+
+def test_what_is_quicker_is_measured_once(monkeypatch, shaken, own_cache):
+    measured = quicker(monkeypatch, kernel=False)
+    model = shaken(build(LLAMA, seed=1))
+    with fast(model):
+        first = logits(model, rows=3)
+    assert len(measured) == len(set(measured)) == 5 and {rows for rows, _ in measured} == {4}
+    assert torch.equal(first, logits(model, rows=3)), "torch is quicker, and used"
+    with fast(model):
+        logits(model, rows=4)
+    assert len(measured) == 5
+    (answers,) = json.loads((own_cache / "products.json").read_text()).values()
+    assert len(answers) == 5 and set(answers.values()) == {"torch"}
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"x": 3}', '{"x": {"y": 3}}', "\ud800"])
+def test_a_damaged_file_of_measurements_is_written_anew(monkeypatch, shaken, own_cache, content):
+    measured = quicker(monkeypatch, kernel=True)
+    (own_cache / "products.json").write_bytes(content.encode("utf-8", "surrogatepass"))
+    model = shaken(build(LLAMA, seed=1))
+    with fast(model):
+        logits(model, rows=1)
+    assert len(measured) == 5
+    written = json.loads((own_cache / "products.json").read_text())
+    assert [set(answers.values()) for answers in written.values()][-1] == {"kernel"}
+
+
+def test_it_measures(shaken, own_cache):
+    model = shaken(build(LLAMA, seed=1))
+    before = logits(model)
+    with fast(model):
+        assert (logits(model) - before).abs().max() < 1e-4
+    (answers,) = json.loads((own_cache / "products.json").read_text()).values()
+    assert len(answers) == 5 and set(answers.values()) <= {"kernel", "torch"}
+    assert any(shape.startswith("float32 × float32, 2 × 24 → 70, ") for shape in answers)
+
+
+def test_without_a_compiler_all_is_as_before(monkeypatch, shaken, tmp_path, capsys):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    model = shaken(build(LLAMA, seed=1))
+    before = logits(model)
+    for _ in range(2):
+        with fast(model):
+            assert type(model.blocks[0].attention.qkv) is nn.Linear
+            assert torch.equal(logits(model), before)
+    compiled.kernels.cache_clear()
+    assert capsys.readouterr().err.count("no fast kernels") <= 1

@@ -1,0 +1,159 @@
+"""Kernels equal torch's products for any size, rows do not touch each other, and no compiler breaks nothing."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from wenlu.models import kernels as module
+from wenlu.models.kernels import ROWS, kernels
+from wenlu.models.quantized import rounded
+
+SIZES = [(1, 1), (5, 7), (16, 16), (17, 33), (3, 2049), (301, 257), (130, 512)]
+TYPES = ["f32", "bf16", "int8", "int8 × bf16"]
+QUICK = ("-O0", "-march=native", "-std=c++17", "-fPIC")
+
+
+@pytest.fixture
+def found(kernel_cache):
+    if module._found_compiler() is None:
+        pytest.skip("no C++ compiler on this machine")
+    kernels.cache_clear()
+    return kernels()
+
+
+@pytest.fixture
+def said(monkeypatch):
+    lines = []
+    monkeypatch.setattr(module, "say", lambda text, style="": lines.append(text))
+    kernels.cache_clear()
+    yield lines
+    kernels.cache_clear()
+
+
+def factors(kind: str, outputs: int, inputs: int, rows: int):
+    generator = torch.Generator().manual_seed(outputs + inputs)
+    weight, x = (torch.randn(n, inputs, generator=generator) for n in (outputs, rows))
+    bias, scale = torch.randn(outputs, generator=generator), None
+    if kind.startswith("int8"):
+        weight, scale = rounded(weight)
+    if "bf16" in kind:
+        x, bias = x.bfloat16(), bias.bfloat16()
+        weight = weight if scale is not None else weight.bfloat16()
+    return x, weight, scale, bias
+
+
+def expected(x, weight, scale, bias):
+    y = F.linear(x.double(), weight.double()) * (1.0 if scale is None else scale.double())
+    return y if bias is None else y + bias.double()
+
+
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("rows", range(1, ROWS + 1))
+def test_it_is_the_product(found, kind, rows):
+    for outputs, inputs in SIZES:
+        x, weight, scale, bias = factors(kind, outputs, inputs, rows)
+        for added in (None, bias):
+            y, true = found.product(x, weight, scale, added), expected(x, weight, scale, added)
+            assert y.dtype == x.dtype and y.shape == (rows, outputs)
+            error = (y.double() - true).abs()
+            allowed = 2**-8 * true.abs() if "bf16" in kind else 0
+            assert (error <= allowed + 1e-6 * inputs**0.5 * 8).all(), (outputs, inputs, error.max())
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_a_row_is_the_same_alone_and_with_other_threads(found, kind):
+    x, weight, scale, bias = factors(kind, 301, 257, ROWS)
+    threads = torch.get_num_threads()
+    together = found.product(x, weight, scale, bias)
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            for rows in range(1, ROWS + 1):
+                assert torch.equal(found.product(x[:rows], weight, scale, bias), together[:rows])
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_what_is_not_finite_stays_so(found):
+    for kind in TYPES:
+        x, weight, scale, _ = factors(kind, 5, 40, 3)
+        x[0, 3], x[1, 3] = float("nan"), float("inf")
+        y = found.product(x, weight, scale)
+        assert y[0].isnan().all() and not y[1].isfinite().any() and y[2].isfinite().all()
+
+
+def test_rows_keep_their_shape(found):
+    x, weight, _, _ = factors("f32", 5, 40, 6)
+    assert found.product(x.view(2, 3, 40).transpose(0, 1), weight).shape == (3, 2, 5)
+    assert found.product(x[0], weight).shape == (5,)
+
+
+def test_what_it_does_not_take(found):
+    x, weight, _, _ = factors("f32", 40, 40, ROWS)
+    assert found.take(x, weight)
+    assert not found.take(torch.cat((x, x)), weight) and not found.take(x[:0], weight)
+    assert not found.take(x.double(), weight) and not found.take(x.bfloat16(), weight)
+    assert not found.take(x, weight.T)
+
+
+def test_no_compiler_is_said_once(kernel_cache, monkeypatch, tmp_path, said):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    assert kernels() is None and kernels() is None
+    (line,) = said
+    assert "no fast kernels" in line and "no C++ compiler is found" in line and "CXX" in line
+
+
+def test_a_compiler_that_fails_is_said(monkeypatch, tmp_path, said):
+    compiler = tmp_path / "broken"
+    compiler.write_text('#!/bin/sh\n[ "$1" = --version ] && exit 0\necho "no such header" >&2; exit 1\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert kernels() is None
+    assert said[-1].startswith("no fast kernels") and said[-1].endswith("no such header")
+    monkeypatch.setenv("CXX", str(tmp_path / "absent"))
+    kernels.cache_clear()
+    assert kernels() is None and "absent" in said[-1]
+
+
+def test_a_folder_that_takes_nothing_is_said(found, monkeypatch, tmp_path, said):
+    monkeypatch.setattr(module, "FLAGS", QUICK)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert kernels() is None and said[-1].startswith("no fast kernels")
+
+
+def test_a_damaged_library_is_made_anew(found, monkeypatch, tmp_path, said):
+    monkeypatch.setattr(module, "FLAGS", QUICK)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert kernels() is not None
+    (file,) = (tmp_path / "wenlu").iterdir()
+    kernels.cache_clear()
+    assert kernels() is not None and len(said) == 1, "it is compiled once"
+    damaged = file.with_name(file.name.replace(file.stem[-4:], "0000"))
+    damaged.write_bytes(file.read_bytes()[:1000])
+    file.unlink()
+    kernels.cache_clear()
+    assert kernels() is not None and any("damaged" in line for line in said)
+    assert not damaged.exists() and len(list((tmp_path / "wenlu").iterdir())) == 1
+
+
+def test_two_processes_at_once_do_not_harm_each_other(found, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    code = (
+        "import torch, wenlu.inference.kernels, wenlu.models.kernels as k\n"
+        "assert not k.cache_folder().exists(), 'nothing is compiled at import'\n"
+        f"input(); k.FLAGS = {QUICK}\n"
+        "print(k.kernels().product(torch.ones(1, 9), torch.ones(1, 9)).item())"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    both = [subprocess.Popen([sys.executable, "-c", code], **pipes) for _ in range(2)]
+    for process in both:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    assert [process.communicate()[0].strip() for process in both] == ["9.0", "9.0"]
+    assert all(file.suffix == ".so" for file in (tmp_path / "wenlu").iterdir())

@@ -1,0 +1,198 @@
+"""Fast products for a model that decodes: its own modules, for a while, with kernels that read a matrix at memory's
+speed. Which of the two, the kernel or torch's product, is quicker for a shape is measured once for each machine."""
+
+from __future__ import annotations
+
+import functools
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from wenlu.base.device import machine
+from wenlu.base.errors import UserError
+from wenlu.base.files import atomic_write
+from wenlu.models.kernels import ROWS, Kernels, cache_folder, kernels
+from wenlu.models.lstm import Layer, step
+from wenlu.models.quantized import Int8Embedding, Int8Linear, Int8Matrix, int8_product
+
+CLASSES = (1, 2, 4, ROWS)
+"""Numbers of rows that are measured; those between two are taken for the greater."""
+_SECONDS = 0.004
+"""How long a shape is measured, unless three of each way take longer."""
+
+
+@contextmanager
+def fast(model: nn.Module) -> Iterator[nn.Module]:
+    """Within this context the model's products of at most 8 rows on the processor, without gradients, may be kernels.
+
+    The modules stay what they are, with their weights, names and hooks; only their class is another for a while, so
+    that training can go on afterwards, or in between. Where no kernels can be had (which is said once) nothing changes.
+    May be entered again while it holds: with `ExitStack` it lasts as long as a server does.
+    """
+    found = kernels()
+    changed = []
+    if found is not None:
+        chooser = Chooser(found)
+        for module in model.modules():
+            if type(module) in FAST:
+                changed.append((module, type(module)))
+                module.__class__ = FAST[type(module)]
+                module.chooser = chooser
+                chooser.know(module)
+    try:
+        yield model
+    finally:
+        for module, before in changed:
+            module.__class__ = before
+            del module.chooser
+
+
+class Chooser:
+    """Tells for a product whether the kernel or torch's own is quicker; measures it where that is not known yet."""
+
+    def __init__(self, found: Kernels):
+        self.kernels = found
+        self._known: dict[tuple, bool] = {}
+        self._peers: dict[tuple, list[tuple[Tensor, Tensor | None]]] = {}
+
+    def __deepcopy__(self, memo) -> Chooser:
+        return self
+
+    def know(self, module: nn.Module) -> None:
+        """Measure with this module's matrices too: one alone would lie in the processor's cache, unlike in use."""
+        pairs = [(getattr(module, name, None), None) for name in ("weight", "w", "u")]
+        if isinstance(module, Int8Matrix):
+            pairs = [(module.weight, module.scale)]
+        for weight, scale in pairs:
+            if isinstance(weight, Tensor):
+                self._peers.setdefault((weight.dtype, weight.shape), []).append((weight, scale))
+
+    def product(self, x: Tensor, weight: Tensor, scale: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+        """x Wᵀ · scale + bias, by what is quicker."""
+        if (
+            torch.is_grad_enabled()
+            or torch.compiler.is_compiling()
+            or not self.kernels.take(x, weight)
+            or torch.is_autocast_enabled("cpu")
+        ):
+            return plain(x, weight, scale, bias)
+        rows = x.numel() // x.shape[-1]
+        key = (rows, weight.dtype, x.dtype, weight.shape, torch.get_num_threads())
+        by_kernel = self._known.get(key)
+        if by_kernel is None:
+            by_kernel = self._known[key] = self._choose(x, weight, scale, rows)
+        return (self.kernels.product if by_kernel else plain)(x, weight, scale, bias)
+
+    def _choose(self, x: Tensor, weight: Tensor, scale: Tensor | None, rows: int) -> bool:
+        rows = next(size for size in CLASSES if size >= rows)
+        types = " × ".join(str(t.dtype).removeprefix("torch.") for t in (x, weight))
+        shape = f"{types}, {rows} × {weight.shape[1]} → {weight.shape[0]}, {torch.get_num_threads()} threads"
+        here = f"{_processor()}, torch {torch.__version__}, kernels {self.kernels.identity}"
+        file = cache_folder() / "products.json"
+        known = _read(file).get(here, {}).get(shape)
+        if known in ("kernel", "torch"):
+            return known == "kernel"
+        x = x.new_ones(rows, weight.shape[1])
+        peers = self._peers.get((weight.dtype, weight.shape), [(weight, scale)])
+        kernel, torchs = measure([self.kernels.product, plain], x, peers)
+        answers = _read(file)  # anew, for others may have written meanwhile; what is lost is measured again
+        answers.setdefault(here, {})[shape] = "kernel" if kernel < torchs else "torch"
+        with suppress(OSError, UserError):  # where the folder takes nothing, the next process measures for itself
+            atomic_write(file, json.dumps(answers, indent=1, ensure_ascii=False))
+        return kernel < torchs
+
+
+def measure(ways: list[Callable], x: Tensor, peers: list[tuple[Tensor, Tensor | None]]) -> list[float]:
+    """Seconds of each way to multiply, the least of several by turns, every one with the next matrix of these."""
+    best, turn, began = [float("inf")] * len(ways), 0, time.perf_counter()
+    while turn < 3 * len(ways) or (time.perf_counter() - began < _SECONDS and turn < 100):
+        weight, scale = peers[turn % len(peers)]
+        # The order changes from round to round, or a way would always meet the same half of the matrices.
+        way = (turn + turn // len(ways)) % len(ways)
+        start = time.perf_counter()
+        ways[way](x, weight, scale)
+        best[way] = min(best[way], time.perf_counter() - start)
+        turn += 1
+    return best
+
+
+def plain(x: Tensor, weight: Tensor, scale: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+    """x Wᵀ · scale + bias by torch's own operators."""
+    return F.linear(x, weight, bias) if scale is None else int8_product(x, weight, scale, bias)
+
+
+def _read(file: Path) -> dict[str, dict[str, str]]:
+    """What was measured; a file that is absent or damaged tells nothing, and is written anew."""
+    try:
+        known = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    whole = isinstance(known, dict) and all(isinstance(answers, dict) for answers in known.values())
+    return known if whole else {}
+
+
+@functools.cache
+def _processor() -> str:
+    facts = machine(torch.device("cpu"))
+    return f"{facts['processor']} ({facts['cpu_capability']})"
+
+
+class FastLinear(nn.Linear):
+    """`nn.Linear` while the model is fast."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.chooser.product(x, self.weight, None, self.bias)
+
+    def product(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        return self.chooser.product(x, self.weight, None, bias)
+
+
+class FastEmbedding(nn.Embedding):
+    """An embedding that may serve as a head, while the model is fast."""
+
+    def product(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        return self.chooser.product(x, self.weight, None, bias)
+
+
+class FastLayer(Layer):
+    """An LSTM's layer while the model is fast: torch's operator is made for long texts, one token takes it long."""
+
+    def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if len(x) > 1 or torch.is_grad_enabled() or not self.chooser.kernels.take(x[0], self.w):
+            return super().forward(x, h, c)
+        product = self.chooser.product
+        h, c = step(product(x[0], self.w, None, self.b) + product(h, self.u), c)
+        return h[None], h, c
+
+
+class _FastInt8:
+    def product(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        return self.chooser.product(x, self.weight, self.scale, bias)
+
+
+class FastInt8Matrix(_FastInt8, Int8Matrix):
+    """The same in int8: a matrix alone."""
+
+
+class FastInt8Linear(_FastInt8, Int8Linear):
+    """The same in int8."""
+
+
+class FastInt8Embedding(_FastInt8, Int8Embedding):
+    """The same in int8."""
+
+
+FAST = {
+    nn.Linear: FastLinear,
+    nn.Embedding: FastEmbedding,
+    Layer: FastLayer,
+    Int8Matrix: FastInt8Matrix,
+    Int8Linear: FastInt8Linear,
+    Int8Embedding: FastInt8Embedding,
+}

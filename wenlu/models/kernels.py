@@ -1,0 +1,163 @@
+"""Products of few rows by a matrix, by kernels of our own that the machine's C++ compiler makes once.
+
+A product of few rows costs what reading the matrix costs, and torch's own read it at a part of the memory's speed
+(docs/architecture.md has the figures). The kernels (kernels.cpp) are compiled when they are first asked for, for this
+processor, and kept in a folder of the user's; nothing else of wenlu needs them.
+"""
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from wenlu.base.device import cpu_flags
+from wenlu.base.errors import UserError
+from wenlu.base.files import atomic_write, make_folder
+from wenlu.base.log import say
+
+SOURCE = Path(__file__).with_suffix(".cpp")
+ROWS = 8
+"""The most rows that a kernel takes."""
+FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC")
+_NAMES = {
+    (torch.float32, torch.float32): "f32_f32",
+    (torch.bfloat16, torch.bfloat16): "bf16_bf16",
+    (torch.int8, torch.float32): "int8_f32",
+    (torch.int8, torch.bfloat16): "int8_bf16",
+}
+"""By the types of the matrix and of the rows."""
+_ARGUMENTS = [ctypes.c_void_p] * 5 + [ctypes.c_long] * 3 + [ctypes.c_int]
+
+
+def cache_folder() -> Path:
+    """Where what is measured or compiled for this machine is kept: $XDG_CACHE_HOME/wenlu, or ~/.cache/wenlu."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wenlu"
+
+
+class Kernels:
+    """The compiled kernels. `identity` names their source, the compiler and the processor's instruction sets."""
+
+    def __init__(self, library: ctypes.CDLL, identity: str):
+        self.identity = identity
+        self._of = {types: getattr(library, name) for types, name in _NAMES.items()}
+        for function in self._of.values():
+            function.argtypes, function.restype = _ARGUMENTS, None
+
+    def take(self, x: Tensor, weight: Tensor) -> bool:
+        """Whether there is a kernel for them: 1 to `ROWS` rows on a processor, types that go together."""
+        return (
+            (weight.dtype, x.dtype) in self._of
+            and x.is_cpu
+            and weight.is_cpu
+            and weight.is_contiguous()
+            and 0 < x.numel() <= ROWS * x.shape[-1]
+        )
+
+    def product(self, x: Tensor, weight: Tensor, scale: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+        """x Wᵀ · scale + bias of x [..., in] and W [out, in], both such as `take` takes; no gradient flows.
+
+        scale [out], f32, of an int8 matrix; bias [out], of x's type. A row's result does not depend on the others.
+        """
+        x = x.contiguous()
+        outputs, inputs = weight.shape
+        y = x.new_empty(*x.shape[:-1], outputs)
+        self._of[weight.dtype, x.dtype](
+            y.data_ptr(),
+            x.data_ptr(),
+            weight.data_ptr(),
+            None if scale is None else scale.data_ptr(),
+            None if bias is None else bias.data_ptr(),
+            x.numel() // inputs,
+            outputs,
+            inputs,
+            torch.get_num_threads(),
+        )
+        return y
+
+
+@functools.cache
+def kernels() -> Kernels | None:
+    """The kernels of this machine, compiled now if they never were; None where that fails, which is said once."""
+    try:
+        return _load(cache_folder())
+    except (OSError, UserError, subprocess.SubprocessError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        say(f"no fast kernels, torch's own products are used, which take longer: {reason[0][:200]}", "yellow")
+        return None
+
+
+def _load(folder: Path) -> Kernels:
+    compiler = _found_compiler()
+    if compiler is None:
+        raise UserError("no C++ compiler is found (c++, g++, clang++): install one, or name it in CXX")
+    openmp = _openmp()
+    version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=True, timeout=60).stdout
+    parts = [SOURCE.read_text(encoding="utf-8"), version, *FLAGS, str(openmp), platform.machine(), *sorted(cpu_flags())]
+    identity = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+    # The name carries the hash of what is inside: a damaged library can end a process instead of raising.
+    for file in sorted(folder.glob(f"kernels-{identity}-*.so")):
+        if file.stem.endswith(_digest(file.read_bytes())):
+            return Kernels(ctypes.CDLL(str(file)), identity)
+        say(f"{file} is damaged: made anew")
+        file.unlink(missing_ok=True)
+    make_folder(folder)
+    say(f"compiling kernels for this processor, once, into {folder}")
+    library = _compiled(compiler, openmp)
+    file = folder / f"kernels-{identity}-{_digest(library)}.so"
+    atomic_write(file, library)
+    return Kernels(ctypes.CDLL(str(file)), identity)
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def _found_compiler() -> list[str] | None:
+    """$CXX, or the first C++ compiler on the path."""
+    if os.environ.get("CXX"):
+        return shlex.split(os.environ["CXX"])
+    return next(([name] for name in ("c++", "g++", "clang++") if shutil.which(name)), None)
+
+
+def _openmp() -> Path | None:
+    """The OpenMP library that torch itself uses: with another one there would be two sets of threads."""
+    try:
+        lines = Path("/proc/self/maps").read_text().splitlines()
+    except OSError:
+        lines = []
+    loaded = sorted({line.split(maxsplit=5)[-1] for line in lines if "/libgomp" in line})
+    own = sorted(map(str, (Path(torch.__file__).parent / "lib").glob("libgomp*.so*")))
+    found = [*(path for path in loaded if path in own), *loaded, *own]
+    return Path(found[0]) if found else None
+
+
+def _compiled(compiler: list[str], openmp: Path | None) -> bytes:
+    """The shared library; without threads where the compiler has no OpenMP that goes with torch's, which is said."""
+    reason = ""
+    for shared in (True, False) if openmp else (False,):
+        with tempfile.TemporaryDirectory() as folder:
+            part, whole = Path(folder) / "kernels.o", Path(folder) / "kernels.so"
+            flags = [*FLAGS, "-fopenmp"] if shared else FLAGS
+            link = [str(openmp)] if shared else []
+            for command in (
+                [*flags, "-c", str(SOURCE), "-o", str(part)],
+                ["-shared", str(part), *link, "-o", str(whole)],
+            ):
+                done = subprocess.run([*compiler, *command], capture_output=True, text=True, timeout=300)
+                if done.returncode:
+                    reason = reason or f"{compiler[0]} failed: {(done.stderr.strip().splitlines() or ['?'])[0]}"
+                    break
+            else:
+                if not shared:
+                    say("the kernels are compiled without OpenMP: they use one thread")
+                return whole.read_bytes()
+    raise UserError(reason)
