@@ -61,7 +61,7 @@ def test_each_row_is_its_prompt_alone(run, prompts, tmp_path, more, capsys):
 
 def test_an_interrupted_file_is_gone_on_with(run, prompts, tmp_path, capsys, monkeypatch):
     whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
-    line = [str(run), "--prompts", str(prompts), "--max-tokens", "12", "--rows", "2", "--out"]
+    line = [str(run), "--prompts", str(prompts), "--max-tokens", "12", "--rows", "2", "--batch-invariant", "--out"]
     assert main([*line, str(whole)]) == 0
     from wenlu.inference.batch import Engine
 
