@@ -3,10 +3,12 @@
 import io
 import json
 import re
+import shutil
 import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from wenlu.base.errors import UserError
 from wenlu.cli.generate import main
@@ -106,3 +108,30 @@ def test_an_interrupted_stream_ends_cleanly(folder, capsys, monkeypatch):
 def test_flags_are_checked_before_the_model_is_read(flags, message):
     with pytest.raises(UserError, match=message):
         main(["/nowhere", *flags])
+
+
+def test_int8_weights_are_made_once_and_kept(folder, capsys, tmp_path, kernel_cache):
+    run = tmp_path / "run"
+    shutil.copytree(folder, run)
+    flags = [str(run), "--prompt", "a", "--max-tokens", "9", "--temperature", "0", "--quantize", "int8"]
+    first = _json(capsys, *flags)
+    assert (run / "wenlu" / "int8.safetensors").exists()
+    assert main([*flags, "--json"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["samples"] == first["samples"] and "are kept in" not in said.err
+    weights = load_file(run / "model.safetensors")
+    save_file({name: tensor + 1 for name, tensor in weights.items()}, run / "model.safetensors")
+    with pytest.raises(UserError, match="was made from other weights than .* holds now: remove it, and quantise"):
+        main(flags)
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--quantize", "int4"], "quantize must be none or int8, not 'int4'"),
+        (["--quantize", "int8", "--dtype", "bf16"], "weights in int8 are not in bf16 too: leave out --dtype or"),
+    ],
+)
+def test_number_formats_that_are_not_there(folder, flags, message):
+    with pytest.raises(UserError, match=message):
+        main([folder, *flags])

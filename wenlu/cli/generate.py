@@ -79,7 +79,9 @@ class Command:
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     dtype: str = "f32"
-    """f32, or bf16: half the memory, and faster where the hardware reads it; texts may differ."""
+    """f32, or bf16: half the memory and nearly twice the speed; texts may differ."""
+    quantize: str = "none"
+    """int8: weights in int8, a quarter of the memory; made once and kept in RUN/wenlu/int8.safetensors."""
     json: bool = False
     """Print one JSON object."""
 
@@ -90,25 +92,28 @@ def main(arguments: list[str]) -> int:
 
 def run(command: Command) -> int:
     """Carry out the command; what is wrong with its flags is said before the model is read."""
-    from wenlu.base.device import pick_device, pick_dtype
-    from wenlu.hub.folder import load
+    from wenlu.cli.writer import check_format, writer
     from wenlu.inference.batch import Options
     from wenlu.inference.generator import Generator
     from wenlu.inference.speculative import Lookup
 
     settings = _settings(command)
     _check(command)
-    options = Options(
-        command.rows, 0, Lookup(command.speculate) if command.speculate else None, command.batch_invariant
-    )
-    device = pick_device(command.device)
+    check_format(command.dtype, command.quantize)
+    guesses = Lookup(command.speculate) if command.speculate else None
+    options = Options(command.rows, 0, guesses, command.batch_invariant)
     prompt = _read_prompt() if command.prompt == "-" else command.prompt
-    model, tokenizer = load(command.run, device, pick_dtype(command.dtype, device))
-    generator = Generator(model, tokenizer, chat=command.chat, options=options)
-    if not generator.answers and tokenizer.chat_template is not None:
-        console.print("note: this model's folder has a chat template; add --chat to be answered by it")
-    if command.prompts is not None:
-        return _many(generator, command, settings)
+    with writer(command.run, command.device, command.dtype, command.quantize) as (model, tokenizer):
+        generator = Generator(model, tokenizer, chat=command.chat, options=options)
+        if not generator.answers and tokenizer.chat_template is not None:
+            console.print("note: this model's folder has a chat template; add --chat to be answered by it")
+        if command.prompts is not None:
+            return _many(generator, command, settings)
+        return _one(generator, command, prompt, settings, model.config.context)
+
+
+def _one(generator: Generator, command: Command, prompt: str, settings: Settings, context: int) -> int:
+    """Continue one prompt."""
     began = time.monotonic()
     try:
         if command.samples == 1 and not command.json and command.beams == 1:
@@ -126,7 +131,7 @@ def run(command: Command) -> int:
     elif command.samples > 1:
         for number, result in enumerate(results, 1):
             print(f"=== sample {number} of {len(results)} ({result.finish})\n{result.text}", flush=True)
-    _say_how_it_ended(results, seconds, model.config.context)
+    _say_how_it_ended(results, seconds, context)
     return 0
 
 
