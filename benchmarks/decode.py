@@ -69,9 +69,8 @@ def ours(folder: Path, format: str):
     model = load(folder, dtype=DTYPES.get(format, torch.float32))[0]
     if format == "int8":
         model = quantize(model)
-    weights = sum(
-        t.nbytes for name, t in model.state_dict().items() if not (name.startswith("embed") and untied(model))
-    )
+    looked_up = "embed" if model.lm_head is not None else "-"
+    weights = sum(tensor.nbytes for name, tensor in model.state_dict().items() if not name.startswith(looked_up))
 
     def write(prompts, tokens):
         with fast(model):
@@ -82,10 +81,6 @@ def ours(folder: Path, format: str):
         return [text.ids for text in texts], engine.bytes
 
     return write, weights
-
-
-def untied(model) -> bool:
-    return model.lm_head is not None
 
 
 def peer(folder: Path, format: str):
@@ -123,7 +118,7 @@ def measure(form: str, folder: Path, format: str, options, speed: float) -> list
             continue
         for batch in BATCHES:
             prompts, best, ids, held = prompts_of(batch, length, vocab), {}, {}, 0
-            for side, write in sides.items():
+            for write in sides.values():
                 timed(write, prompts, 2)
             for _ in range(options.rounds):
                 for side, write in sides.items():

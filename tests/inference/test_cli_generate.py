@@ -121,7 +121,7 @@ def test_int8_weights_are_made_once_and_kept(folder, capsys, tmp_path, kernel_ca
     assert json.loads(said.out)["samples"] == first["samples"] and "are kept in" not in said.err
     weights = load_file(run / "model.safetensors")
     save_file({name: tensor + 1 for name, tensor in weights.items()}, run / "model.safetensors")
-    with pytest.raises(UserError, match="was made from other weights than .* holds now: remove it, and quantise"):
+    with pytest.raises(UserError, match=r"was made from other weights than .* holds now: remove it, and quantise"):
         main(flags)
 
 

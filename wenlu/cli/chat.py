@@ -1,0 +1,231 @@
+"""wenlu chat: a conversation with a model in the terminal."""
+
+from __future__ import annotations
+
+import json as json_format
+import math
+import sys
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from wenlu.base.errors import UserError, did_you_mean
+from wenlu.base.log import console, say
+from wenlu.cli.flags import parse
+
+if TYPE_CHECKING:
+    from wenlu.inference.conversation import Answer, Conversation
+    from wenlu.inference.generator import Result, Settings
+    from wenlu.tokenization.tokenizer import Tokenizer
+
+DESCRIPTION = """A conversation with a model, by the chat template of its folder; in it, /help tells what else can be
+said.
+
+example: wenlu chat runs/chat --system "You answer in one sentence." --temperature 0.7
+         printf 'Who are you?\\n/why\\n' | wenlu chat runs/chat --json"""
+
+HELP = """/system TEXT      another system message; without TEXT, none
+/reset            forget what was said
+/regenerate       the last answer again, with another seed
+/why              how probable each token of the last answer was, and what else it might have been
+/set NAME VALUE   such as /set temperature 0.7; also top_k, top_p, min_p, max_tokens, seed
+/save FILE        keep the conversation; /load FILE goes on with it
+/quit             or Ctrl-D; Ctrl-C stops an answer
+A line that ends in \\ goes on in the next."""
+
+SETTABLE = {"temperature": float, "top_k": int, "top_p": float, "min_p": float, "max_tokens": int, "seed": int}
+ALTERNATIVES = 3
+
+
+@dataclass(frozen=True)
+class Command:
+    run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """A run's folder, any Transformers folder with a chat template, or a hub id."""
+    system: str = ""
+    """What the model is told before anything is said."""
+    load: Path | None = None
+    """A conversation saved with /save, to go on with."""
+    max_tokens: int = 400
+    """Longest answer, in tokens."""
+    temperature: float = 0.7
+    """0 = greedy: always the most probable token."""
+    top_k: int = 0
+    """Draw among the k most probable tokens; 0 = all, 1 = greedy."""
+    top_p: float = 1.0
+    """Draw among the fewest tokens that hold this much probability; 1 = all."""
+    min_p: float = 0.0
+    """Drop tokens less probable than min_p times the most probable one; 0 = none."""
+    seed: int = 0
+    stop: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A text that ends an answer and is not part of it; may be given several times."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    dtype: str = "f32"
+    """f32, or bf16: half the memory and nearly twice the speed."""
+    quantize: str = "none"
+    """int8: weights in int8, made once and kept in RUN/wenlu/int8.safetensors."""
+    json: bool = False
+    """Print one JSON object for each answer."""
+
+
+def main(arguments: list[str]) -> int:
+    return run(parse(Command, "chat", arguments, DESCRIPTION))
+
+
+def run(command: Command) -> int:
+    """Carry out the command; what is wrong with its flags is said before the model is read."""
+    from wenlu.cli.writer import check_format, writer
+    from wenlu.inference.batch import Options
+    from wenlu.inference.conversation import Conversation
+    from wenlu.inference.generator import Settings
+
+    settings = Settings(**{name: getattr(command, name) for name in (*SETTABLE, "stop")}, alternatives=ALTERNATIVES)
+    check_format(command.dtype, command.quantize)
+    with writer(command.run, command.device, command.dtype, command.quantize) as (model, tokenizer):
+        # What was said is said again with every turn: it is read once.
+        options = Options(prefix_bytes=256 << 20)
+        conversation = Conversation(model, tokenizer, system=command.system, options=options)
+        if command.load is not None:
+            conversation.load(command.load)
+            if command.system:
+                conversation.system(command.system)
+        Chat(conversation, tokenizer, settings, command.json).run()
+    return 0
+
+
+class Chat:
+    """Lines in, answers out."""
+
+    def __init__(self, conversation: Conversation, tokenizer: Tokenizer, settings: Settings, json: bool):
+        self._conversation, self._tokenizer, self._settings, self._json = conversation, tokenizer, settings, json
+        self._last: Result | None = None
+        self._asked = sys.stdin.isatty()
+        self._commands = {
+            "help": lambda _: console.print(HELP, markup=False, highlight=False),
+            "system": self._conversation.system,
+            "reset": self._reset,
+            "regenerate": lambda _: self._regenerate(),
+            "why": lambda _: self._why(),
+            "set": self._set,
+            "save": lambda rest: self._with_file(self._conversation.save, rest),
+            "load": lambda rest: self._with_file(self._conversation.load, rest),
+        }
+
+    def run(self) -> None:
+        """Until /quit or the end of what is typed."""
+        if self._asked:
+            with suppress(ImportError):
+                import readline  # noqa: F401 - input() has a history with it
+            say("/help tells what can be said besides; Ctrl-D ends", "dim")
+        while (text := self._read()) is not None:
+            try:
+                if not self._carry_out(text):
+                    return
+            except UserError as error:
+                say(str(error), "red")
+
+    def _carry_out(self, text: str) -> bool:
+        """One line; whether the conversation goes on."""
+        if not text.startswith("/"):
+            if text.strip():
+                self._show(self._conversation.ask(text, self._settings))
+            return True
+        name, _, rest = text[1:].partition(" ")
+        if name in ("quit", "exit"):
+            return False
+        if name not in self._commands:
+            raise UserError(f"no command /{name}.{did_you_mean(name, self._commands)} /help lists them")
+        self._commands[name](rest.strip())
+        return True
+
+    def _read(self) -> str | None:
+        """What is typed, several lines where they end in a backslash; None at the end."""
+        lines: list[str] = []
+        while True:
+            try:
+                line = input(("… " if lines else "> ") if self._asked else "")
+            except EOFError:
+                return "\n".join(lines) if lines else None
+            except KeyboardInterrupt:
+                console.print()
+                return "" if lines or self._asked else None
+            except UnicodeDecodeError:
+                raise UserError("what is typed is not UTF-8: convert it first") from None
+            if not line.endswith("\\"):
+                return "\n".join([*lines, line])
+            lines.append(line[:-1])
+
+    def _show(self, answer: Answer) -> None:
+        if answer.dropped:
+            turns = f"{answer.dropped} oldest turns" if answer.dropped > 1 else "oldest turn"
+            say(f"the conversation is longer than the model reads: it does not see the {turns}", "yellow")
+        try:
+            for piece in answer:
+                if not self._json:
+                    print(piece, end="", flush=True)
+        except KeyboardInterrupt:
+            answer.stop()
+        self._last = result = answer.result
+        if self._json:
+            found = {"text": result.text, "finish": result.finish, "tokens": len(result.ids)}
+            print(json_format.dumps({**found, "dropped_turns": answer.dropped}, ensure_ascii=False), flush=True)
+            return
+        print(flush=True)
+        told = {"cancelled": "stopped", "length": "cut at max_tokens", "context": "cut: the context is full"}
+        if result.finish in told:
+            say(told[result.finish], "dim")
+
+    def _reset(self, _: str) -> None:
+        self._conversation.reset()
+        self._last = None
+
+    def _regenerate(self) -> None:
+        self._settings = replace(self._settings, seed=self._settings.seed + 1)
+        answer = self._conversation.again(self._settings)
+        say(f"with seed {self._settings.seed}", "dim")
+        self._show(answer)
+
+    def _set(self, rest: str) -> None:
+        name, _, value = rest.partition(" ")
+        if name not in SETTABLE:
+            raise UserError(f"no setting {name!r}.{did_you_mean(name, SETTABLE)} There are: {', '.join(SETTABLE)}")
+        try:
+            number = SETTABLE[name](value)
+        except ValueError:
+            kind = "a whole number" if SETTABLE[name] is int else "a number"
+            raise UserError(f"{name} must be {kind}, not {value!r}") from None
+        self._settings = replace(self._settings, **{name: number})
+
+    def _with_file(self, act, name: str) -> None:
+        if not name:
+            raise UserError("name a file: /save FILE, or /load FILE")
+        try:
+            act(Path(name).expanduser())
+        except OSError as error:
+            raise UserError(f"cannot write {name}: {error.strerror or error}") from None
+        say(f"{len(self._conversation.messages)} messages in {name}", "dim")
+
+    def _why(self) -> None:
+        if self._last is None or not self._last.ids:
+            raise UserError("there is no answer yet to explain: ask something first")
+        rows = []
+        pairs = zip(self._last.ids, self._last.log_probabilities, self._last.alternatives, strict=True)
+        for id, log_probability, best in pairs:
+            others = [[self._shown(other), math.exp(value)] for other, value in best]
+            rows.append({"token": self._shown(id), "probability": math.exp(log_probability), "likeliest": others})
+        if self._json:
+            print(json_format.dumps({"why": rows}, ensure_ascii=False), flush=True)
+            return
+        from rich.table import Table
+
+        table = Table("token", "probability", "likeliest", box=None, header_style="dim")
+        for row in rows:
+            others = ", ".join(f"{token!r} {chance:.0%}" for token, chance in row["likeliest"])
+            table.add_row(repr(row["token"]), f"{row['probability']:.1%}", others)
+        console.print(table, markup=False)
+
+    def _shown(self, id: int) -> str:
+        return self._tokenizer.decode([id], skip_special=False)

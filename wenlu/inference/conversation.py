@@ -1,0 +1,133 @@
+"""A conversation with a model: turns in, answers out, and the oldest turns left out where the context ends."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from torch import nn
+
+from wenlu.base.errors import UserError
+from wenlu.base.files import atomic_write
+from wenlu.inference.batch import Options
+from wenlu.inference.generator import Generator, Result, Settings, Stream
+from wenlu.tokenization.chat_format import ChatFormat, Message
+from wenlu.tokenization.tokenizer import Tokenizer
+
+ROLES = ("system", "user", "assistant")
+
+
+class Conversation:
+    """What was said so far, and the model that answers.
+
+    >>> conversation = Conversation(*load("runs/chat"), system="You are brief.")
+    >>> for piece in conversation.ask("Who are you?"): print(piece, end="")
+    """
+
+    def __init__(
+        self, model: nn.Module, tokenizer: Tokenizer | None, *, system: str = "", options: Options | None = None
+    ):
+        """Raises UserError for a model that cannot chat: one that cannot write, or whose folder has no template."""
+        self._generator = Generator(model, tokenizer, chat=True, options=options)
+        self._format, self._context = ChatFormat(tokenizer), model.config.context
+        self.messages: list[Message] = []
+        """All that was said, the system's message first, if there is one."""
+        self.system(system)
+
+    def system(self, text: str) -> None:
+        """Another system message; none where it is empty."""
+        said = [message for message in self.messages if message["role"] != "system"]
+        self.messages = [*([{"role": "system", "content": text}] if text else []), *said]
+
+    def reset(self) -> None:
+        """Forget what was said, but for the system's message."""
+        self.messages = [message for message in self.messages if message["role"] == "system"]
+
+    def ask(self, text: str, settings: Settings | None = None) -> Answer:
+        """The answer to one more message of the user's. UserError for one that has no room in the context, which is
+        then not part of the conversation."""
+        self.messages.append({"role": "user", "content": text})
+        try:
+            return self._answer(settings or Settings())
+        except UserError:
+            self.messages.pop()
+            raise
+
+    def again(self, settings: Settings | None = None) -> Answer:
+        """Another answer in place of the last one; with the same settings it is the same."""
+        while self.messages and self.messages[-1]["role"] == "assistant":
+            self.messages.pop()
+        if not self.messages or self.messages[-1]["role"] != "user":
+            raise UserError("there is no answer to give again: ask something first")
+        return self._answer(settings or Settings())
+
+    def save(self, file: Path) -> None:
+        """Write all that was said."""
+        atomic_write(file, json.dumps({"messages": self.messages}, ensure_ascii=False, indent=1))
+
+    def load(self, file: Path) -> None:
+        """Go on with a conversation that was saved. UserError for any other file; then nothing changes."""
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UserError(f"cannot read {file}: {error.strerror}") from None
+        except ValueError as error:
+            raise UserError(f"{file} is no saved conversation ({error})") from None
+        messages = found.get("messages") if isinstance(found, dict) else None
+        if not isinstance(messages, list) or not all(map(_is_message, messages)):
+            raise UserError(f"{file} is no saved conversation: it must hold messages, each with role and content")
+        self.messages = [{"role": m["role"], "content": m["content"]} for m in messages]
+
+    def _answer(self, settings: Settings) -> Answer:
+        ids, dropped = self._fitting(settings)
+        return Answer(self._generator.stream(ids, settings), self.messages, dropped)
+
+    def _fitting(self, settings: Settings) -> tuple[list[int], int]:
+        """The prompt with as many of the last turns as leave room for an answer, and how many turns are left out."""
+        room = self._context - min(settings.max_tokens, self._context // 2)
+        system = [message for message in self.messages if message["role"] == "system"]
+        said = self.messages[len(system) :]
+        starts = [place for place, message in enumerate(said) if message["role"] == "user"]
+        for dropped, start in enumerate(starts):
+            ids = self._format.prompt([*system, *said[start:]])
+            if len(ids) <= room:
+                return ids, dropped
+        raise UserError(
+            f"this message and the template take {len(ids)} tokens, but the model reads {self._context} and its answer "
+            f"needs {self._context - room} of them: make it shorter, or set max_tokens lower"
+        )
+
+
+def _is_message(found: object) -> bool:
+    return isinstance(found, dict) and found.get("role") in ROLES and isinstance(found.get("content"), str)
+
+
+class Answer:
+    """An answer in pieces, as they become certain; it is part of the conversation once it has ended, or is stopped."""
+
+    def __init__(self, stream: Stream, messages: list[Message], dropped: int):
+        self._stream, self._messages, self._kept = stream, messages, False
+        self.dropped = dropped
+        """How many of the oldest turns the model did not see, for want of room."""
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._stream
+        self._keep()
+
+    def stop(self) -> None:
+        """End it here; what came of it is kept."""
+        self._stream.cancel()
+        self._keep()
+
+    @property
+    def result(self) -> Result:
+        """The whole."""
+        result = self._stream.result
+        self._keep()
+        return result
+
+    def _keep(self) -> None:
+        if not self._kept:
+            self._kept = True
+            self._messages.append({"role": "assistant", "content": self._stream.result.text})
