@@ -242,7 +242,7 @@ def test_a_penalty_and_a_bias_do_what_they_say():
 def test_a_bias_of_an_unknown_id_is_refused():
     request = Request((1,), adjustments=Adjustments(logit_bias=((99, 1.0),)))
     with pytest.raises(UserError, match="logit_bias names the id 99, but there are 61 only"):
-        finished(Engine(random_model("llama")), request)
+        Engine(random_model("llama")).add(request)
 
 
 def test_a_near_tie_is_counted():

@@ -16,6 +16,7 @@ from wenlu.base.log import console, say
 from wenlu.cli.flags import parse
 
 if TYPE_CHECKING:
+    from wenlu.inference.constrain import Constraint
     from wenlu.inference.generator import Generator, Result, Settings
 
 DESCRIPTION = """Text that continues a prompt, on stdout as it is made; what is said about it goes to stderr.
@@ -68,6 +69,14 @@ class Command:
     """Taken from them for each time that the text holds them."""
     logit_bias: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """ID:NUMBER, added to that token's logit; ID:-inf bars it. May be given several times."""
+    choice: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """The text is this, or another that is given so."""
+    regex: str = ""
+    """The text matches this regular expression as a whole."""
+    json_schema: Path | None = None
+    """The text is JSON of the schema in this file."""
+    grammar: Path | None = None
+    """The text is what the grammar in this file, in Lark's notation, calls start."""
     alternatives: int | None = None
     """With --json or --prompts: log-probabilities of the tokens made, and so many likeliest ones at each place."""
     speculate: int = 0
@@ -143,7 +152,26 @@ def _settings(command: Command) -> Settings:
     adjustments = Adjustments(*(getattr(command, name) for name in adjusted), _biases(command.logit_bias))
     names = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "seed", "stop", "beams", "length_penalty")
     chosen = {name: getattr(command, name) for name in (*names, "alternatives")}
-    return Settings(**chosen, adjustments=adjustments)
+    return Settings(**chosen, adjustments=adjustments, constraint=_constraint(command))
+
+
+def _constraint(command: Command) -> Constraint | None:
+    """The form asked for; at most one."""
+    from wenlu.inference.constrain import Constraint
+
+    asked = {"choices": command.choice, "regex": command.regex}
+    asked |= {"json_schema": command.json_schema, "grammar": command.grammar}
+    asked = {kind: source for kind, source in asked.items() if source}
+    if len(asked) > 1:
+        raise UserError("a text has one form: give one of --choice, --regex, --json-schema and --grammar")
+    for kind, source in asked.items():
+        if isinstance(source, Path):
+            try:
+                source = source.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise UserError(f"cannot read {source}: {error}") from None
+        return Constraint(kind, source)
+    return None
 
 
 def _biases(given: tuple[str, ...]) -> tuple[tuple[int, float], ...]:

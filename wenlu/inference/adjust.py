@@ -48,7 +48,7 @@ class Adjustments:
     def applied(
         self, logits: Float[Tensor, " vocab"], prompt: Sequence[int], written: Sequence[int]
     ) -> Float[Tensor, " vocab"]:
-        """New logits of the token after `prompt` and `written`. Raises UserError for a bias of an unknown id."""
+        """New logits of the token after `prompt` and `written`."""
         logits = logits.float().clone()
         if self.repetition_penalty != 1:
             seen = torch.tensor([id for id in {*prompt, *written} if id < len(logits)], device=logits.device)
@@ -59,8 +59,6 @@ class Adjustments:
             often = torch.tensor(counts, dtype=logits.dtype, device=logits.device)
             logits[torch.tensor(ids, device=logits.device)] -= self.presence_penalty + self.frequency_penalty * often
         for id, bias in self.logit_bias:
-            if id >= len(logits):
-                raise UserError(f"logit_bias names the id {id}, but there are {len(logits)} only")
             logits[id] += bias
         return logits
 

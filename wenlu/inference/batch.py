@@ -26,6 +26,8 @@ NEAR = 2e-4
 class Matching(Protocol):
     """What a constraint allows next of one text (`constrain.Matcher`)."""
 
+    @property
+    def done(self) -> bool: ...
     def allowed(self) -> Tensor: ...
     def push(self, token: int) -> None: ...
 
@@ -132,6 +134,10 @@ class Engine:
         check_prompt(config, request.ids)
         if request.max_tokens < 1:
             raise UserError(f"max_tokens must be at least 1, not {request.max_tokens}")
+        known = min(self._vocab or config.vocab, config.vocab)
+        unknown = next((id for id, _ in request.adjustments.logit_bias if id >= known), None)
+        if unknown is not None:
+            raise UserError(f"logit_bias names the id {unknown}, but there are {known} only")
         text = Text(request, *limit_of(config, len(request.ids), request.max_tokens))
         if text.limit < 1:
             text.finish = text.last
@@ -281,10 +287,11 @@ def _add(text: Text, token: int, near: bool, logits: Tensor) -> None:
     text.ids.append(token)
     if request.matcher is not None:
         request.matcher.push(token)
+        text.finish = "stop" if request.matcher.done else None
     if request.alternatives is not None:
         log_probabilities = logits.float().log_softmax(-1)
         text.log_probabilities.append(log_probabilities[token].item())
         best = log_probabilities.topk(min(request.alternatives, len(logits)))
         text.alternatives.append(list(zip(best.indices.tolist(), best.values.tolist(), strict=True)))
     if len(text.ids) == text.limit:
-        text.finish = text.last
+        text.finish = text.finish or text.last

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import nn
 
@@ -11,6 +12,7 @@ from wenlu.base.errors import UserError
 from wenlu.inference.adjust import UNCHANGED, Adjustments
 from wenlu.inference.batch import Engine, Options, Request, Text
 from wenlu.inference.beam import Beams, Hypothesis, beam_search
+from wenlu.inference.constrain import Constrainer, Constraint, Matcher
 from wenlu.inference.reading import Finish
 from wenlu.inference.sample import Strategy, row_generator, strategy
 from wenlu.models.config import ROTARY
@@ -42,6 +44,8 @@ class Settings:
     """Of that search; 0 = none, which favours short texts (`beam.Beams`)."""
     adjustments: Adjustments = UNCHANGED
     """Penalties of repetition, and tokens favoured or barred."""
+    constraint: Constraint | None = None
+    """A form that the whole text must have."""
     alternatives: int | None = None
     """Give log-probabilities of the tokens made, and of so many likeliest ones at each place."""
 
@@ -61,6 +65,8 @@ class Settings:
             raise UserError("length_penalty is for beams: give more than one, or leave it out")
         if self.beams > 1 and self.stop:
             raise UserError(f"{self.beams} beams end at end tokens only: leave out stop")
+        if self.constraint is not None and (self.stop or self.beams > 1):
+            raise UserError("a constraint says where a text ends: leave out stop and beams")
         if self.alternatives is not None and self.alternatives < 0:
             raise UserError(f"alternatives must be 0 (the tokens made) or more, not {self.alternatives}")
         if self.beams > 1 and (self.alternatives is not None or not self.adjustments.none):
@@ -90,7 +96,8 @@ class Result:
     ids: tuple[int, ...]
     """Every token that was made, those of a stop text included, an end token not."""
     finish: Finish
-    """stop (a stop text), length (max_tokens), eos (an end token), context (a gpt2 out of positions), cancelled."""
+    """stop (a stop text, or a constraint that is met), length (max_tokens), eos (an end token), context (a gpt2 out of
+    positions), cancelled."""
     prompt_tokens: int
     """Tokens of the prompt, the one that begins a document included."""
     beyond_context: bool
@@ -288,7 +295,7 @@ class Generator:
         ids = self.prompt_ids(prompt) if isinstance(prompt, str) else list(prompt)
         request = Request(
             tuple(ids), settings.strategy, settings.max_tokens, frozenset(self._ends()),
-            row_generator(settings.seed, sample), settings.adjustments, alternatives=settings.alternatives,
+            row_generator(settings.seed, sample), settings.adjustments, self._matcher(settings), settings.alternatives,
         )  # fmt: skip
         return Stream(self.engine, self.engine.add(request), self._row(ids, settings))
 
@@ -347,6 +354,13 @@ class Generator:
         row.flush()
         beyond = config.family in ROTARY and len(ids) + len(hypothesis.ids) - 1 > config.context
         return Result(row.text, hypothesis.ids, hypothesis.finish, len(ids), beyond, hypothesis.log_probability)
+
+    @cached_property
+    def _constrainer(self) -> Constrainer:
+        return Constrainer(self._tokenizer, self._ends())
+
+    def _matcher(self, settings: Settings) -> Matcher | None:
+        return None if settings.constraint is None else self._constrainer.matcher(settings.constraint)
 
     def _ends(self) -> set[int]:
         config = self._model.config

@@ -13,7 +13,11 @@ from wenlu.base.errors import UserError, did_you_mean
 from wenlu.base.log import JsonLines, read_rows
 from wenlu.inference.generator import Generator, Result, Settings, Stream
 
-OWN = tuple(field.name for field in fields(Settings) if field.name not in ("beams", "length_penalty", "adjustments"))
+OWN = tuple(
+    field.name
+    for field in fields(Settings)
+    if field.name not in ("beams", "length_penalty", "adjustments", "constraint")
+)
 """Settings that a row may have of its own."""
 
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
 Finish = Literal["stop", "length", "eos", "context", "cancelled"]
-"""Why a text ended: a stop text, `max_tokens`, an end token, a gpt2 that has no more positions, or from outside."""
+"""Why a text ended: a stop text (or a constraint that is met), `max_tokens`, an end token, a gpt2 that has no more
+positions, or from outside."""
 
 _ROOM = 256
 """New tokens that a cache has room for at first; it grows for more."""
