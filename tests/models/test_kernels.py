@@ -147,11 +147,12 @@ def test_two_processes_at_once_do_not_harm_each_other(found, monkeypatch, tmp_pa
     code = (
         "import torch, wenlu.inference.kernels, wenlu.models.kernels as k\n"
         "assert not k.cache_folder().exists(), 'nothing is compiled at import'\n"
-        f"input(); k.FLAGS = {QUICK}\n"
+        f"print('ready', flush=True); input(); k.FLAGS = {QUICK}\n"
         "print(k.kernels().product(torch.ones(1, 9), torch.ones(1, 9)).item())"
     )
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     both = [subprocess.Popen([sys.executable, "-c", code], **pipes) for _ in range(2)]
+    assert [process.stdout.readline() for process in both] == ["ready\n"] * 2
     for process in both:
         process.stdin.write("\n")
         process.stdin.flush()

@@ -75,18 +75,20 @@ class Chooser:
 
     def product(self, x: Tensor, weight: Tensor, scale: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
         """x Wᵀ · scale + bias, by what is quicker."""
+        rows = x.numel() // x.shape[-1]
         if (
-            torch.is_grad_enabled()
+            rows > ROWS
+            or torch.is_grad_enabled()
+            or not x.is_cpu
+            or not weight.is_contiguous()
             or torch.compiler.is_compiling()
-            or not self.kernels.take(x, weight)
             or torch.is_autocast_enabled("cpu")
         ):
             return plain(x, weight, scale, bias)
-        rows = x.numel() // x.shape[-1]
-        key = (rows, weight.dtype, x.dtype, weight.shape, torch.get_num_threads())
+        key = (id(weight), rows, weight.dtype, x.dtype, torch.get_num_threads())
         by_kernel = self._known.get(key)
         if by_kernel is None:
-            by_kernel = self._known[key] = self._choose(x, weight, scale, rows)
+            by_kernel = self._known[key] = self.kernels.take(x, weight) and self._choose(x, weight, scale, rows)
         return (self.kernels.product if by_kernel else plain)(x, weight, scale, bias)
 
     def _choose(self, x: Tensor, weight: Tensor, scale: Tensor | None, rows: int) -> bool:
