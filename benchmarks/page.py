@@ -9,6 +9,7 @@ import statistics
 from pathlib import Path
 
 import parity_page
+from decoding_page import decode, kernels
 from markdown_parts import table, where
 from trained_page import bert, polarity, train_throughput, translation
 
@@ -354,6 +355,8 @@ def main() -> None:
         "bert": bert,
         "polarity": polarity,
         "translation": translation,
+        "decode": decode,
+        "kernels": kernels,
         "sources": sources,
         "prepare": prepare,
         "dirty": dirty,

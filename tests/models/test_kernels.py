@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from wenlu.models import kernels as module
-from wenlu.models.kernels import ROWS, kernels
+from wenlu.models.kernels import MOST, ROWS, kernels
 from wenlu.models.quantized import rounded
 
 SIZES = [(1, 1), (5, 7), (16, 16), (17, 33), (3, 2049), (301, 257), (130, 512)]
@@ -85,6 +85,13 @@ def test_what_is_not_finite_stays_so(found):
         assert y[0].isnan().all() and not y[1].isfinite().any() and y[2].isfinite().all()
 
 
+@pytest.mark.parametrize("kind", ["f32", "bf16", "int8"])
+def test_more_rows_are_taken_in_parts(found, kind):
+    x, weight, scale, bias = factors(kind, 33, 47, 21)
+    whole = found.product(x, weight, scale, bias)
+    assert all(torch.equal(whole[row], found.product(x[row], weight, scale, bias)) for row in range(21))
+
+
 def test_rows_keep_their_shape(found):
     x, weight, _, _ = factors("f32", 5, 40, 6)
     assert found.product(x.view(2, 3, 40).transpose(0, 1), weight).shape == (3, 2, 5)
@@ -94,7 +101,8 @@ def test_rows_keep_their_shape(found):
 def test_what_it_does_not_take(found):
     x, weight, _, _ = factors("f32", 40, 40, ROWS)
     assert found.take(x, weight)
-    assert not found.take(torch.cat((x, x)), weight) and not found.take(x[:0], weight)
+    many = x[:1].expand(MOST + 1, 40)
+    assert found.take(many[1:], weight) and not found.take(many, weight) and not found.take(x[:0], weight)
     assert not found.take(x.double(), weight) and not found.take(x.bfloat16(), weight)
     assert not found.take(x, weight.T)
 
@@ -147,11 +155,12 @@ def test_two_processes_at_once_do_not_harm_each_other(found, monkeypatch, tmp_pa
     code = (
         "import torch, wenlu.inference.kernels, wenlu.models.kernels as k\n"
         "assert not k.cache_folder().exists(), 'nothing is compiled at import'\n"
-        f"input(); k.FLAGS = {QUICK}\n"
+        f"print('ready', flush=True); input(); k.FLAGS = {QUICK}\n"
         "print(k.kernels().product(torch.ones(1, 9), torch.ones(1, 9)).item())"
     )
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     both = [subprocess.Popen([sys.executable, "-c", code], **pipes) for _ in range(2)]
+    assert [process.stdout.readline() for process in both] == ["ready\n"] * 2
     for process in both:
         process.stdin.write("\n")
         process.stdin.flush()

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from wenlu.base.device import machine
 from wenlu.base.errors import UserError
 from wenlu.base.files import atomic_write
-from wenlu.models.kernels import ROWS, Kernels, cache_folder, kernels
+from wenlu.models.kernels import MOST, ROWS, Kernels, cache_folder, kernels
 from wenlu.models.lstm import Layer, step
 from wenlu.models.quantized import Int8Embedding, Int8Linear, Int8Matrix, int8_product
 
-CLASSES = (1, 2, 4, ROWS)
+CLASSES = (1, 2, 4, ROWS, 16, MOST)
 """Numbers of rows that are measured; those between two are taken for the greater."""
 _SECONDS = 0.004
 """How long a shape is measured, unless three of each way take longer."""
@@ -29,7 +29,7 @@ _SECONDS = 0.004
 
 @contextmanager
 def fast(model: nn.Module) -> Iterator[nn.Module]:
-    """Within this context the model's products of at most 8 rows on the processor, without gradients, may be kernels.
+    """Within this context the model's products of at most 32 rows on the processor, without gradients, may be kernels.
 
     The modules stay what they are, with their weights, names and hooks; only their class is another for a while, so
     that training can go on afterwards, or in between. Where no kernels can be had (which is said once) nothing changes.
@@ -75,18 +75,20 @@ class Chooser:
 
     def product(self, x: Tensor, weight: Tensor, scale: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
         """x Wᵀ · scale + bias, by what is quicker."""
+        rows = x.numel() // x.shape[-1]
         if (
-            torch.is_grad_enabled()
+            rows > MOST
+            or torch.is_grad_enabled()
+            or not x.is_cpu
+            or not weight.is_contiguous()
             or torch.compiler.is_compiling()
-            or not self.kernels.take(x, weight)
             or torch.is_autocast_enabled("cpu")
         ):
             return plain(x, weight, scale, bias)
-        rows = x.numel() // x.shape[-1]
-        key = (rows, weight.dtype, x.dtype, weight.shape, torch.get_num_threads())
+        key = (id(weight), rows, weight.dtype, x.dtype, torch.get_num_threads())
         by_kernel = self._known.get(key)
         if by_kernel is None:
-            by_kernel = self._known[key] = self._choose(x, weight, scale, rows)
+            by_kernel = self._known[key] = self.kernels.take(x, weight) and self._choose(x, weight, scale, rows)
         return (self.kernels.product if by_kernel else plain)(x, weight, scale, bias)
 
     def _choose(self, x: Tensor, weight: Tensor, scale: Tensor | None, rows: int) -> bool:
