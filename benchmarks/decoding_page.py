@@ -7,8 +7,8 @@ def kernels(result: dict) -> list[str]:
     lines = [
         "## Products of few rows",
         "",
-        "`python benchmarks/kernels.py`: GB/s of weights read, matrices out of cache, the quickest of each; torch's int8",
-        "is `F.linear` of weights made float on the way; packed: oneDNN on a second copy of the weights.",
+        "`python benchmarks/kernels.py`: GB/s of weights read, matrices out of cache, the quickest of each;",
+        "torch's int8 is `F.linear` of weights made float on the way; packed: oneDNN on a second copy of the weights.",
     ]
     ways = ("wenlu", "torch", "oneDNN, packed", "int8pack", "a plain read")
     rows = []
@@ -24,9 +24,9 @@ def decode(result: dict) -> list[str]:
         "## Decoding",
         "",
         f"`python benchmarks/decode.py`: {result['tokens']} tokens for each text, greedy, beside `generate` of",
-        f"transformers {result['peers']['transformers']} as it comes; 110M: a Llama of random weights, 12 layers of 768,",
-        f"vocabulary 32,000. A plain read of memory moved {result['memory'] / 1e9:.1f} GB/s: `bound` is what that would give",
-        "if nothing but weights, keys and values were read.",
+        f"transformers {result['peers']['transformers']} as it comes; 110M: a Llama of random weights, 12 layers",
+        f"of 768, vocabulary 32,000. A plain read of memory moved {result['memory'] / 1e9:.1f} GB/s: `bound` is what that",
+        "would give if nothing but weights, keys and values were read.",
     ]
     rows = []
     for row in result["results"]:
