@@ -25,8 +25,8 @@ def decode(result: dict) -> list[str]:
         "",
         f"`python benchmarks/decode.py`: {result['tokens']} tokens for each text, greedy, beside `generate` of",
         f"transformers {result['peers']['transformers']} as it comes; 110M: a Llama of random weights, 12 layers",
-        f"of 768, vocabulary 32,000. A plain read of memory moved {result['memory'] / 1e9:.1f} GB/s: `bound` is what that",
-        "would give if nothing but weights, keys and values were read.",
+        f"of 768, vocabulary 32,000. A plain read of memory moved {result['memory'] / 1e9:.1f} GB/s: `bound` is",
+        "what that would give if nothing but weights, keys and values were read.",
     ]
     rows = []
     for row in result["results"]:
