@@ -228,4 +228,5 @@ class Chat:
         console.print(table, markup=False)
 
     def _shown(self, id: int) -> str:
-        return self._tokenizer.decode([id], skip_special=False)
+        # By its bytes: a decoder would take the space off a word that begins a text, and part of a character is none.
+        return self._tokenizer.token_bytes(id).decode("utf-8", "backslashreplace")
