@@ -170,3 +170,10 @@ def test_without_a_compiler_all_is_as_before(monkeypatch, shaken, tmp_path, caps
             assert torch.equal(logits(model), before)
     compiled.kernels.cache_clear()
     assert capsys.readouterr().err.count("no fast kernels") <= 1
+
+
+def test_small_models_are_not_worth_a_compilation():
+    small = build(LLAMA, seed=1)
+    assert not module.gains(small)
+    assert module.gains(torch.nn.Linear(2048, 1025)) and not module.gains(torch.nn.Linear(2048, 1000))
+    assert not module.gains(torch.nn.Linear(2048, 2048, device="meta"))

@@ -26,7 +26,7 @@ def check_format(dtype: str, quantize: str) -> None:
 def writer(
     reference: str, device: str, dtype: str = "f32", quantize: str = "none"
 ) -> Iterator[tuple[nn.Module, Tokenizer | None]]:
-    """The model and tokenizer of a folder or hub id, fast within this context.
+    """The model and tokenizer of a folder or hub id, within this context fast, if that gains anything.
 
     int8 weights lie beside the folder's own (`hub.quantized`); where they do not yet, they are made and kept there, and
     that is said. Raises UserError where they were made from other weights than the folder holds now.
@@ -36,7 +36,7 @@ def writer(
     from wenlu.compress.quantize import quantize as to_int8
     from wenlu.hub.folder import load, locate
     from wenlu.hub.quantized import FILE, load_int8, save_int8
-    from wenlu.inference.kernels import fast
+    from wenlu.inference.kernels import fast, gains
 
     check_format(dtype, quantize)
     place = pick_device(device)
@@ -48,5 +48,5 @@ def writer(
         model, tokenizer = load_int8(folder, place)
     else:
         model, tokenizer = load(reference, place, pick_dtype(dtype, place))
-    with fast(model) if place.type == "cpu" else nullcontext():
+    with fast(model) if gains(model) else nullcontext():
         yield model, tokenizer

@@ -27,6 +27,16 @@ _SECONDS = 0.004
 """How long a shape is measured, unless three of each way take longer."""
 
 
+WORTH = 8 << 20
+"""Bytes of weights from which on reading them is what a token costs; less lies in the processor's caches."""
+
+
+def gains(model: nn.Module) -> bool:
+    """Whether `fast` is worth a compilation at its first use: whether the model is on a processor, and not small."""
+    weights = [tensor for tensor in model.state_dict().values() if tensor.is_cpu]
+    return sum(tensor.nbytes for tensor in weights) >= WORTH
+
+
 @contextmanager
 def fast(model: nn.Module) -> Iterator[nn.Module]:
     """Within this context the model's products of at most 32 rows on the processor, without gradients, may be kernels.
