@@ -1,181 +1,356 @@
-"""Constraints: whatever the logits, a text has its form; it ends only where it is complete."""
+"""Constrained decoding: whatever the logits, the text is what was asked for; only where it is may it end."""
 
 import json
+import random
 import re
 
 import pytest
+import tokenizers
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import decoders, models
 
 from wenlu.base.errors import UserError
-from wenlu.cli.generate import main
-from wenlu.hub.folder import save
-from wenlu.inference.constrain import Constrainer, Constraint
-from wenlu.inference.generator import Generator, Settings
-from wenlu.models.build import build
-from wenlu.models.config import ModelConfig
+from wenlu.inference.constrain import Constrainer, Constraint, masked
+from wenlu.inference.sample import row_generators
 from wenlu.tokenization.learn import learn
 from wenlu.tokenization.tokenizer import Tokenizer
 
+CORPUS = [
+    'The cat sat on the mat; the dogs don\'t. {"name": "Ann", "age": 31}\n',
+    '天地玄黄，宇宙洪荒。{"城市": "北京", "人": [1, 2]}日月盈昃，辰宿列张。\n',
+] * 5
+KINDS = ("bpe", "unigram", "char", "byte", "sentencepiece")
+BYTES = learn("byte", [])
+CHOICES = ("yes", "yesterday", "no", "北京", "北方 (N)", ' a "b"\n', "the cat", "龘🙂")
 SCHEMA = {
     "type": "object",
-    "properties": {"名": {"type": "string", "maxLength": 4}, "n": {"type": "integer", "minimum": 1, "maximum": 99}},
-    "required": ["名", "n"],
+    "properties": {
+        "名字": {"type": "string", "maxLength": 6},
+        "age": {"type": "integer", "minimum": 0, "maximum": 150},
+        "mood": {"enum": ["好", "bad", None]},
+        "tags": {"type": "array", "items": {"type": "string", "pattern": "^[a-c天]{1,3}$"}, "maxItems": 3},
+    },
+    "required": ["名字", "age", "mood", "tags"],
     "additionalProperties": False,
 }
-LIST = 'start: "[" item ("," item)* "]"\nitem: "a" | "猫" | start\n'
+SUM = 'start: term ("+" term)*\nterm: NUMBER | "(" start ")"\nNUMBER: /[0-9]{1,3}/'
+REGEX = r"[A-C]{2,4}-[0-9]{1,3}(和|与)?[一-三]{1,4}x*"
 
 
-def is_schema(text):
-    found = json.loads(text)
-    return set(found) == {"名", "n"} and len(found["名"]) <= 4 and 1 <= found["n"] <= 99
+@pytest.fixture(scope="module")
+def learned() -> dict[str, Tokenizer]:
+    return {
+        "bpe": learn("bpe", CORPUS, 400),
+        "unigram": learn("unigram", CORPUS, 400),
+        "char": learn("char", CORPUS),
+        "byte": learn("byte", []),
+        "sentencepiece": _sentencepiece(),
+    }
 
 
-def is_list(text):
-    found = eval(text.replace("a", "0").replace("猫", "1"), {})
-    return isinstance(found, list) and len(found) > 0
+def _sentencepiece(byte_tokens: bool = True) -> Tokenizer:
+    """A tokenizer of Llama's form: a space before the text, byte fallback, the space taken off again."""
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256 * byte_tokens)), "▁", *"abcdehty中北"]
+    tokens += ["▁t", "he", "▁the", "▁yes", "▁北", "▁▁"]
+    vocab = {token: id for id, token in enumerate(tokens)}
+    inner = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=[("h", "e")], unk_token="<unk>", byte_fallback=True))
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    inner.decoder = decoders.Sequence(steps)
+    inner.add_special_tokens(["<unk>", "<s>", "</s>"])
+    return Tokenizer(inner, bos="<s>", eos="</s>")
 
 
-FORMS = {
-    "choices": (
-        Constraint("choices", ("yes", "no (a+b)", "你好", "你")),
-        {"yes", "no (a+b)", "你好", "你"}.__contains__,
-    ),
-    "regex": (
-        Constraint("regex", r"[a-c]{2,5}[\u4e00-\u9fff][0-9]"),
-        re.compile(r"[a-c]{2,5}[\u4e00-\u9fff][0-9]").fullmatch,
-    ),
-    "json": (Constraint("json_schema", json.dumps(SCHEMA)), is_schema),
-    "grammar": (Constraint("grammar", LIST), is_list),
-}
-TEXT = "the cat sat on the mat, abc. 猫坐在垫子上，你好。" * 20
+def _constrainer(tokenizer: Tokenizer, more: int = 3) -> Constrainer:
+    return Constrainer(tokenizer, tokenizer.vocab + more, [tokenizer.end_id])
 
 
-@pytest.fixture(scope="module", params=["char", "byte", "bpe:300", "unigram:320"])
-def tokenizer(request):
-    kind, _, size = request.param.partition(":")
-    return learn(kind, [TEXT], int(size) if size else None)
-
-
-def drawn(tokenizer, constraint, seed, most=400):
-    """A text of tokens drawn without a model, ended only where that is allowed."""
-    ends, generator = {tokenizer.eos_id}, torch.Generator().manual_seed(seed)
-    matcher, ids = Constrainer(tokenizer, ends).matcher(constraint), []
-    while not matcher.done and len(ids) < most:
+def _draw(matcher, tokenizer, generator, end: float = 2.0, limit: int = 400) -> list[int]:
+    """The ids of a text drawn from random logits; the end token's is raised by `end`."""
+    ids = []
+    while len(ids) < limit:
         allowed = matcher.allowed()
-        assert allowed.shape == (tokenizer.vocab,) and allowed.any()
-        assert bool(allowed[tokenizer.eos_id]) == matcher.complete, "a text ends only where it is complete"
-        assert not allowed[[id for id in tokenizer.special_ids if id not in ends]].any()
-        # White space is rarely drawn, or most of a text would be of it.
-        blank = torch.tensor([not tokenizer.token_bytes(id).strip() for id in range(tokenizer.vocab)])
-        weights = allowed.double() * torch.where(blank, 0.01, 1.0)
-        token = int(torch.multinomial(weights, 1, generator=generator))
-        if token in ends:
-            break
-        ids.append(token)
-        matcher.push(token)
-    return tokenizer.decode(ids), matcher
+        assert allowed[tokenizer.end_id] == matcher.complete
+        logits = torch.randn(len(allowed), generator=generator)
+        logits[tokenizer.end_id] += end
+        id = int(torch.multinomial(masked(logits, allowed).softmax(-1), 1, generator=generator))
+        matcher.push(id)
+        if id == tokenizer.end_id:
+            return ids
+        assert id in tokenizer and id not in tokenizer.special_ids and tokenizer.token_bytes(id)
+        ids.append(id)
+    raise AssertionError("the text did not end")
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_whatever_is_drawn_has_its_form(tokenizer, form):
-    constraint, holds = FORMS[form]
-    texts = []
-    for seed in range(12):
-        text, matcher = drawn(tokenizer, constraint, seed)
-        if matcher.complete:
-            assert holds(text), text
-            texts.append(text)
-    assert len(texts) >= 8 and len(set(texts)) > 1
+def _texts(tokenizer: Tokenizer, constraint: Constraint, draws: int) -> list[str]:
+    matcher = _constrainer(tokenizer).matcher(constraint)
+    return [tokenizer.decode(_draw(matcher.copy(), tokenizer, one)) for one in row_generators(0, draws)]
+
+
+def _check_person(text: str) -> None:
+    person = json.loads(text)
+    text.encode()
+    assert list(person) == ["名字", "age", "mood", "tags"], "in the schema's order"
+    assert len(person["名字"]) <= 6 and 0 <= person["age"] <= 150 and person["mood"] in ("好", "bad", None)
+    assert len(person["tags"]) <= 3 and all(re.fullmatch("[a-c天]{1,3}", tag) for tag in person["tags"])
+    assert re.search(r"[\n\t]", text) is None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_text_is_one_of_the_choices_and_each_is_reached(learned, kind):
+    texts = _texts(learned[kind], Constraint("choices", CHOICES), 150)
+    assert set(texts) <= set(CHOICES)
+    assert len(set(texts)) >= 7
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_text_matches_the_expression(learned, kind):
+    texts = _texts(learned[kind], Constraint("regex", REGEX), 40)
+    assert all(re.fullmatch(REGEX, text) for text in texts) and len(set(texts)) > 30
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_text_is_json_of_the_schema(learned, kind):
+    for text in _texts(learned[kind], Constraint("json_schema", SCHEMA), 12):
+        _check_person(text)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_text_is_of_the_grammar(learned, kind):
+    for text in _texts(learned[kind], Constraint("grammar", SUM), 25):
+        assert re.fullmatch(r"[0-9+()]+", text)
+        assert isinstance(eval(re.sub(r"0+(?=\d)", "", text)), int)
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("name", ["tokenizers/gpt2", "tokenizers/minimind_6400", "stories260K"])
-@pytest.mark.parametrize("form", FORMS)
-def test_known_vocabularies(data_dir, name, form):
-    constraint, holds = FORMS[form]
-    tokenizer = Tokenizer.load(data_dir / name)
-    complete = [
-        text.lstrip() for text, matcher in (drawn(tokenizer, constraint, s) for s in range(4)) if matcher.complete
-    ]
-    assert complete and all(map(holds, complete))
+@pytest.mark.parametrize("name", ["gpt2", "minimind_6400"])
+def test_real_vocabularies(data_dir, name):
+    tokenizer = Tokenizer.load(data_dir / "tokenizers" / name)
+    for text in _texts(tokenizer, Constraint("json_schema", SCHEMA), 4):
+        _check_person(text)
+    assert set(_texts(tokenizer, Constraint("choices", CHOICES), 8)) <= set(CHOICES)
 
 
-def small(tokenizer, shaken, family="llama"):
-    ids = {"bos_id": tokenizer.bos_id, "eos_id": tokenizer.eos_id, "pad_id": 0 if family == "t5" else None}
-    return shaken(build(ModelConfig(family, dim=16, layers=1, heads=2, context=600, vocab=tokenizer.vocab, **ids), 0))
+@pytest.mark.data
+def test_wordpiece_writes_what_its_tokens_can_spell(data_dir):
+    tokenizer = Tokenizer.load(data_dir / "tokenizers" / "bert_base_uncased")
+    texts = _texts(tokenizer, Constraint("choices", ("the cat sat", "yes", "no idea")), 12)
+    assert set(texts) == {"the cat sat", "yes", "no idea"}
+    with pytest.raises(UserError, match="choices cannot be kept at its beginning: no token"):
+        _constrainer(tokenizer).matcher(Constraint("choices", ("Capitals",)))
 
 
-@pytest.mark.parametrize("family", ["llama", "lstm", "t5"])
-def test_a_model_writes_what_it_is_held_to(shaken, family):
-    tokenizer = learn("byte", ["x"], None)
-    generator = Generator(small(tokenizer, shaken, family), tokenizer)
-    settings = [Settings(300, 1.0, seed=seed, constraint=FORMS["regex"][0]) for seed in range(4)]
-    streams = [generator.stream("文炉", one) for one in settings] + [generator.stream("x", Settings(20, 1.0))]
-    results = generator._finished(streams)
-    for one, result in zip(settings, results, strict=False):
-        assert FORMS["regex"][1](result.text) and result.finish == "stop"
-        assert generator.generate("文炉", one)[0].text == result.text
-    assert results[4].finish in ("length", "eos")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("begins", [True, False])
+def test_exactly_the_tokens_that_go_on_are_allowed(learned, kind, begins):
+    """By force: a token may come iff its bytes, after those before, begin one of the choices."""
+    tokenizer, rng = learned[kind], random.Random(0)
+    goals = [choice.encode() for choice in CHOICES]
+    prompt = [tokenizer.bos_id] if begins else tokenizer.encode("the")
+    first = _constrainer(tokenizer).matcher(Constraint("choices", CHOICES), prompt)
+    for _ in range(12):
+        matcher, ids, written = first.copy(), [], b""
+        while True:
+            after = {
+                id: b"".join(tokenizer.pieces([*prompt, *ids, id])[len(prompt) :])
+                for id in range(tokenizer.vocab)
+                if id in tokenizer and id not in tokenizer.special_ids
+            }
+            wanted = {id for id, now in after.items() if now != written and any(goal.startswith(now) for goal in goals)}
+            wanted |= {tokenizer.end_id} if written in goals else set()
+            assert set(matcher.allowed().nonzero().flatten().tolist()) == wanted
+            assert matcher.done == (wanted == {tokenizer.end_id})
+            id = rng.choice(sorted(wanted))
+            matcher.push(id)
+            if id == tokenizer.end_id:
+                break
+            ids, written = [*ids, id], after[id]
+        assert matcher.done and matcher.complete and written in goals
 
 
-def test_a_form_that_may_go_on_ends_at_an_end_token(shaken):
-    tokenizer = learn("byte", ["x"], None)
-    generator = Generator(small(tokenizer, shaken), tokenizer)
-    results = [
-        generator.generate("x", Settings(400, 1.0, seed=s, constraint=Constraint("regex", "a+")))[0] for s in range(6)
-    ]
-    assert {result.finish for result in results} <= {"eos", "length"} and any(r.finish == "eos" for r in results)
-    assert all(set(result.text) == {"a"} for result in results)
+def test_the_space_before_a_text_is_the_tokenizers_own(learned):
+    tokenizer = learned["sentencepiece"]
+    yes = tokenizer.copy_of_library().token_to_id("▁yes")
+    constrainer, constraint = _constrainer(tokenizer), Constraint("choices", ("yes",))
+    assert constrainer.matcher(constraint, [tokenizer.bos_id]).allowed()[yes]
+    assert not constrainer.matcher(constraint, tokenizer.encode("the")).allowed()[yes]
 
 
-def test_at_the_command_line(shaken, tmp_path, capsys, kernel_cache):
-    tokenizer = learn("byte", ["x"], None)
-    save(small(tokenizer, shaken), tokenizer, tmp_path / "run")
-    (tmp_path / "schema.json").write_text(json.dumps(SCHEMA))
-    (tmp_path / "list.lark").write_text(LIST)
-    line = [str(tmp_path / "run"), "--prompt", "q", "--max-tokens", "300", "--json"]
-    for flags, holds in (
-        (["--choice", "yes", "--choice", "你好"], {"yes", "你好"}.__contains__),
-        (["--regex", "[ab]{3}"], re.compile("[ab]{3}").fullmatch),
-        (["--grammar", str(tmp_path / "list.lark"), "--seed", "1"], is_list),
-    ):
-        assert main([*line, *flags]) == 0
-        assert holds(json.loads(capsys.readouterr().out)["samples"][0]["text"])
-    for flags, message in (
-        (["--choice", "a", "--regex", "b"], "a text has one form"),
-        (["--json-schema", str(tmp_path / "none")], "cannot read .*none"),
-        (["--regex", "a", "--stop", "b"], "a constraint says where a text ends: leave out stop and beams"),
-        (["--regex", "a", "--beams", "2", "--temperature", "0"], "a constraint says where a text ends"),
-    ):
-        with pytest.raises(UserError, match=message):
-            main([*line, *flags])
+def test_a_character_of_bytes_is_written_whole(learned):
+    tokenizer = learned["char"]
+    matcher = _constrainer(tokenizer).matcher(Constraint("regex", "龘+"))
+    for byte in "龘".encode():
+        assert not matcher.complete and not matcher.allowed()[tokenizer.end_id]
+        assert matcher.allowed().sum() == 1 and matcher.forced()[0] == byte
+        matcher.push(int(matcher.allowed().nonzero()))
+    assert matcher.complete and not matcher.done
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_taken_back_is_never_pushed(learned, kind):
+    tokenizer, rng = learned[kind], random.Random(1)
+    constrainer, constraint = _constrainer(tokenizer), Constraint("regex", "(yes|the|中){1,4}")
+    matcher = constrainer.matcher(constraint)
+    kept, ids = [matcher.copy()], []
+    for _ in range(60):
+        if ids and (ids[-1] == tokenizer.end_id or rng.random() < 0.3):
+            back = rng.randint(1, len(ids))
+            matcher.rollback(back)
+            del ids[-back:], kept[-back:]
+        assert torch.equal(matcher.allowed(), kept[-1].allowed())
+        assert (matcher.complete, matcher.done) == (kept[-1].complete, kept[-1].done)
+        ids.append(rng.choice(matcher.allowed().nonzero().flatten().tolist()))
+        matcher.push(ids[-1])
+        kept.append(matcher.copy())
+    fresh = constrainer.matcher(constraint)
+    for id in ids:
+        fresh.push(id)
+    assert fresh.done == matcher.done and fresh.complete == matcher.complete
+
+
+def test_special_tokens_written_out_are_text(learned):
+    for kind in KINDS:
+        tokenizer = learned[kind]
+        name = tokenizer.token_bytes(tokenizer.end_id).decode()
+        assert set(_texts(tokenizer, Constraint("choices", (name,)), 3)) == {name}
+
+
+def test_several_end_tokens_and_a_narrow_head(learned):
+    tokenizer = learned["byte"]
+    other = tokenizer.encode("z")[0]
+    matcher = Constrainer(tokenizer, tokenizer.vocab, [other, tokenizer.end_id]).matcher(Constraint("regex", "a|z"))
+    assert not matcher.allowed()[other], "an end token is no text"
+    matcher.push(tokenizer.encode("a")[0])
+    assert matcher.done
+    assert matcher.allowed().nonzero().flatten().tolist() == sorted([other, tokenizer.end_id])
+    narrow = learned["bpe"]
+    matcher = Constrainer(narrow, narrow.vocab - 50, [narrow.end_id]).matcher(Constraint("regex", ".*"))
+    assert matcher.allowed().shape == (narrow.vocab - 50,)
+
+
+def test_masked_leaves_what_is_allowed():
+    logits, allowed = torch.randn(2, 4), torch.tensor([[True, False, True, False], [False, True, True, True]])
+    out = masked(logits, allowed)
+    assert torch.equal(out[allowed], logits[allowed]) and (out[~allowed] == -torch.inf).all()
+    assert torch.equal(masked(logits, allowed[:1])[1] == -torch.inf, ~allowed[0])
+
+
+def test_json_may_be_given_as_text_and_a_constraint_is_a_value():
+    one, other = Constraint("json_schema", SCHEMA), Constraint("json_schema", json.dumps(SCHEMA))
+    assert one == other and hash(one) == hash(other) and Constraint("choices", ["a"]).source == ("a",)
+
+
+def test_whitespace_is_as_the_schema_says(learned):
+    schema = {"enum": [{"a": [1, 2]}]}
+    assert set(_texts(learned["byte"], Constraint("json_schema", schema), 30)) <= {
+        f'{{"a":{space}[1,{more}2]}}' for space in ("", " ") for more in ("", " ")
+    }
+    tight = schema | {"x-guidance": {"item_separator": ",", "key_separator": ":"}}
+    assert set(_texts(learned["byte"], Constraint("json_schema", tight), 3)) == {'{"a":[1,2]}'}
+
+
+def test_a_dead_end_is_said():
+    tokenizer = _sentencepiece(byte_tokens=False)
+    matcher = _constrainer(tokenizer).matcher(Constraint("choices", ("the cat",)))
+    for piece in ("▁the", "▁", "c", "a"):
+        matcher.push(tokenizer.copy_of_library().token_to_id(piece))
+        if piece != "a":
+            matcher.allowed()
+    goal = matcher.copy()
+    goal.push(tokenizer.copy_of_library().token_to_id("t"))
+    assert goal.done
+    matcher = _constrainer(tokenizer).matcher(Constraint("regex", "the dog"))
+    for piece in ("▁the", "▁", "d"):
+        matcher.push(tokenizer.copy_of_library().token_to_id(piece))
+    with pytest.raises(UserError, match="the regex cannot be kept after 'the d': no token of this tokenizer") as error:
+        matcher.allowed()
+    assert "loosen it, or take a tokenizer that has every byte" in str(error.value)
+
+
+def test_what_is_too_much_to_follow_is_said(learned, monkeypatch):
+    matcher = _constrainer(learned["byte"]).matcher(Constraint("regex", "a+b"))
+    matcher.push(learned["byte"].encode("a")[0])
+
+    class Exhausted:
+        def is_accepting(self):
+            return False
+
+        def is_error(self):
+            return True
+
+        is_stopped = is_error
+
+        def get_error(self):
+            return "LexerTooComplex: out of fuel\n<state>\nmore"
+
+    monkeypatch.setattr(matcher, "_inner", Exhausted())
+    with pytest.raises(UserError, match="the regex is too much to follow: LexerTooComplex: out of fuel; simplify it"):
+        matcher.allowed()
+
+
+@settings(max_examples=60, deadline=None)
+@given(texts=st.lists(st.text(min_size=1, max_size=12), min_size=1, max_size=4, unique=True))
+def test_any_text_may_be_a_choice(texts):
+    matcher = _constrainer(BYTES).matcher(Constraint("choices", texts))
+    for text in texts:
+        one = matcher.copy()
+        for id in BYTES.encode(text):
+            one.push(id)
+        assert one.complete and one.done == (not any(t != text and t.startswith(text) for t in texts))
+
+
+def test_a_token_that_may_not_come_is_our_mistake(learned):
+    matcher = _constrainer(learned["byte"]).matcher(Constraint("regex", "a"))
+    with pytest.raises(AssertionError, match="may not come next"):
+        matcher.push(learned["byte"].encode("b")[0])
+    with pytest.raises(AssertionError, match="cannot be taken back"):
+        matcher.rollback(1)
 
 
 @pytest.mark.parametrize(
     "kind, source, message",
     [
-        ("form", "a", "a constraint is one of choices, regex, json_schema, grammar, not 'form'"),
-        ("choices", (), "choices must be one text or more, none of them empty"),
-        ("choices", ("a", ""), "choices must be one text or more, none of them empty"),
-        ("choices", "a", "choices must be one text or more"),
-        ("regex", "", "a regex must be a text, and not empty"),
-        ("regex", "(a", "this regex cannot be used: .*unclosed group"),
-        ("regex", "(?=a)b", "look-around.* is not supported"),
-        ("json_schema", "{", "the JSON schema is no JSON"),
-        ("json_schema", "3", "a JSON schema is an object, not 3"),
-        ("json_schema", '{"type": "foo"}', "this json_schema cannot be used: Invalid type: foo"),
-        ("json_schema", '{"type": "array", "uniqueItems": true}', "Unimplemented keys"),
-        ("grammar", "start: foo", 'this grammar cannot be used: .*unknown name: "foo"'),
-        ("grammar", 'x: "a"', "no start rule found"),
+        ("regx", "a", r"one of choices, regex, json_schema, grammar, not 'regx'\. Did you mean 'regex'\?"),
+        ("choices", (), "choices must be a list of texts, at least one"),
+        ("choices", "yes", "choices must be a list of texts"),
+        ("choices", ("a", 3), "choices must be a list of texts"),
+        ("choices", ("a", ""), "choices must not hold an empty text: remove it"),
+        ("choices", ("a", "b", "a"), "choices hold 'a' twice: remove one"),
+        ("choices", ("\ud800",), "lone surrogate"),
+        ("regex", "", "a regex must be a text, and not an empty one"),
+        ("regex", 3, "a regex must be a text"),
+        ("regex", "(a", r"the regex '\(a' cannot be used: unclosed group\nuse Rust's syntax"),
+        ("regex", "a$b", "cannot be used: lookarounds not supported yet; End in regex"),
+        ("regex", "a(?=b)", "look-around, including look-ahead and look-behind, is not supported"),
+        ("regex", "a\ud800", "lone surrogate"),
+        ("json_schema", "{", r"the json_schema '\{' is not JSON \(Expecting.*mend it"),
+        ("json_schema", {"const": {1}}, "is not JSON"),
+        ("json_schema", {"const": float("nan")}, "is not JSON"),
+        ("json_schema", "[]", "must be an object such as"),
+        ("json_schema", {"not": {}}, r'cannot be used: Unimplemented keys: \["not"\]\nleave out or change'),
+        ("json_schema", {"enum": []}, "Unsatisfiable schema"),
+        ("json_schema", {"type": "string", "pattern": "("}, "unclosed group"),
+        ("json_schema", {"x-guidance": 1}, "x-guidance in a json_schema must be an object"),
+        ("json_schema", {"x-guidance": {"foo": 1}}, "unknown field `foo`"),
+        ("grammar", "start: a", "line 1, column 8: unknown name"),
+        ("grammar", 'foo: "a"', "no start rule found\nwrite it in llguidance's Lark, with a rule `start`"),
+        ("grammar", 'start: "a" <x>', "it names a special token, and those are no text"),
+        ("grammar", 'start: "a" <[1]>', "it names a special token, and those are no text"),
     ],
 )
-def test_forms_that_cannot_be_used(kind, source, message):
-    with pytest.raises(UserError, match=message):
+def test_what_cannot_be_asked_for_is_refused(kind, source, message):
+    with pytest.raises(UserError, match=message) as error:
         Constraint(kind, source)
+    assert str(error.value).count("\n") <= 1
 
 
-def test_a_form_that_the_vocabulary_cannot_write_is_said():
-    tokenizer = learn("byte", ["x"], None)
-    matcher = Constrainer(tokenizer, ()).matcher(Constraint("choices", ("a",)))
-    matcher.push(tokenizer.encode("a")[0])
-    assert matcher.complete and matcher.done and not matcher.allowed().any()
+def test_a_grammar_without_any_text_is_refused(learned):
+    with pytest.raises(UserError, match="the grammar cannot be kept at its beginning"):
+        _constrainer(learned["byte"]).matcher(Constraint("grammar", 'start: start "a"'))
+
+
+@pytest.mark.parametrize("eos_ids, given", [([], "none"), ([9999], "9999"), ([-1], "-1")])
+def test_a_text_that_could_never_end_is_refused(learned, eos_ids, given):
+    with pytest.raises(UserError, match=rf"needs end tokens with ids in 0 to 256, not {given}: name an eos"):
+        Constrainer(learned["byte"], 257, eos_ids)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from wenlu.base.errors import UserError
 from wenlu.inference.adjust import UNCHANGED, Adjustments
+from wenlu.inference.constrain import Matcher, masked
 from wenlu.inference.prefix import PrefixCache
 from wenlu.inference.reading import Finish, Reader, check_prompt, evaluating, limit_of
 from wenlu.inference.sample import GREEDY, Strategy, finite
@@ -21,15 +21,6 @@ from wenlu.models.config import ROTARY
 
 NEAR = 2e-4
 """2 ε of law 8: a choice with a smaller margin may come out otherwise beside other texts, or without a cache."""
-
-
-class Matching(Protocol):
-    """What a constraint allows next of one text (`constrain.Matcher`)."""
-
-    @property
-    def done(self) -> bool: ...
-    def allowed(self) -> Tensor: ...
-    def push(self, token: int) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -45,7 +36,8 @@ class Request:
     generator: torch.Generator | None = None
     """Of this text's draws alone (`sample.row_generators`)."""
     adjustments: Adjustments = UNCHANGED
-    matcher: Matching | None = None
+    matcher: Matcher | None = None
+    """What a constraint allows next (`constrain.Constrainer.matcher`); each text has its own."""
     alternatives: int | None = None
     """Keep log-probabilities: of the chosen tokens, and of so many likeliest ones."""
 
@@ -271,9 +263,7 @@ def _adjusted(logits: Tensor, texts: Sequence[Text]) -> Tensor:
         if not request.adjustments.none:
             changed[row] = request.adjustments.applied(logits[row], request.ids, text.ids)
         if request.matcher is not None:
-            changed[row] = changed[row].masked_fill(
-                ~request.matcher.allowed()[: logits.shape[1]].to(logits.device), -torch.inf
-            )
+            changed[row] = masked(changed[row], request.matcher.allowed()[: logits.shape[1]])
     return logits if changed is None else changed
 
 

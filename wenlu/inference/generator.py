@@ -295,7 +295,8 @@ class Generator:
         ids = self.prompt_ids(prompt) if isinstance(prompt, str) else list(prompt)
         request = Request(
             tuple(ids), settings.strategy, settings.max_tokens, frozenset(self._ends()),
-            row_generator(settings.seed, sample), settings.adjustments, self._matcher(settings), settings.alternatives,
+            row_generator(settings.seed, sample), settings.adjustments, self._matcher(ids, settings),
+            settings.alternatives,
         )  # fmt: skip
         return Stream(self.engine, self.engine.add(request), self._row(ids, settings))
 
@@ -357,10 +358,12 @@ class Generator:
 
     @cached_property
     def _constrainer(self) -> Constrainer:
-        return Constrainer(self._tokenizer, self._ends())
+        return Constrainer(self._tokenizer, self._tokenizer.vocab, self._ends())
 
-    def _matcher(self, settings: Settings) -> Matcher | None:
-        return None if settings.constraint is None else self._constrainer.matcher(settings.constraint)
+    def _matcher(self, ids: list[int], settings: Settings) -> Matcher | None:
+        if settings.constraint is None:
+            return None
+        return self._constrainer.matcher(settings.constraint, [] if self.answers else ids)
 
     def _ends(self) -> set[int]:
         config = self._model.config
