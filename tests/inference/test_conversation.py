@@ -138,6 +138,9 @@ def test_other_files_are_refused(conversation, tmp_path, content, message):
     (tmp_path / "file").write_text(content)
     with pytest.raises(UserError, match=message):
         conversation.load(tmp_path / "file")
+    with pytest.raises(UserError, match="it is not overwritten: name another file"):
+        conversation.save(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == content
     with pytest.raises(UserError, match=r"cannot read .*absent"):
         conversation.load(tmp_path / "absent")
     assert conversation.messages == before

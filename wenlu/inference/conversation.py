@@ -63,21 +63,17 @@ class Conversation:
         return self._answer(settings or Settings())
 
     def save(self, file: Path) -> None:
-        """Write all that was said."""
+        """Write all that was said. UserError for a file that holds anything else than a saved conversation."""
+        if file.exists():
+            try:
+                _read(file)
+            except UserError as error:
+                raise UserError(f"{error}; it is not overwritten: name another file") from None
         atomic_write(file, json.dumps({"messages": self.messages}, ensure_ascii=False, indent=1))
 
     def load(self, file: Path) -> None:
         """Go on with a conversation that was saved. UserError for any other file; then nothing changes."""
-        try:
-            found = json.loads(file.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise UserError(f"cannot read {file}: {error.strerror}") from None
-        except ValueError as error:
-            raise UserError(f"{file} is no saved conversation ({error})") from None
-        messages = found.get("messages") if isinstance(found, dict) else None
-        if not isinstance(messages, list) or not all(map(_is_message, messages)):
-            raise UserError(f"{file} is no saved conversation: it must hold messages, each with role and content")
-        self.messages = [{"role": m["role"], "content": m["content"]} for m in messages]
+        self.messages = _read(file)
 
     def _answer(self, settings: Settings) -> Answer:
         ids, dropped = self._fitting(settings)
@@ -97,6 +93,19 @@ class Conversation:
             f"this message and the template take {len(ids)} tokens, but the model reads {self._context} and its answer "
             f"needs {self._context - room} of them: make it shorter, or set max_tokens lower"
         )
+
+
+def _read(file: Path) -> list[Message]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror}") from None
+    except ValueError as error:
+        raise UserError(f"{file} is no saved conversation ({error})") from None
+    messages = found.get("messages") if isinstance(found, dict) else None
+    if not isinstance(messages, list) or not all(map(_is_message, messages)):
+        raise UserError(f"{file} is no saved conversation: it must hold messages, each with role and content")
+    return [{"role": message["role"], "content": message["content"]} for message in messages]
 
 
 def _is_message(found: object) -> bool:
