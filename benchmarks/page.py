@@ -334,7 +334,7 @@ def dial_choices(result: dict) -> list[str]:
 
 
 def campaigns() -> list[str]:
-    found = [(name, load(name)) for name in ("kills", "damage")]
+    found = [(name, load(name)) for name in ("kills", "damage", "mixes")]
     lines = ["## Campaigns", "", "`make campaigns`.", ""]
     for name, result in found:
         if result:
