@@ -1,8 +1,10 @@
 """A file of prompts: what comes out is each prompt alone, and an interruption loses nothing."""
 
 import json
+import shutil
 
 import pytest
+import torch
 
 from wenlu.base.errors import UserError
 from wenlu.cli.generate import main
@@ -94,6 +96,16 @@ def test_results_of_something_else_are_not_mixed(run, prompts, tmp_path, capsys)
     before = out.read_bytes()
     with pytest.raises(UserError, match="holds results of another model, other prompts or settings: give another"):
         main([*line, "5"])
+    with pytest.raises(UserError, match="holds results of another model"):
+        main([*line, "4", "--quantize", "int8"])
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    model, tokenizer = load(run)
+    with torch.no_grad():
+        next(model.parameters()).add_(0.1)
+    save(model, tokenizer, other)
+    with pytest.raises(UserError, match="holds results of another model"):
+        main([str(other), *line[1:], "4"])
     assert out.read_bytes() == before
 
 

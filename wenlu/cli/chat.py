@@ -64,7 +64,7 @@ class Command:
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     dtype: str = "f32"
-    """f32, or bf16: half the memory and nearly twice the speed."""
+    """f32, or bf16: half the bytes to read; texts may differ."""
     quantize: str = "none"
     """int8: weights in int8, made once and kept in RUN/wenlu/int8.safetensors."""
     json: bool = False

@@ -88,7 +88,7 @@ class Command:
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     dtype: str = "f32"
-    """f32, or bf16: half the memory and nearly twice the speed; texts may differ."""
+    """f32, or bf16: half the bytes to read; texts may differ."""
     quantize: str = "none"
     """int8: weights in int8, a quarter of the memory; made once and kept in RUN/wenlu/int8.safetensors."""
     json: bool = False
@@ -197,9 +197,13 @@ def _check(command: Command) -> None:
 def _many(generator: Generator, command: Command, settings: Settings) -> int:
     """Continue a file of prompts, with a bar; what was made is kept when interrupted."""
     from wenlu.base.log import progress
+    from wenlu.hub.folder import locate
+    from wenlu.hub.quantized import source_hash
     from wenlu.inference.prompts import continue_all, read_prompts
 
     prompts = read_prompts(command.prompts, settings)
+    # What a text depends on besides its row: the weights themselves, since a run may be trained further.
+    identity = f"{source_hash(locate(command.run))} {command.dtype} {command.quantize} {command.chat}"
     began, made = time.monotonic(), 0
     with progress("generate") as bar:
         task = bar.add_task("", total=len(prompts), note="")
@@ -210,7 +214,7 @@ def _many(generator: Generator, command: Command, settings: Settings) -> int:
             bar.update(task, advance=rows, note=f"{made / max(1e-9, time.monotonic() - began):,.0f} tokens/s")
 
         try:
-            before = continue_all(generator, command.run, prompts, command.out, advance)
+            before = continue_all(generator, identity, prompts, command.out, advance)
         except KeyboardInterrupt:
             say(f"interrupted; what was made is in {command.out}: the same command goes on with it")
             return INTERRUPTED
