@@ -54,8 +54,8 @@ class Text:
     ids: list[int] = field(default_factory=list)
     finish: Finish | None = None
     """Why it has ended, once it has."""
-    near_ties: int = 0
-    """Tokens chosen by a margin less than `NEAR`."""
+    near_ties: list[int] = field(default_factory=list)
+    """Places in it that were chosen by a margin less than `NEAR`."""
     log_probabilities: list[float] = field(default_factory=list)
     """In nats, of the chosen tokens by the model itself, whatever was asked for besides; where alternatives are."""
     alternatives: list[list[tuple[int, float]]] = field(default_factory=list)
@@ -270,7 +270,8 @@ def _adjusted(logits: Tensor, texts: Sequence[Text]) -> Tensor:
 def _add(text: Text, token: int, near: bool, logits: Tensor) -> None:
     """Note a chosen token, and whether the text ends with it."""
     request = text.request
-    text.near_ties += near
+    if near:
+        text.near_ties.append(len(text.ids))
     if token in request.stop_ids:
         text.finish = "eos"
         return

@@ -224,7 +224,8 @@ class Stream:
         assert text.finish is not None
         return Result(
             self._row.text, tuple(text.ids), text.finish, len(text.request.ids), self._engine.beyond_context(text),
-            near_ties=text.near_ties, log_probabilities=tuple(text.log_probabilities[:made]),
+            near_ties=sum(place <= made for place in text.near_ties),
+            log_probabilities=tuple(text.log_probabilities[:made]),
             alternatives=tuple(map(tuple, text.alternatives[:made])),
         )  # fmt: skip
 
