@@ -1,0 +1,1 @@
+"""Prompts: written, compared and searched for, by measurement."""
