@@ -6,10 +6,12 @@ join (`join`), leave or change places (`keep`, `select`), and forget their ends 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -30,6 +32,7 @@ class KeyValueCache:
         self._lengths = [0] * rows
         self._store = like.new_zeros(layers, 2, rows, heads, max(1, room), dim)
         self._places: Tensor | None = None
+        self._branches: Branches | None = None
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -53,6 +56,8 @@ class KeyValueCache:
 
     def places(self, new: int) -> slice | Int[Tensor, "rows new"]:
         """Where the next `new` tokens of each row stand: a slice where that is the same for all."""
+        if self._branches is not None:
+            return self._branches.places[None]
         if self.even:
             return slice(self.length, self.length + new)
         if self._places is None or self._places.shape[1] != new:
@@ -60,10 +65,16 @@ class KeyValueCache:
             self._places = begin[:, None] + torch.arange(new, device=self._store.device)
         return self._places
 
+    def reach(self, new: int) -> int:
+        """The furthest place of the next `new` tokens, and one."""
+        return self.length + new if self._branches is None else self._branches.reach
+
     def sees(self, new: int, window: int = 0) -> Bool[Tensor, "*rows new whole"] | None:
         """True where one of `new` tokens may look: at itself, what stands before it in its row and, with a window, no
         further back; None where that is everything, or for new tokens alone what attention does by itself."""
         whole, device = self.length + new, self._store.device
+        if self._branches is not None:
+            return self._branches.sees(window)
         if self.even:
             if window and whole > window:
                 return causal_mask(new, self.length, device).triu(self.length - window + 1)
@@ -104,6 +115,29 @@ class KeyValueCache:
         self._store[:, :, : len(rows), :, : self.length] = kept
         self._set([self._lengths[row] for row in rows.tolist()])
 
+    @contextmanager
+    def branching(self, parents: Int[np.ndarray, " new"]) -> Iterator[None]:
+        """Within this context the next tokens of the only row are a tree, each of which follows its parent.
+
+        A parent is what is remembered, or a new token before it, by its number among all of these; -1: it is the first
+        of all. `keep_path` must come after.
+        """
+        assert len(self._lengths) == 1, "a tree is read in a row of its own"
+        self._branches = Branches.of(parents, self.length, self._store.device)
+        try:
+            yield
+        finally:
+            self._branches = None
+
+    def keep_path(self, columns: Int[np.ndarray, " kept"]) -> None:
+        """Remember of the only row just these tokens, one after the other, by their numbers in rising order."""
+        (same,) = np.nonzero(columns != np.arange(len(columns)))
+        first = int(same[0]) if len(same) else len(columns)
+        if first < len(columns):
+            moved = torch.from_numpy(columns[first:]).to(self._store.device)
+            self._store[..., first : len(columns), :] = self._store.index_select(4, moved)
+        self._set([len(columns)])
+
     def keep(self, rows: Sequence[int]) -> None:
         """Keep these rows in this order; none comes to stand behind where it stood (`gap_filled` gives such orders)."""
         for place, row in enumerate(rows):
@@ -143,6 +177,39 @@ class KeyValueCache:
 
     def _set(self, lengths: list[int]) -> None:
         self._lengths, self._places = lengths, None
+
+
+@dataclass(frozen=True)
+class Branches:
+    """Which of a tree's new tokens see which, and where they stand."""
+
+    places: Int[Tensor, " new"]
+    """How many tokens stand before each on its way from the root."""
+    ancestors: Bool[Tensor, "new whole"]
+    """True where a new token may look: at itself and at all on its way from the root."""
+    of_columns: Int[Tensor, " whole"]
+    """Places of what is remembered and of the new tokens."""
+    reach: int
+
+    @classmethod
+    def of(cls, parents: Int[np.ndarray, " new"], before: int, device: torch.device) -> Branches:
+        """Of new tokens that follow `parents`, after a path of `before` tokens."""
+        new = len(parents)
+        seen, columns = np.zeros((new, before + new), bool), np.arange(before + new)
+        for number, parent in enumerate(parents):
+            if parent >= before:
+                seen[number] = seen[parent - before]
+            else:
+                seen[number, : parent + 1] = True
+            seen[number, before + number] = True
+            columns[before + number] = columns[parent] + 1 if parent >= 0 else 0
+        whole, ancestors = torch.from_numpy(columns).to(device), torch.from_numpy(seen).to(device)
+        return cls(whole[before:], ancestors, whole, int(columns[before:].max()) + 1)
+
+    def sees(self, window: int) -> Bool[Tensor, "1 1 new whole"]:
+        """The same as attention's mask; with a window, no further back."""
+        near = self.of_columns > self.places[:, None] - window if window else True
+        return (self.ancestors & near)[None, None]
 
 
 class EncoderDecoderCache(KeyValueCache):

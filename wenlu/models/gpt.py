@@ -56,7 +56,7 @@ class GPT(nn.Module):
             raise UserError("packed documents (segments) cannot be read with a cache: read them one by one")
         if positions is None:
             positions = slice(0, seq) if cache is None else cache.places(seq)
-            self._make_room(seq if cache is None else cache.length + seq)
+            self._make_room(seq if cache is None else cache.reach(seq))
         elif not torch.compiler.is_compiling():
             self._make_room(int(positions.max()) + 1)
         mask = None if segments is None else _same_document(segments)

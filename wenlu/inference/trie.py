@@ -1,0 +1,191 @@
+"""Texts that begin alike, read as one tree: every beginning that they share is read once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from wenlu.inference.sample import finite
+from wenlu.models.cache import LSTMState
+from wenlu.models.size import WHOLE_LOGITS
+
+if TYPE_CHECKING:
+    from jaxtyping import Bool, Float, Int
+
+AT_ONCE = 512
+"""Tokens of a tree read at once on a processor, where products of so many rows are at their best; more on a GPU."""
+AT_ONCE_GPU = 4096
+
+Done = Callable[[int], None]
+"""Told how many tokens more have been read."""
+
+
+@dataclass(frozen=True)
+class Trie:
+    """A tree of tokens in depth-first order: a node is a token after all those on its way from the root."""
+
+    ids: Int[np.ndarray, " nodes"]
+    parents: Int[np.ndarray, " nodes"]
+    """Numbers of nodes; -1 for the first token of a text."""
+    wanted: Bool[np.ndarray, " nodes"]
+    """Whether its probability is asked for, by any text."""
+    nodes: tuple[Int[np.ndarray, " _"], ...]
+    """Of each text, in the order given, its tokens that are asked for."""
+
+    @classmethod
+    def of(cls, texts: Sequence[tuple[Sequence[int], int]]) -> Trie:
+        """The tree of texts (ids, how many of the first of them are not asked for)."""
+        arrays = [np.asarray(ids, np.int64) for ids, _ in texts]
+        order = sorted(range(len(arrays)), key=lambda number: arrays[number].astype(">u4").tobytes())
+        parts, parents, nodes = [], [], [np.empty(0, np.int64)] * len(arrays)
+        count, path, before = 0, np.empty(0, np.int64), np.empty(0, np.int64)
+        for number in order:
+            ids = arrays[number]
+            shared = _shared(before, ids)
+            new = len(ids) - shared
+            own = np.arange(count, count + new)
+            path = np.concatenate([path[:shared], own])
+            parts.append(ids[shared:])
+            parents.append(np.concatenate([path[shared - 1 : shared] if shared else [-1], own[:-1]])[:new])
+            nodes[number] = path[texts[number][1] :]
+            count, before = count + new, ids
+        wanted = np.zeros(count, bool)
+        for asked in nodes:
+            wanted[asked] = True
+        return cls(np.concatenate(parts), np.concatenate(parents).astype(np.int64), wanted, tuple(nodes))
+
+    @property
+    def read(self) -> Int[np.ndarray, " read"]:
+        """The nodes that must be read: those that another follows. Of a last token only the probability is needed."""
+        return np.unique(self.parents[self.parents >= 0])
+
+    def asked(self) -> tuple[Int[np.ndarray, " asked"], Int[np.ndarray, " asked"]]:
+        """The nodes that are asked for in the order of their parents, and these."""
+        nodes = np.flatnonzero(self.wanted)
+        order = np.argsort(self.parents[nodes], kind="stable")
+        return nodes[order], self.parents[nodes[order]]
+
+
+def _shared(one: np.ndarray, other: np.ndarray) -> int:
+    """How many tokens two texts begin with alike."""
+    most = min(len(one), len(other))
+    differ = np.flatnonzero(one[:most] != other[:most])
+    return int(differ[0]) if len(differ) else most
+
+
+def log_probabilities(
+    model: nn.Module, trie: Trie, vocab: int | None = None, done: Done | None = None
+) -> tuple[Float[np.ndarray, " nodes"], Bool[np.ndarray, " nodes"]]:
+    """Of every node that is asked for: its log-probability in nats (others 0), and whether it is the likeliest there.
+
+    Of models that read from left to right, without an encoder. Raises UserError where logits are not finite.
+    """
+    values, likeliest = np.zeros(len(trie.ids)), np.zeros(len(trie.ids), bool)
+    asked, after = trie.asked()
+    reading = _levels if model.config.family == "lstm" else _chunks
+    for nodes, hidden in reading(model, trie):
+        # Nodes of a chunk, or of a level's edges, stand in rising order; only parents of what is asked for have logits.
+        places = np.searchsorted(after, nodes, side="left"), np.searchsorted(after, nodes, side="right")
+        (rows,) = np.nonzero(places[1] > places[0])
+        counts = (places[1] - places[0])[rows]
+        ranges = zip(places[0][rows], places[1][rows], strict=True)
+        targets = asked[np.concatenate([np.empty(0, np.int64), *(np.arange(a, b) for a, b in ranges)])]
+        values[targets], likeliest[targets] = _of_targets(model, hidden, rows, counts, trie.ids[targets], vocab)
+        if done:
+            done(len(nodes))
+    return values, likeliest
+
+
+def _of_targets(
+    model: nn.Module, hidden: Tensor, rows: np.ndarray, counts: np.ndarray, targets: np.ndarray, vocab: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Log-probabilities of `targets`, `counts` of them after each of these rows of states, and which are best."""
+    values, best, first, most = [], [], 0, max(1, WHOLE_LOGITS // model.config.vocab)
+    for start in range(0, len(rows), most):
+        part = torch.from_numpy(rows[start : start + most]).to(hidden.device)
+        logits = finite(model.head(hidden[part])[:, :vocab].float())
+        of_part = counts[start : start + most]
+        wanted = torch.from_numpy(targets[first : first + of_part.sum()]).to(hidden.device)
+        row = torch.from_numpy(np.repeat(np.arange(len(of_part)), of_part)).to(hidden.device)
+        values.append((logits[row, wanted].double() - logits.double().logsumexp(-1)[row]).cpu().numpy())
+        best.append((logits.argmax(-1)[row] == wanted).cpu().numpy())
+        first += int(of_part.sum())
+    return np.concatenate(values or [np.empty(0)]), np.concatenate(best or [np.empty(0, bool)])
+
+
+def _chunks(model: nn.Module, trie: Trie) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """The nodes that must be read, so many at once, and the last layer's states of them, [nodes, dim].
+
+    What is remembered is the way from the root to the parent of the next node: in depth-first order, every node that
+    comes later follows either one on this way or one that comes later too.
+    """
+    device = next(model.parameters()).device
+    size = AT_ONCE if device.type == "cpu" else AT_ONCE_GPU
+    read = trie.read
+    column = np.full(len(trie.ids) + 1, -1, np.int64)  # of nodes that are remembered; the last: of no node at all
+    cache = model.new_cache(1, size)
+    for start in range(0, len(read), size):
+        nodes = read[start : start + size]
+        if start:
+            way = _way(trie.parents, int(nodes[0]))
+            cache.keep_path(column[way])
+            column[way] = np.arange(len(way))
+        before = cache.length
+        column[nodes] = before + np.arange(len(nodes))
+        with cache.branching(column[trie.parents[nodes]]):
+            hidden = model.hidden(torch.from_numpy(trie.ids[nodes])[None].to(device), cache=cache)
+        yield nodes, hidden[0]
+
+
+def _way(parents: np.ndarray, node: int) -> np.ndarray:
+    """The nodes before one on its way from the root."""
+    way = []
+    while (node := int(parents[node])) >= 0:
+        way.append(node)
+    return np.array(way[::-1], np.int64)
+
+
+def _levels(model: nn.Module, trie: Trie) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """The same for a model whose memory is a state: edges of the tree that are equally long and begin equally many
+    forks below the root are read side by side, each from its fork's state."""
+    device, read = next(model.parameters()).device, trie.read
+    states: dict[int, Tensor] = {}
+    for level in _edges(trie.parents, read):
+        by_length: dict[int, list[np.ndarray]] = {}
+        for edge in level:
+            by_length.setdefault(len(edge), []).append(edge)
+        for length, alike in by_length.items():
+            rows = max(1, AT_ONCE // length)
+            for start in range(0, len(alike), rows):
+                edges = np.stack(alike[start : start + rows])
+                state = LSTMState()
+                if (begin := trie.parents[edges[:, 0]]).max() >= 0:
+                    known = torch.stack([states[int(node)] for node in begin], 2)
+                    state = LSTMState(list(known[0]), list(known[1]), 1)
+                hidden = model.hidden(torch.from_numpy(trie.ids[edges]).to(device), cache=state)
+                after = torch.stack((torch.stack(state.hidden), torch.stack(state.cell)))
+                states |= {int(node): after[:, :, row] for row, node in enumerate(edges[:, -1])}
+                order = np.argsort(edges.ravel())
+                yield edges.ravel()[order], hidden.flatten(0, 1)[torch.from_numpy(order).to(device)]
+
+
+def _edges(parents: np.ndarray, read: np.ndarray) -> list[list[np.ndarray]]:
+    """The nodes that must be read as runs without a fork, by how many runs stand before each."""
+    followers = np.bincount(parents[read] + 1, minlength=len(parents) + 1)
+    begins = (parents[read] != read - 1) | (followers[parents[read] + 1] > 1) | (read == 0)
+    starts = np.flatnonzero(begins).tolist()
+    levels: list[list[np.ndarray]] = []
+    depth: dict[int, int] = {-1: 0}
+    for start, end in zip(starts, [*starts[1:], len(read)], strict=True):
+        edge = read[start:end]
+        at = depth[int(parents[edge[0]])]
+        depth[int(edge[-1])] = at + 1
+        if at == len(levels):
+            levels.append([])
+        levels[at].append(edge)
+    return levels
