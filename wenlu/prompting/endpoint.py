@@ -1,4 +1,4 @@
-"""An OpenAI-compatible endpoint as a backend: levels B to D, verified; answers kept, requests tried again and counted."""
+"""An OpenAI-compatible endpoint as a backend of level B, C or D, which is verified; no answer is paid for twice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an endpoint can do, verified: that it accepts a request for log-probabilities does not mean that it gives them."""
+"""What an endpoint can do, verified: one that accepts a request for log-probabilities may still not give them."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def verify(echo: Callable[[str], Any], text: Callable[[bool], Any], chat: Callab
     """Find an endpoint's level by asking it.
 
     echo: the answer to a text sent for its own log-probabilities. text, chat: answers of a few tokens to a text and to
-    a conversation, with or without log-probabilities. Each raises `Refused` where the endpoint says no. Raises UserError
-    where it answers neither.
+    a conversation, with or without log-probabilities. Each raises `Refused` where the endpoint says no. Raises
+    UserError where it answers neither.
     """
     notes: list[str] = []
 
