@@ -24,7 +24,9 @@ def test_refused(url, variable, message):
     assert message in str(caught.value) and "secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:8000/v1", "http://localhost/v1", "http://[::1]:8000/v1", "https://a.b/v1"])
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:8000/v1", "http://localhost/v1", "http://[::1]:8000/v1", "https://a.b/v1"]
+)
 def test_taken(url):
     assert Address(url + "/", "m", "KEY").base == url
     assert Address("http://10.0.0.7/v1", "m", "KEY", plain_http=True).host == "10.0.0.7"

@@ -1,4 +1,4 @@
-"""What goes wrong between here and an endpoint: nothing that came is lost, nothing is paid for twice, no key is shown."""
+"""What goes wrong between here and an endpoint: nothing that came is lost or paid for twice, no key is shown."""
 
 import json
 import threading
@@ -6,7 +6,6 @@ from dataclasses import replace
 from email.utils import formatdate
 
 import pytest
-from endpoint_server import Reply, Server
 
 from wenlu.base.errors import UserError
 from wenlu.inference.generator import Settings
@@ -14,6 +13,8 @@ from wenlu.prompting.address import Address
 from wenlu.prompting.budget import Budget
 from wenlu.prompting.client import Clock, Sending
 from wenlu.prompting.endpoint import Endpoint
+
+from endpoint_server import Reply, Server
 
 KEY = "sk-secret-0123456789"
 SETTINGS = Settings(max_tokens=3, temperature=0)
@@ -43,7 +44,9 @@ def endpoint(server, clock, **options):
 
 
 def status(code, body=None, **headers):
-    return Reply(code, body or {"error": {"message": f"said {code}"}}, {k.replace("_", "-"): v for k, v in headers.items()})
+    return Reply(
+        code, body or {"error": {"message": f"said {code}"}}, {k.replace("_", "-"): v for k, v in headers.items()}
+    )
 
 
 def failing(times, reply):
@@ -64,6 +67,20 @@ def test_retry_after_is_honoured(served, clock, time, asked):
     with endpoint(served(failing(1, status(429, Retry_After=header))), clock) as there:
         there.generate(["It was"], SETTINGS)
     assert sum(time.slept) == 17
+
+
+@pytest.mark.parametrize("asked", ["soon", "-5", "nan", "inf", "Thu, 01 Jan 1970 00:00:00 GMT"])
+def test_a_wait_that_is_none_is_the_usual_one(served, clock, time, asked):
+    with endpoint(served(failing(1, status(429, Retry_After=asked))), clock) as there:
+        there.generate(["It was"], SETTINGS)
+    assert sum(time.slept) == 1
+
+
+def test_a_wait_holds_for_all_that_are_sent(served, clock, time):
+    """Others do not go on asking meanwhile."""
+    with endpoint(served(failing(1, status(429, Retry_After="17"))), clock, sending=Sending(concurrency=2)) as there:
+        there.generate(PROMPTS, SETTINGS)
+    assert 17 <= sum(time.slept) <= 34 and there.account.retries == 1
 
 
 def test_a_wait_that_is_too_long_is_said(served, clock, time):
@@ -91,8 +108,10 @@ REFUSALS = [
     (status(404), "has no such path, or no model 'small' (404: said 404)"),
     (status(400, {"detail": "too long"}), "refuses the request (400: too long)"),
     (status(422, b"<html>no</html>"), "refuses the request (422: <html>no</html>)"),
-    (status(302, Location="https://elsewhere.example/v1"), "redirects to https://elsewhere.example/v1, which is not followed"),
+    (status(302, Location="https://other.example/v1"), "redirects to https://other.example/v1, which is not followed"),
     (Reply(200, b"{oh"), "answers with what is no JSON object ('{oh')"),
+    (Reply(200, b'{"choices": "\xff"}'), "answers with what is no JSON object"),
+    (Reply(200, b"[" * 100_000), "answers with what is no JSON object ('[[["),
     (Reply(200, b"[1]"), "answers with what is no JSON object"),
     (Reply(200, {"error": {"message": "overloaded"}}), "answers with an error: overloaded"),
     (Reply(200, {"choices": []}), "has 0 choices instead of 1"),
@@ -150,10 +169,30 @@ def test_an_answer_that_does_not_end(served, clock):
 
     sending = Sending(concurrency=1, timeout=0.05, attempts=1)
     with endpoint(served(late), clock, sending=sending) as there:
-        with pytest.raises(UserError, match="did not answer within 0.05 s"):
+        with pytest.raises(UserError, match=r"did not answer within 0\.05 s"):
             there.generate(["It was"], SETTINGS)
         assert there.account.prompt_tokens > 0 and there.account.estimated == 1, "it may have cost something"
         released.set()
+
+
+def test_an_answer_that_is_too_large(served, clock, monkeypatch):
+    monkeypatch.setattr("wenlu.prompting.exchange.LARGEST", 20)
+    with (
+        endpoint(served(), clock, sending=Sending(attempts=1)) as there,
+        pytest.raises(UserError, match=r"127\.0\.0\.1 sent no end of its answer"),
+    ):
+        there.generate(["It was"], SETTINGS)
+
+
+def test_a_kept_answer_that_is_none_is_asked_for_again(served, clock, tmp_path, capsys):
+    server = served()
+    with endpoint(server, clock, cache=tmp_path) as there:
+        there.generate(["It was"], SETTINGS)
+    file = next(tmp_path.rglob("*.json"))
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"answer": {"choices": []}}))
+    with endpoint(server, clock, cache=tmp_path) as there:
+        assert there.generate(["It was"], SETTINGS)[0].tokens == 3
+    assert len(server.seen) == 2 and "1 kept answers in" in capsys.readouterr().err
 
 
 def test_the_key_is_sent_and_seen_nowhere_else(served, clock, tmp_path, capsys):
@@ -181,7 +220,7 @@ def test_the_key_is_sent_and_seen_nowhere_else(served, clock, tmp_path, capsys):
 def test_a_redirect_gets_no_key(served, clock):
     elsewhere = served()
     server = served(lambda *_: status(307, Location=f"{elsewhere.url}/completions"))
-    with endpoint(server, clock) as there, pytest.raises(UserError, match="the key is for 127.0.0.1 only"):
+    with endpoint(server, clock) as there, pytest.raises(UserError, match=r"the key is for 127\.0\.0\.1 only"):
         there.generate(["It was"], SETTINGS)
     assert not elsewhere.seen
 
@@ -221,7 +260,7 @@ def test_stopped_from_elsewhere(served, clock, tmp_path):
     """What is under way is kept, nothing more is begun."""
     server = served(lambda number, _, usual: there.stop() or usual if number == 2 else usual)
     with endpoint(server, clock, cache=tmp_path) as there:
-        with pytest.raises(UserError, match="stopped. 2 of 5 answers are kept"):
+        with pytest.raises(UserError, match=r"stopped\. 2 of 5 answers are kept"):
             there.generate(PROMPTS, SETTINGS)
         assert len(server.seen) == 2
 

@@ -92,7 +92,11 @@ def test_a_text_with_what_else_might_have_been():
 
 
 def chat(**changes):
-    entry = {"token": "热", "logprob": -0.5, "top_logprobs": [{"token": "冷", "logprob": -1.0}, {"token": "热", "logprob": -0.5}]}
+    entry = {
+        "token": "热",
+        "logprob": -0.5,
+        "top_logprobs": [{"token": "冷", "logprob": -1.0}, {"token": "热", "logprob": -0.5}],
+    }
     message = {"role": "assistant", "content": "热"}
     choice = {"message": message, "finish_reason": "stop", "logprobs": {"content": [entry]}, **changes}
     return {"choices": [choice], "usage": {"prompt_tokens": 9, "completion_tokens": 2}}

@@ -80,12 +80,15 @@ class Backend(Protocol):
     def fingerprint(self) -> str:
         """Equal where answers are to be compared: hex sha256 of all that is known of the model."""
 
-    def score(self, queries: Sequence[Query]) -> list[list[Score]]:
-        """Of each continuation of each query. Raises UserError where the level has no scores."""
+    def score(self, queries: Sequence[Query], advance: Callable[[int], None] | None = None) -> list[list[Score]]:
+        """Of each continuation of each query; `advance` is told how many queries more are done. Raises UserError where
+        the level has no scores."""
 
-    def generate(self, prompts: Sequence[Prompt], settings: Settings) -> list[Written]:
+    def generate(
+        self, prompts: Sequence[Prompt], settings: Settings, advance: Callable[[int], None] | None = None
+    ) -> list[Written]:
         """A text after each prompt; what one becomes does not depend on the others, and each draws with the settings'
-        seed. Raises UserError for what the level cannot do."""
+        seed. `advance` is told how many prompts more are done. Raises UserError for what the level cannot do."""
 
 
 def refused(name: str, level: Level, what: str, way_out: str) -> UserError:
@@ -140,24 +143,36 @@ class FolderBackend:
         return hashlib.sha256(whole.encode()).hexdigest()
 
     def score(self, queries: Sequence[Query], advance: Callable[[int], None] | None = None) -> list[list[Score]]:
-        """Of each continuation of each query; `advance` is told how many queries are done."""
+        """Of each continuation of each query (`inference.score.Scorer`)."""
         return self._scorer.score_all(queries, advance)
 
-    def generate(self, prompts: Sequence[Prompt], settings: Settings) -> list[Written]:
+    def generate(
+        self, prompts: Sequence[Prompt], settings: Settings, advance: Callable[[int], None] | None = None
+    ) -> list[Written]:
         """A text after each prompt, written side by side; texts begin with the token that begins a document, and
         conversations are as the folder's chat template writes them.
 
         Raises UserError for an empty conversation, and for one where the folder has no chat template.
         """
+        tell = advance or (lambda _: None)
         if settings.beams > 1:
-            return [self._written(self._writer(prompt).generate(self._ids(prompt), settings)[0]) for prompt in prompts]
+            found = []
+            for prompt in prompts:
+                found.append(self._written(self._writer(prompt).generate(self._ids(prompt), settings)[0]))
+                tell(1)
+            return found
         streams = [self._writer(prompt).stream(self._ids(prompt), settings) for prompt in prompts]
+        done = 0
         for generator in self._generators.values():
             going = True
             while going:
                 going = generator.engine.step()
                 for stream in streams:
                     stream.pull()
+                now = sum(stream.done for stream in streams)
+                if now > done:
+                    tell(now - done)
+                    done = now
         return [self._written(stream.result) for stream in streams]
 
     def prompt_ids(self, prompt: Prompt) -> tuple[int, ...]:

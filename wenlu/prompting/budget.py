@@ -68,14 +68,24 @@ class Account:
 
         Raises UserError where it would pass a limit whatever they cost.
         """
+        limit = self.budget.requests
         with self._changed:
-            while (reason := self._beyond([*self._reserved, most])) is not None:
-                if not self._reserved or reason.startswith("requests"):
+            while reason := self._beyond([*self._reserved, most]):
+                if not self._reserved:
                     raise UserError(f"the budget is spent: {reason}")
                 self._changed.wait()
+            if limit is not None and self.requests >= limit:
+                raise UserError(f"the budget is spent: requests must be no more than {limit}")
             self._reserved.append(most)
             self.requests += 1
             self.retries += again
+
+    def take_back(self, most: Cost, *, again: bool = False) -> None:
+        """What was set aside is not sent after all."""
+        with self._changed:
+            self.requests -= 1
+            self.retries -= again
+        self.settle(most, None)
 
     def settle(self, most: Cost, found: Cost | None, *, known: bool = True) -> None:
         """A request is through. found: what it cost; None where it was refused and cost nothing."""
@@ -87,21 +97,15 @@ class Account:
                 self.estimated += not known
             self._changed.notify_all()
 
-    def _beyond(self, under_way: list[Cost]) -> str | None:
-        """Which limit would be passed, if any."""
-        budget = self.budget
+    def _beyond(self, under_way: list[Cost]) -> str:
+        """Which limit might be passed; empty where none is."""
+        budget, last = self.budget, under_way[-1]
         prompt = self.prompt_tokens + sum(cost.prompt_tokens for cost in under_way)
         made = self.tokens + sum(cost.tokens for cost in under_way)
-        if budget.requests is not None and self.requests + 1 > budget.requests:
-            return f"requests must be no more than {budget.requests}"
         if budget.tokens is not None and prompt + made > budget.tokens:
-            spent = self.prompt_tokens + self.tokens
-            return f"{spent} of {budget.tokens} tokens are used, and the next request may need {_last(under_way)}"
+            spent, more = self.prompt_tokens + self.tokens, last.prompt_tokens + last.tokens
+            return f"{spent} of {budget.tokens} tokens are used, and the next request may need {more}"
         if budget.money is not None and budget.price(prompt, made) > budget.money:
-            next_one = budget.price(under_way[-1].prompt_tokens, under_way[-1].tokens)
-            return f"{self.money:.6g} of {budget.money:.6g} is spent, and the next request may cost {next_one:.6g}"
-        return None
-
-
-def _last(under_way: list[Cost]) -> int:
-    return under_way[-1].prompt_tokens + under_way[-1].tokens
+            more = budget.price(last.prompt_tokens, last.tokens)
+            return f"{self.money:.6g} of {budget.money:.6g} is spent, and the next request may cost {more:.6g}"
+        return ""

@@ -150,7 +150,10 @@ class Client:
 
     def _one(self, request: Request, read: Callable[[Any, Request], T]) -> T:
         if (answer := self.kept(request)) is not None:
-            return read(answer, request)
+            try:
+                return read(answer, request)
+            except UserError:
+                self.cache.damaged += 1
         answer = self._answer(request)
         value = read(answer, request)
         self.cache.keep(self.address.base + request.path, request.body, answer, self.clock.now())
@@ -171,6 +174,9 @@ class Client:
         for attempt in range(1, self.sending.attempts + 1):
             self._pause(wait)
             self.account.reserve(request.most, again=attempt > 1)
+            if self._stop.is_set():
+                self.account.take_back(request.most, again=attempt > 1)
+                raise Stopped("stopped")
             failure: UserError
             try:
                 reply = self._exchange.post(request.path, request.body)
@@ -197,10 +203,7 @@ class Client:
         raise failure
 
     def _accepted(self, reply: Reply, request: Request) -> Any:
-        try:
-            answer = json.loads(reply.text)
-        except ValueError:
-            answer = None
+        answer = reply.json
         prompt, made = usage(answer)
         known = prompt is not None and made is not None
         self.account.settle(request.most, Cost(prompt, made) if known else request.most, known=known)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -112,10 +113,11 @@ class Endpoint:
         return found
 
     def score(self, queries: Sequence[Query], advance: Callable[[int], None] | None = None) -> list[list[Score]]:
-        """Of each continuation of each query, a request for each; `advance` is told how many requests are done.
+        """Of each continuation of each query, a request for each; `advance` is told how many queries more are done.
 
-        A token that holds both a prefix's end and a continuation's beginning counts as the continuation's, and such
-        tokens are said. Raises UserError where the endpoint is not of level B, and for prefixes given as ids.
+        Texts are cut as by `inference.score.Scorer`, but for a token that holds both a prefix's end and a
+        continuation's beginning: here it counts as the continuation's, and such tokens are said. Raises UserError where
+        the endpoint is not of level B, for empty continuations, and for prefixes given as ids.
         """
         pairs = _pairs(queries)
         requests = [echo_request(self.address, self.extra, prefix + text) for prefix, text in pairs]
@@ -123,7 +125,14 @@ class Endpoint:
             reasons = [note for note in self.verified.notes if note.startswith("scores")]
             way_out = f"take a model's folder, or another server ({'; '.join(reasons)})"
             raise refused(self.name, self.level, "scores of given texts", way_out)
-        echoes = self._client.send(requests, _read_echo, advance)
+        tell = _teller(queries, advance)
+
+        def read(answer: Any, request: Request) -> Echo:
+            echo = _read_echo(answer, request)
+            tell(request.body["prompt"])
+            return echo
+
+        echoes = self._client.send(requests, read)
         scores = iter(self._scores(pairs, echoes))
         self._say_damaged()
         return [[next(scores) for _ in query.continuations] for query in queries]
@@ -167,7 +176,8 @@ class Endpoint:
 
         scores, joined, unknown = [], 0, 0
         for (prefix, text), echo, border in zip(pairs, echoes, self._borders(pairs, echoes), strict=True):
-            joined += 0 < border < len(echo.ends) and echo.ends[border - 1][1] < len(prefix.encode())
+            before = echo.ends[border - 1][1] if border else 0
+            joined += before < len(prefix.rstrip().encode())
             greedy = echo.greedy(border)
             unknown += greedy is None
             scores.append(Score(echo.after(border), len(text.encode()), bool(greedy)))
@@ -180,13 +190,15 @@ class Endpoint:
     def _borders(self, pairs: list[tuple[str, str]], echoes: list[Echo]) -> list[int]:
         """Where continuations begin. Where tokens are shown as parts of characters the prefix alone is asked for: its
         tokens are then those that the whole begins with."""
-        borders = [echo.border(prefix) for (prefix, _), echo in zip(pairs, echoes, strict=True)]
-        unclear = list(dict.fromkeys(pairs[n][0] for n, border in enumerate(borders) if border is None))
+        # Space at the end of a prefix belongs to what follows, as for a folder.
+        prefixes = [prefix.rstrip() for prefix, _ in pairs]
+        borders = [echo.border(prefix) for prefix, echo in zip(prefixes, echoes, strict=True)]
+        unclear = list(dict.fromkeys(prefixes[n] for n, border in enumerate(borders) if border is None))
         requests = [echo_request(self.address, self.extra, prefix) for prefix in unclear]
         alone = dict(zip(unclear, self._client.send(requests, _read_echo) if requests else [], strict=True))
         for number, border in enumerate(borders):
             if border is None:
-                before = alone[pairs[number][0]].tokens
+                before = alone[prefixes[number]].tokens
                 if echoes[number].tokens[: len(before)] != before:
                     raise UserError(
                         f"{self.name} shows tokens as parts of characters (U+FFFD), so that it cannot be told where "
@@ -206,7 +218,29 @@ def _pairs(queries: Sequence[Query]) -> list[tuple[str, str]]:
     for query in queries:
         if not isinstance(query.prefix, str):
             raise UserError("a prefix of ids means something to one tokenizer only: give an endpoint text to score")
+        if "" in query.continuations:
+            raise UserError("a continuation is empty: there is nothing to score")
     return [(query.prefix, text) for query in queries for text in query.continuations]
+
+
+def _teller(queries: Sequence[Query], advance: Callable[[int], None] | None) -> Callable[[str], None]:
+    """What is to be told of each text that is scored, so that `advance` hears of the queries that are done by it."""
+    waiting = [len({*query.continuations}) for query in queries]
+    holders: dict[str, list[int]] = {}
+    for number, query in enumerate(queries):
+        for text in {*query.continuations}:
+            holders.setdefault(query.prefix + text, []).append(number)
+    lock = threading.Lock()
+
+    def tell(text: str) -> None:
+        with lock:
+            for number in holders[text]:
+                waiting[number] -= 1
+            done = sum(waiting[number] == 0 for number in holders[text])
+            if advance and done:
+                advance(done)
+
+    return tell
 
 
 def _read_echo(answer: Any, request: Request) -> Echo:

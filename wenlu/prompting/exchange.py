@@ -33,11 +33,24 @@ class Reply:
     """What came back, without the key, should it be in there."""
 
     status: int
-    text: str
+    content: bytes
     asked: str
     """The header Retry-After."""
     location: str
     """Where a redirect leads."""
+
+    @property
+    def text(self) -> str:
+        """To be shown; bytes that are no UTF-8 become U+FFFD."""
+        return self.content.decode("utf-8", "replace")
+
+    @property
+    def json(self) -> Any:
+        """What it holds; None where it is no JSON."""
+        try:
+            return json.loads(self.content)
+        except (ValueError, RecursionError):
+            return None
 
     def wait(self, now: float) -> float:
         """Seconds that the endpoint asks to wait (RFC 9110: a number, or a date); 0 where it asks for nothing."""
@@ -53,10 +66,7 @@ class Reply:
     @property
     def message(self) -> str:
         """What it says in its own words, in one short line."""
-        try:
-            body = json.loads(self.text)
-        except ValueError:
-            body = None
+        body = self.json
         error = body.get("error", body.get("detail", body.get("message"))) if isinstance(body, Mapping) else None
         words = error.get("message") if isinstance(error, Mapping) else error
         return " ".join(str(words or self.text).split())[:200] or "no reason given"
@@ -103,12 +113,9 @@ class Exchange:
                     size += len(part)
                     if time.monotonic() - began > self._timeout or size > LARGEST:
                         raise Unanswered(f"{self._address.host} sent no end of its answer", sent=True)
-                text = b"".join(parts).decode("utf-8", "replace")
-                headers = response.headers
-                return Reply(
-                    response.status_code, self._without_key(text), headers.get("Retry-After", ""),
-                    self._without_key(headers.get("Location", "")),
-                )  # fmt: skip
+                asked, location = (response.headers.get(name, "") for name in ("Retry-After", "Location"))
+                whole = self._without_key(b"".join(parts).decode("latin-1")).encode("latin-1")
+                return Reply(response.status_code, whole, asked, self._without_key(location))
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise Unanswered(f"cannot reach {self._address.base} ({self._gist(error)})", sent=False) from None
         except httpx.TimeoutException:
