@@ -301,15 +301,18 @@ class Generator:
         )  # fmt: skip
         return Stream(self.engine, self.engine.add(request), self._row(ids, settings))
 
-    def generate(self, prompt: str, settings: Settings | None = None, *, samples: int = 1) -> list[Result]:
-        """`samples` continuations of one prompt, made side by side; the first is what `stream` gives.
+    def generate(
+        self, prompt: str | Sequence[int], settings: Settings | None = None, *, samples: int = 1
+    ) -> list[Result]:
+        """`samples` continuations of a text or of ids, made side by side; the first is what `stream` gives.
 
         With beams, the `samples` best ones.
         """
         settings = settings or Settings()
         settings.check_samples(samples)
         if settings.beams > 1:
-            return self._search([self.prompt_ids(prompt)], settings)[0][:samples]
+            ids = self.prompt_ids(prompt) if isinstance(prompt, str) else list(prompt)
+            return self._search([ids], settings)[0][:samples]
         return self._finished([self.stream(prompt, settings, sample=sample) for sample in range(samples)])
 
     def answer(self, prompts: Sequence[str], settings: Settings | None = None) -> list[Result]:

@@ -1,0 +1,225 @@
+"""Backends: one face over whatever answers prompts, a model's folder or an endpoint, and what each of them can do."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from wenlu.base.config import to_dict
+from wenlu.base.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from wenlu.inference.generator import Generator, Result, Settings
+    from wenlu.inference.score import Query, Score
+    from wenlu.tokenization.chat_format import ChatFormat, Message
+    from wenlu.tokenization.tokenizer import Tokenizer
+
+    Prompt = str | tuple[Message, ...]
+    """A text that a model goes on with, or a conversation whose next part is the assistant's."""
+
+PREFIX_BYTES = 1 << 28
+"""Room for what prompts that begin alike have in common."""
+
+
+class Level(Enum):
+    """What can be had from a backend; each can do what those after it can."""
+
+    A = "all logits, of a model that is here"
+    B = "log-probabilities of a prompt's tokens"
+    C = "log-probabilities of the tokens written, and of the likeliest at each place"
+    D = "text only"
+
+    @property
+    def scores(self) -> bool:
+        """Whether given texts can be scored."""
+        return self in (Level.A, Level.B)
+
+    @property
+    def log_probabilities(self) -> bool:
+        """Whether those of written tokens are known."""
+        return self is not Level.D
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written after one prompt."""
+
+    text: str
+    finish: str
+    """As of `inference.generator.Result`. An endpoint says stop for an end token too, and may have words of its own."""
+    prompt_tokens: int | None
+    """None where an endpoint does not say."""
+    tokens: int | None
+    """How many were made."""
+    log_probabilities: tuple[float, ...] = ()
+    """In nats, of the tokens made, where `Settings.alternatives` asked for them."""
+    alternatives: tuple[tuple[tuple[str, float], ...], ...] = ()
+    """(text, log-probability) of the likeliest tokens at each place; half a character is shown as U+FFFD."""
+
+
+class Backend(Protocol):
+    """Whatever answers prompts."""
+
+    @property
+    def name(self) -> str:
+        """To be shown to people."""
+
+    @property
+    def level(self) -> Level:
+        """Of an endpoint, as a probe has found it."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal where answers are to be compared: hex sha256 of all that is known of the model."""
+
+    def score(self, queries: Sequence[Query], advance: Callable[[int], None] | None = None) -> list[list[Score]]:
+        """Of each continuation of each query; `advance` is told how many queries more are done. Raises UserError where
+        the level has no scores."""
+
+    def generate(
+        self, prompts: Sequence[Prompt], settings: Settings, advance: Callable[[int], None] | None = None
+    ) -> list[Written]:
+        """A text after each prompt; what one becomes does not depend on the others, and each draws with the settings'
+        seed. `advance` is told how many prompts more are done. Raises UserError for what the level cannot do."""
+
+
+def refused(name: str, level: Level, what: str, way_out: str) -> UserError:
+    """Of what a backend's level cannot do."""
+    return UserError(f"{name} is of level {level.name} ({level.value}), which has no {what}: {way_out}")
+
+
+class FolderBackend:
+    """A model that is here: level A.
+
+    >>> backend = FolderBackend("runs/book")
+    >>> backend.score([Query("Two and two are", (" four.", " five."))])
+    """
+
+    level = Level.A
+
+    def __init__(
+        self,
+        model: Path | str | tuple[nn.Module, Tokenizer],
+        *,
+        name: str = "",
+        prefix_bytes: int = PREFIX_BYTES,
+        rows: int = 64,
+    ):
+        """model: a folder or hub id, or a model and its tokenizer that are loaded already. prefix_bytes: room for keys
+        and values of what prompts begin with alike, which is read once. rows: most texts written side by side.
+
+        Raises UserError where model and tokenizer do not belong together.
+        """
+        from wenlu.inference.batch import Options
+        from wenlu.inference.score import Scorer
+
+        if isinstance(model, tuple):
+            self.name = name or f"a {model[0].config.family}"
+        else:
+            from wenlu.hub.folder import load
+
+            self.name = name or str(model)
+            model = load(model)
+        self.model, self.tokenizer = model
+        self._options = Options(rows, prefix_bytes)
+        self._scorer = Scorer(self.model, self.tokenizer)
+        self._generators: dict[bool, Generator] = {}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hex sha256 of the weights as they are used (their number format counts), the configuration, the tokenizer and
+        its chat template: the same however the model came here."""
+        tokenizer = self.tokenizer
+        parts = [weights_hash(self.model), to_dict(self.model.config), tokenizer.fingerprint, tokenizer.begins]
+        whole = json.dumps([*parts, tokenizer.chat_template], sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(whole.encode()).hexdigest()
+
+    def score(self, queries: Sequence[Query], advance: Callable[[int], None] | None = None) -> list[list[Score]]:
+        """Of each continuation of each query (`inference.score.Scorer`)."""
+        return self._scorer.score_all(queries, advance)
+
+    def generate(
+        self, prompts: Sequence[Prompt], settings: Settings, advance: Callable[[int], None] | None = None
+    ) -> list[Written]:
+        """A text after each prompt, written side by side; texts begin with the token that begins a document, and
+        conversations are as the folder's chat template writes them.
+
+        Raises UserError for an empty conversation, and for one where the folder has no chat template.
+        """
+        tell = advance or (lambda _: None)
+        if settings.beams > 1:
+            found = []
+            for prompt in prompts:
+                found.append(self._written(self._writer(prompt).generate(self._ids(prompt), settings)[0]))
+                tell(1)
+            return found
+        streams = [self._writer(prompt).stream(self._ids(prompt), settings) for prompt in prompts]
+        done = 0
+        for generator in self._generators.values():
+            going = True
+            while going:
+                going = generator.engine.step()
+                for stream in streams:
+                    stream.pull()
+                now = sum(stream.done for stream in streams)
+                if now > done:
+                    tell(now - done)
+                    done = now
+        return [self._written(stream.result) for stream in streams]
+
+    def prompt_ids(self, prompt: Prompt) -> tuple[int, ...]:
+        """The tokens that a prompt is read as: what a `Query` wants whose prefix is a conversation."""
+        return tuple(self._ids(prompt))
+
+    def _ids(self, prompt: Prompt) -> list[int]:
+        if isinstance(prompt, str):
+            return self._writer(prompt).prompt_ids(prompt)
+        if not prompt:
+            raise UserError("a conversation needs at least one message: give it what the user says")
+        return self._format.prompt(prompt)
+
+    @cached_property
+    def _format(self) -> ChatFormat:
+        from wenlu.tokenization.chat_format import ChatFormat
+
+        if self.model.config.family == "t5" or self.tokenizer.chat_template is None:
+            why = "is a t5, which reads texts" if self.model.config.family == "t5" else "has no chat template"
+            raise UserError(f"{self.name} {why}: write the prompts as text, or tune a model on conversations first")
+        return ChatFormat(self.tokenizer)
+
+    def _writer(self, prompt: Prompt) -> Generator:
+        """Of texts, or of conversations: a text goes on with its prompt, what answers begins one of its own."""
+        from wenlu.inference.generator import Generator
+
+        chat = not isinstance(prompt, str)
+        if chat not in self._generators:
+            _ = self._format if chat else None
+            self._generators[chat] = Generator(self.model, self.tokenizer, chat=chat, options=self._options)
+        return self._generators[chat]
+
+    def _written(self, result: Result) -> Written:
+        def shown(id: int) -> str:
+            return self.tokenizer.token_bytes(id).decode("utf-8", "replace")
+
+        alternatives = tuple(tuple((shown(id), value) for id, value in place) for place in result.alternatives)
+        written = Written(result.text, result.finish, result.prompt_tokens, len(result.ids), result.log_probabilities)
+        return replace(written, alternatives=alternatives if any(alternatives) else ())
+
+
+def weights_hash(model: nn.Module) -> str:
+    """Hex sha256 of a model's parameters and buffers: names, number formats, shapes and bytes."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
