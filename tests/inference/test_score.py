@@ -7,7 +7,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_models import TOKENIZER, random_model
+from small_models import BYTES as TOKENIZER
+from small_models import random_model
 
 from wenlu.base.errors import UserError
 from wenlu.inference import encoded, trie
