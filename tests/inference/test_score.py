@@ -7,8 +7,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_models import BYTES as TOKENIZER
-from small_models import random_model
 
 from wenlu.base.errors import UserError
 from wenlu.inference import encoded, trie
@@ -18,6 +16,9 @@ from wenlu.models.build import build
 from wenlu.models.config import ModelConfig
 from wenlu.tokenization.learn import learn
 from wenlu.tokenization.tokenizer import Tokenizer
+
+from small_models import BYTES as TOKENIZER
+from small_models import random_model
 
 READERS = ("lstm", "gpt2", "llama", "mistral", "qwen2", "qwen3")
 ASKED = "问：二加二是多少？ Question: what is two and two?\n"
