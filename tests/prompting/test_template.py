@@ -125,7 +125,7 @@ def render(question, example=GOOD, **more):
         (lambda: render("{{ text.first }}"), "asks for 'first', which example g has not"),
         (lambda: render("{{ right }}"), "asks for 'right'"),
         (lambda: render("{{ text / 2 }}"), r"the template's question cannot be filled \(TypeError"),
-        (lambda: render("{{ text.__class__.mro() }}"), "asks for '__class__', which the sandbox keeps from"),
+        (lambda: render("{{ text.__class__.mro() }}"), "asks for '__class__', which templates may not see"),
         (lambda: render("{{ text }}", Example("r", {"options": 1})), "has a field 'options', which is a name of"),
         (
             lambda: LETTERS.render(Example("m", {"question": "?"}, tuple("abcdefghijklmnopqrstuvwxyz1"))),
