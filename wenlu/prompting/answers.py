@@ -26,8 +26,8 @@ class Extractor:
     kind: Literal["text", "number", "letter", "choice", "regex", "json", "last_line"] = "text"
     """text: all of it. number: what a marker announces ("#### 12", "the answer is", 答案是, \\boxed), else the last
     number. letter: of a choice, announced, at the beginning, alone on the last line or the only one in brackets.
-    choice: the one choice that the text is or names. regex, json: see `pattern` and `field`. last_line: the last that is not
-    empty."""
+    choice: the one choice that the text is or names. regex, json: see `pattern` and `field`. last_line: the last that
+    is not empty."""
     pattern: str = ""
     """Of regex: Python's syntax; its first group is the answer, or the whole where it has none."""
     take: Literal["first", "last"] = "last"
