@@ -299,9 +299,7 @@ def choose_score(
     where an example has no gold choice.
     """
     if split not in ("train", "selection"):
-        raise UserError(
-            f"a score is chosen on the train or selection split, never on {split!r}: the test must not know"
-        )
+        raise UserError(f"a score is chosen on the train or selection split, never on {split!r}: that must not know")
     if not candidates or not examples:
         raise UserError("to choose a score, give at least one score and one example")
     for example in examples:

@@ -242,9 +242,7 @@ def _fill(source: str, what: str, example: Example, own: Mapping[str, Any]) -> s
             f"There are: {', '.join(sorted(names))}"
         ) from None
     except jinja2.sandbox.SecurityError as error:
-        raise UserError(
-            f"{what} asks for {str(error)!r}, which the sandbox keeps from templates: leave it out"
-        ) from None
+        raise UserError(f"{what} asks for {str(error)!r}, which templates may not see: leave it out") from None
     except jinja2.TemplateError as error:
         raise UserError(f"{what} cannot be filled: {error}") from None
     except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
