@@ -4,13 +4,14 @@ import pytest
 from transformers import AutoTokenizer
 
 from wenlu.base.errors import UserError
-from wenlu.hub.folder import load, save
+from wenlu.hub.folder import save
 from wenlu.inference.generator import Generator
 from wenlu.inference.score import Scorer
 from wenlu.models.build import build
 from wenlu.models.config import ModelConfig
+from wenlu.prompting.backend import FolderBackend
 from wenlu.prompting.examples import Example
-from wenlu.prompting.rendering import Renderer
+from wenlu.prompting.rendering import query, render
 from wenlu.prompting.template import Template, as_chat
 from wenlu.tokenization.chat_format import with_template
 from wenlu.tokenization.learn import learn
@@ -38,40 +39,42 @@ def run(tmp_path_factory, shaken):
 
 
 def test_a_conversation_has_the_ids_of_transformers_and_one_beginning(run):
-    model, tokenizer = load(run)
+    backend = FolderBackend(run)
     prompt = as_chat(TEMPLATE).render(CAT, [SAT])
-    found = Renderer(model, tokenizer).render(prompt)
+    found = render(prompt, backend)
     reference = AutoTokenizer.from_pretrained(run)
     theirs = reference.apply_chat_template(list(prompt), add_generation_prompt=True, return_dict=False)
-    assert list(found.ids) == theirs and found.ids.count(tokenizer.bos_id) == 1
+    assert list(found.ids) == theirs and found.ids.count(backend.tokenizer.bos_id) == 1
     assert found.text == reference.apply_chat_template(list(prompt), add_generation_prompt=True, tokenize=False)
 
 
 @pytest.mark.parametrize("text", ["the cat", "<s>the 猫"])
 def test_a_text_has_the_generators_ids_and_one_beginning(run, text):
-    model, tokenizer = load(run)
-    ids = list(Renderer(model, tokenizer).render(text).ids)
-    assert ids == Generator(model, tokenizer).prompt_ids(text)
-    assert ids[0] == tokenizer.bos_id and ids.count(tokenizer.bos_id) == 1
+    backend = FolderBackend(run)
+    found = render(text, backend)
+    assert list(found.ids) == Generator(backend.model, backend.tokenizer).prompt_ids(text) and found.text == text
+    assert found.ids[0] == backend.tokenizer.bos_id and found.ids.count(backend.tokenizer.bos_id) == 1
 
 
 def test_queries_are_scored_alike_by_text_and_ids(run):
-    model, tokenizer = load(run)
-    renderer, scorer = Renderer(model, tokenizer), Scorer(model, tokenizer)
+    backend = FolderBackend(run)
     prompt, texts = TEMPLATE.render(CAT), TEMPLATE.continuations(CAT)
-    by_text = scorer.score_all([renderer.query(prompt, texts)])
-    assert by_text == [scorer.score(renderer.render(prompt).ids, texts)]
-    chat = renderer.query(as_chat(TEMPLATE).render(CAT), as_chat(TEMPLATE).continuations(CAT))
-    assert chat.prefix[0] == tokenizer.bos_id and chat.continuations == ("sat", "猫")
+    by_text = backend.score([query(prompt, texts, backend)])
+    by_ids = Scorer(backend.model, backend.tokenizer).score(render(prompt, backend).ids, texts)
+    assert [s.log_probability for s in by_text[0]] == pytest.approx([s.log_probability for s in by_ids], abs=1e-4)
+    chat = query(as_chat(TEMPLATE).render(CAT), as_chat(TEMPLATE).continuations(CAT), backend)
+    assert chat.prefix[0] == backend.tokenizer.bos_id and chat.continuations == ("sat", "猫")
+
+
+class Remote:
+    name = "http://somewhere"
 
 
 def test_refused(tmp_path, shaken):
-    model, tokenizer = load(folder(tmp_path / "bare", shaken, chat=False))
-    with pytest.raises(UserError, match="the prompt is a conversation, but the model's folder has no chat template"):
-        Renderer(model, tokenizer).render(as_chat(TEMPLATE).render(CAT))
-    assert Renderer(model, tokenizer).render("").ids == (tokenizer.bos_id,)
-    with pytest.raises(UserError, match="the model's folder holds no tokenizer"):
-        Renderer(model, None)
-    tokenizer.begins = False
-    with pytest.raises(UserError, match="the prompt is empty, and this tokenizer has no token that begins a text"):
-        Renderer(model, tokenizer).render("")
+    backend = FolderBackend(folder(tmp_path / "bare", shaken, chat=False))
+    with pytest.raises(UserError, match="has no chat template: write the prompts as text"):
+        render(as_chat(TEMPLATE).render(CAT), backend)
+    assert render("", backend).ids == (backend.tokenizer.bos_id,)
+    assert query("the", ("x",), Remote()).prefix == "the"
+    with pytest.raises(UserError, match="somewhere is an endpoint, which cannot score what follows a conversation"):
+        query(as_chat(TEMPLATE).render(CAT), ("x",), Remote())

@@ -122,6 +122,9 @@ class Extractor:
         return normalised(chosen[1 if chosen.re.groups else 0] or "") or None
 
 
+WHOLE_TEXT = Extractor()
+
+
 @dataclass(frozen=True)
 class Extracted:
     """The answers of several texts."""

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from wenlu.base.errors import UserError
-from wenlu.prompting.template import Prompt
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from wenlu.inference.score import Query
-    from wenlu.tokenization.chat_format import ChatFormat
-    from wenlu.tokenization.tokenizer import Tokenizer
+    from wenlu.prompting.backend import Backend, FolderBackend
+    from wenlu.prompting.template import Prompt
 
 
 @dataclass(frozen=True)
@@ -28,44 +24,33 @@ class Rendered:
     """Exactly what is read: one token that begins a document, where the model has such a token."""
 
 
-class Renderer:
-    """A model and its tokenizer as readers of prompts.
+def render(prompt: Prompt, backend: FolderBackend) -> Rendered:
+    """Text and ids.
 
-    >>> Renderer(*load("runs/chat")).render(template.render(example)).ids
+    Raises UserError for a conversation where the folder has no chat template, or where that refuses it, and for
+    nothing at all where no token begins a document.
     """
+    from wenlu.tokenization.chat_format import ChatFormat
 
-    def __init__(self, model: nn.Module, tokenizer: Tokenizer | None):
-        """Raises UserError where they do not belong together."""
-        from wenlu.inference.generator import begin_id, check_together
+    ids = backend.prompt_ids(prompt)
+    if isinstance(prompt, str):
+        return Rendered(prompt, ids)
+    return Rendered(ChatFormat(backend.tokenizer).text(list(prompt), reply=True), ids)
 
-        check_together(model, tokenizer)
-        self._tokenizer = tokenizer
-        self._begin = begin_id(model, tokenizer)
 
-    def render(self, prompt: Prompt) -> Rendered:
-        """Text and ids. Raises UserError for a conversation where the folder has no chat template, or where that
-        refuses it, and for nothing at all where no token begins a document."""
-        if not isinstance(prompt, str):
-            messages = list(prompt)
-            return Rendered(self._format.text(messages, reply=True), tuple(self._format.prompt(messages)))
-        if not prompt and self._begin is None:
-            raise UserError("the prompt is empty, and this tokenizer has no token that begins a text: write something")
-        ids = self._tokenizer.encode(prompt) if prompt else []
-        return Rendered(prompt, ((self._begin,) if self._begin is not None else ()) + tuple(ids))
+def query(prompt: Prompt, continuations: Sequence[str], backend: Backend) -> Query:
+    """What a backend is asked to score: a text as it is, of a conversation its ids.
 
-    def query(self, prompt: Prompt, continuations: Sequence[str]) -> Query:
-        """What a Scorer is asked: a text as it is, of a conversation its ids."""
-        from wenlu.inference.score import Query
+    Raises UserError for a conversation where the backend is an endpoint, which reads only texts token by token.
+    """
+    from wenlu.inference.score import Query
 
-        return Query(prompt if isinstance(prompt, str) else self.render(prompt).ids, tuple(continuations))
-
-    @cached_property
-    def _format(self) -> ChatFormat:
-        from wenlu.tokenization.chat_format import ChatFormat
-
-        if self._tokenizer.chat_template is None:
-            raise UserError(
-                "the prompt is a conversation, but the model's folder has no chat template: leave out the template's "
-                "chat, or tune the model on conversations first"
-            )
-        return ChatFormat(self._tokenizer)
+    if isinstance(prompt, str):
+        return Query(prompt, tuple(continuations))
+    ids = getattr(backend, "prompt_ids", None)
+    if ids is None:
+        raise UserError(
+            f"{backend.name} is an endpoint, which cannot score what follows a conversation: leave out the template's "
+            "chat, let answers be written instead of scored, or take a model's folder"
+        )
+    return Query(ids(prompt), tuple(continuations))
