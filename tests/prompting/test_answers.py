@@ -1,5 +1,8 @@
 """Answers taken out of texts: numbers, letters, choices, fields; and nothing guessed."""
 
+import json
+import re
+import tarfile
 from fractions import Fraction
 
 import pytest
@@ -33,6 +36,10 @@ NUMBER, LETTER = Extractor("number"), Extractor("letter")
         ("三个。", "3"),
         ("共３万５千人", "35000"),
         ("人口约1.4亿", "140000000"),
+        ("银子二十两，又添三四个", "20"),
+        ("两个", "2"),
+        ("共两百两", "200"),
+        ("十分之八九是真", None),
         ("我们一起走，十分高兴，万一下雨", None),
         ("a4 paper", None),
         ("no idea", None),
@@ -79,6 +86,15 @@ def test_numerals_mean_what_they_say(low, high):
     assert chinese(said(low)) == low
     gap = "零" if 0 < low < 1000 else ""
     assert chinese(said(high) + "万" + gap + (said(low) if low else "")) == high * 10_000 + low
+
+
+@pytest.mark.data
+def test_the_answers_of_gsm8k_are_those_of_its_own_expression(data_dir):
+    packed = tarfile.open(data_dir / "evaluation" / "gsm8k.tar.xz")
+    with packed, packed.extractfile("gsm8k/test.jsonl") as file:
+        answers = [json.loads(line)["answer"] for line in file]
+    own = [re.search(r"#### (-?[0-9.,]+)", answer)[1].replace(",", "") for answer in answers]
+    assert len(own) == 1319 and [NUMBER.extract(answer) for answer in answers] == own
 
 
 @given(st.fractions(max_denominator=200))

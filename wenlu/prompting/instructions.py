@@ -116,7 +116,8 @@ def edits(instruction: str) -> list[Edit]:
     """Every instruction that one edit makes of this one, none twice, always in the same order.
 
     A sentence is dropped, two are swapped, or one is shortened by a clause, a bracket or its opening. What would part
-    a Jinja block is no edit. Source: the edits of GrIPS, Prasad et al. 2022, arXiv 2203.07281, by sentences and clauses, without a parser.
+    a Jinja block is no edit. Source: the edits of GrIPS, Prasad et al. 2022, arXiv 2203.07281, by sentences and
+    clauses, without a parser.
     """
     found: dict[str, Edit] = {}
     for kind, text, description in _edited(instruction):

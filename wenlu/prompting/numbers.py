@@ -11,9 +11,9 @@ FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: 
 _DIGITS = {c: n % 10 for n, c in enumerate("零一二三四五六七八九〇壹贰叁肆伍陆柒捌玖")} | {"两": 2}
 _UNITS = {"十": 10, "百": 100, "千": 1000, "拾": 10, "佰": 100, "仟": 1000}
 _LARGE = {"亿": 10**8, "万": 10**4}
-_NUMERAL = re.compile(
-    f"负?[{''.join(_DIGITS)}{''.join(_UNITS)}万亿点]+(?:分之[{''.join(_DIGITS)}{''.join(_UNITS)}万亿点]+)?"
-)
+_CHARACTER = f"(?:[{''.join(sorted(set(_DIGITS) - {'两'}))}{''.join(_UNITS)}万亿点]|两(?=[百千万亿佰仟]))"
+_NUMERAL = re.compile(f"负?{_CHARACTER}+(?:分之{_CHARACTER}+)?|两")
+"""两 is a two before a unit or alone; after a number it is a weight."""
 _PLAIN = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?"
 _MIXED = rf"(?:{_PLAIN}\s?(?:[十百千]?[万亿]|[十百千]))+"
 _ARABIC = re.compile(rf"(?:(?<![\w)])-)?(?<![A-Za-z.])(?:{_MIXED}|{_PLAIN}(?:\s?/\s?{_PLAIN}(?![/\d]))?)")
@@ -39,8 +39,8 @@ def written(value: Fraction) -> str:
 def numbers(text: str) -> list[Fraction]:
     """Every number of a running text, in order.
 
-    Chinese numerals only where they can hardly be part of a word: of two characters or more with a unit, of three
-    digits or more, or with 点 or 分之. So 一起 and 十分 hold none, and 二十 is 20.
+    Chinese numerals only where they can hardly be part of a word: of two characters or more with a unit, of four
+    digits or more, or with 点 or 分之. So 一起, 十分 and 三四个 hold none, and 二十 is 20.
     """
     text = text.translate(FULL_WIDTH)
     found = [(match.start(), _arabic(match[0])) for match in _ARABIC.finditer(text)]
@@ -66,7 +66,7 @@ def _sure(numeral: str) -> bool:
     if "点" in core or "分之" in core:
         return len(core) >= 3
     with_unit = any(c in _UNITS or c in _LARGE for c in core)
-    return len(core) >= (2 if with_unit else 3)
+    return len(core) >= (2 if with_unit else 4)
 
 
 def _arabic(text: str) -> Fraction | None:
@@ -94,6 +94,8 @@ def chinese(text: str) -> Fraction | None:
     if "分之" in text:
         below, above = text.split("分之", 1)
         over, under = chinese(above), Fraction(1) if below == "百" else chinese(below)
+        if len(above) > 1 and all(c in _DIGITS for c in above):
+            return None  # 十分之八九 is eight or nine tenths
         return over / under if over is not None and under else None
     whole, point, decimals = text.partition("点")
     value = _whole(whole)
