@@ -90,8 +90,8 @@ def test_numerals_mean_what_they_say(low, high):
 
 @pytest.mark.data
 def test_the_answers_of_gsm8k_are_those_of_its_own_expression(data_dir):
-    packed = tarfile.open(data_dir / "evaluation" / "gsm8k.tar.xz")
-    with packed, packed.extractfile("gsm8k/test.jsonl") as file:
+    source = data_dir / "evaluation" / "gsm8k.tar.xz"
+    with tarfile.open(source) as packed, packed.extractfile("gsm8k/test.jsonl") as file:
         answers = [json.loads(line)["answer"] for line in file]
     own = [re.search(r"#### (-?[0-9.,]+)", answer)[1].replace(",", "") for answer in answers]
     assert len(own) == 1319 and [NUMBER.extract(answer) for answer in answers] == own
