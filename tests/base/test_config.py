@@ -1,9 +1,10 @@
 """Configuration is strict."""
 
+import json
 import math
 import tomllib
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -30,6 +31,33 @@ def test_round_trip():
     value = Outer(3, True, 4, Inner(1.0, ("a", "b"), "two"))
     assert from_dict(Outer, to_dict(value)) == value
     assert from_dict(Outer, {}) == Outer()
+
+
+@dataclass(frozen=True)
+class Many:
+    parts: tuple[Inner, ...] = ()
+    one: Inner | None = None
+    free: dict[str, Any] = field(default_factory=dict)
+
+
+def test_dataclasses_in_lists_and_free_tables():
+    value = Many((Inner(), Inner(names=("a",))), Inner(2.0), {"a": [1, None], "b": {"c": "d"}})
+    assert from_dict(Many, json.loads(json.dumps(to_dict(value)))) == value
+    assert to_dict(Many()) == {"parts": [], "free": {}}
+
+
+@pytest.mark.parametrize(
+    "mapping, message",
+    [
+        ({"parts": [{}, {"rat": 1}]}, r"unknown setting 'parts\[1\].rat'. Did you mean 'rate'"),
+        ({"parts": [1]}, r"parts\[0\] must be a table of settings, not 1"),
+        ({"one": []}, r"one must be a table of settings, not \[\]"),
+        ({"free": 3}, "free must be a table, not 3"),
+    ],
+)
+def test_refusals_in_lists_and_tables(mapping, message):
+    with pytest.raises(UserError, match=message):
+        from_dict(Many, mapping)
 
 
 @dataclass(frozen=True)

@@ -59,8 +59,15 @@ def to_dict(config: Any) -> dict[str, Any]:
         if dataclasses.is_dataclass(value):
             result[field.name] = to_dict(value)
         elif value is not None:
-            result[field.name] = list(value) if isinstance(value, tuple) else value
+            result[field.name] = _listed(value)
     return result
+
+
+def _listed(value: Any) -> Any:
+    """A tuple as a list, and dataclasses in it as their own JSON form."""
+    if not isinstance(value, tuple):
+        return value
+    return [to_dict(item) if dataclasses.is_dataclass(item) else item for item in value]
 
 
 def to_toml(config: Any) -> str:
@@ -107,7 +114,20 @@ def _coerce(value: Any, hint: Any, place: str) -> Any:
     if origin is tuple:
         if not isinstance(value, list | tuple):
             raise UserError(f"{place} must be a list, not {value!r}")
-        return tuple(_coerce(item, args[0], place) for item in value)
+        return tuple(
+            _coerce(item, args[0], f"{place}[{n}]" if dataclasses.is_dataclass(args[0]) else place)
+            for n, item in enumerate(value)
+        )
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise UserError(f"{place} must be a table of settings, not {value!r}")
+        return from_dict(hint, value, place)
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise UserError(f"{place} must be a table, not {value!r}")
+        return {key: _coerce(item, args[1], f"{place}.{key}") for key, item in value.items()}
+    if hint is Any:
+        return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):

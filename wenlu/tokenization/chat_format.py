@@ -178,11 +178,18 @@ def with_template(tokenizer: Tokenizer) -> tuple[Tokenizer, list[str]]:
 
 
 def compile_template(source: str) -> Any:
-    """A chat template as Jinja, in a sandbox: it can read what it is given, and nothing else.
+    """A chat template as Jinja, in a sandbox: it can read what it is given, and nothing else."""
+    import jinja2
 
-    The environment is that of Transformers (`apply_chat_template`), but that a name which is not there is refused as
-    soon as it is written or looked into, instead of becoming nothing.
-    """
+    try:
+        return sandbox().from_string(source)
+    except jinja2.TemplateSyntaxError as error:
+        raise UserError(f"the chat template is no Jinja (line {error.lineno}: {error.message})") from None
+
+
+def sandbox() -> Any:
+    """The environment of Transformers (`apply_chat_template`), but that a name which is not there is refused as soon as
+    it is written or looked into, instead of becoming nothing."""
     import jinja2
     from jinja2.ext import Extension, loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -217,10 +224,7 @@ def compile_template(source: str) -> Any:
     environment.filters["tojson"] = to_json
     environment.globals["raise_exception"] = refuse
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-    try:
-        return environment.from_string(source)
-    except jinja2.TemplateSyntaxError as error:
-        raise UserError(f"the chat template is no Jinja (line {error.lineno}: {error.message})") from None
+    return environment
 
 
 def _mark(number: int) -> str:
