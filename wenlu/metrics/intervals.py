@@ -1,5 +1,6 @@
 """Intervals: how far a figure might have been from what was measured, had the text been another of its kind."""
 
+from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -87,3 +88,64 @@ def blocks(lengths: np.ndarray, longest: int = 256, wanted: int = 50) -> np.ndar
     inside = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
     # Pieces of one document are of equal length, give or take a token, rather than many whole ones and a rest.
     return np.repeat(starts, pieces) + inside * np.repeat(lengths, pieces) // np.repeat(pieces, pieces)
+
+
+def group_numbers(groups: Sequence[Hashable] | None, count: int) -> np.ndarray:
+    """A number for each example's group, int64 [examples]: 0, 1, … in the order in which groups first occur.
+
+    An empty name is no group: such an example stands alone, as all do where `groups` is None.
+    """
+    if groups is None:
+        return np.arange(count)
+    assert len(groups) == count, "one group for each example"
+    found: dict[Hashable, int] = {}
+    names = (("alone", place) if group == "" else ("group", group) for place, group in enumerate(groups))
+    return np.array([found.setdefault(name, len(found)) for name in names], np.int64)
+
+
+def by_group(values: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """Sums of the examples of each group, [groups, ...], of values [examples, ...] and their groups' numbers."""
+    sums = np.zeros((int(numbers.max()) + 1, *values.shape[1:]))
+    np.add.at(sums, numbers, values)
+    return sums
+
+
+def right_or_wrong(values: np.ndarray) -> bool:
+    """Whether all values are 0 or 1."""
+    return bool(np.isin(values, (0.0, 1.0)).all())
+
+
+def wilson(right: int, count: int, *, level: float = 0.95) -> Interval:
+    """Interval of a proportion of independent examples, right of count; `count` is positive.
+
+    Source: Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 22 (1927).
+    """
+    assert 0 <= right <= count and count > 0 and 0 < level < 1
+    from scipy.special import ndtri
+
+    z = float(ndtri((1 + level) / 2))
+    share = right / count
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * float(np.sqrt(share * (1 - share) / count + z * z / (4 * count * count)))
+    return Interval(0.0 if right == 0 else max(0.0, middle - half), 1.0 if right == count else min(1.0, middle + half))
+
+
+def mean(values: Sequence[float], groups: Sequence[Hashable] | None = None, *, seed: int = 0) -> Estimate:
+    """The mean of a score over examples with its 95 % interval.
+
+    values: [examples], finite; groups: the group of each, of which whole ones are drawn (`group_numbers`).
+    Right or wrong without groups: Wilson's interval. All else: the bootstrap over groups (`ratio_interval`). Where
+    right or wrong is the same in all groups, resampling would show no spread: then Wilson's over as many examples as
+    there are groups. None for a single group.
+    """
+    found = np.asarray(values, np.float64)
+    assert found.ndim == 1 and len(found) and np.isfinite(found).all(), "finite scores of at least one example"
+    numbers = group_numbers(groups, len(found))
+    count = int(numbers.max()) + 1
+    if right_or_wrong(found):
+        if count == len(found):
+            return Estimate(float(found.mean()), wilson(int(found.sum()), count))
+        if count > 1 and found.min() == found.max():
+            return Estimate(float(found[0]), wilson(int(found[0]) * count, count))
+    sums = by_group(np.stack([found, np.ones_like(found)], 1), numbers)
+    return Estimate(float(found.mean()), ratio_interval(sums[:, 0], sums[:, 1], seed=seed))

@@ -1,10 +1,13 @@
-"""Paired comparisons: two things tried on the same seeds, and how far their difference might lie from the one seen."""
+"""Paired comparisons: two things tried on the same seeds or examples, and how far their difference might lie off."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from wenlu.metrics.intervals import Interval
+from wenlu.metrics.intervals import Estimate, Interval, by_group, group_numbers, ratio_interval, right_or_wrong
 
 
 def student_interval(values: Sequence[float], *, level: float = 0.95) -> Interval | None:
@@ -30,3 +33,76 @@ def paired_interval(first: Sequence[float], second: Sequence[float], *, level: f
     """
     assert len(first) == len(second), "one value of each for every pair"
     return student_interval(np.asarray(first, np.float64) - np.asarray(second, np.float64), level=level)
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """Pairs of right and wrong that differ, and how likely such a split is where neither side is better."""
+
+    gained: int
+    """Right by the second only."""
+    lost: int
+    """Right by the first only."""
+    p: float
+    """Two-sided."""
+
+
+def mcnemar(first: Sequence[float], second: Sequence[float]) -> McNemar:
+    """McNemar's exact test of two rows of right (1) and wrong (0), [examples] each: a sign test of pairs that differ.
+
+    Only for independent pairs; for groups of examples: `wenlu.metrics.permutation.flip_test`. Source: McNemar, "Note
+    on the Sampling Error of the Difference Between Correlated Proportions or Percentages", Psychometrika 12 (1947).
+    """
+    before, after = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    assert before.shape == after.shape and right_or_wrong(before) and right_or_wrong(after)
+    gained, lost = int((after > before).sum()), int((after < before).sum())
+    return McNemar(gained, lost, sign_p(gained, lost))
+
+
+def sign_p(gained: int, lost: int) -> float:
+    """Two-sided p of the exact sign test: twice the smaller tail of a fair coin, 1 at most."""
+    from scipy.special import bdtr
+
+    return min(1.0, 2 * float(bdtr(min(gained, lost), gained + lost, 0.5))) if gained + lost else 1.0
+
+
+def tango(gained: int, lost: int, count: int, *, level: float = 0.95) -> Interval:
+    """Score interval of the difference of two accuracies on the same `count` independent examples: gained - lost of it.
+
+    Holds where few pairs differ, or none, where resampling shows no spread. Source: Tango, "Equivalence test and
+    confidence interval for the difference in proportions for the paired-sample design", Statistics in Medicine 17
+    (1998).
+    """
+    assert gained >= 0 and lost >= 0 and gained + lost <= count and count > 0
+    from scipy.optimize import brentq
+    from scipy.special import ndtri
+
+    z = float(ndtri((1 + level) / 2))
+
+    def score(difference: float) -> float:
+        """How many standard errors the pairs lie above a true difference."""
+        linear = (2 * count - gained + lost) * difference - gained - lost
+        last = -lost * difference * (1 - difference)
+        rare = (np.sqrt(max(0.0, linear**2 - 8 * count * last)) - linear) / (4 * count)
+        spread = count * (2 * rare + difference * (1 - difference))
+        return (gained - lost - count * difference) / np.sqrt(max(spread, 1e-300))
+
+    value = (gained - lost) / count
+    low = -1.0 if lost == count else float(brentq(lambda d: score(d) - z, -1 + 1e-12, value))
+    high = 1.0 if gained == count else float(brentq(lambda d: score(d) + z, value, 1 - 1e-12))
+    return Interval(low, high)
+
+
+def paired_bootstrap(
+    first: Sequence[float], second: Sequence[float], groups: Sequence[Hashable] | None = None, *, seed: int = 0
+) -> Estimate:
+    """Mean of second - first over the same examples, with its 95 % percentile interval; any score, [examples] each.
+
+    Whole groups are drawn with replacement, both sides together (`wenlu.metrics.intervals.ratio_interval`); None
+    instead of an interval for a single group. Sources: Efron (1979); Koehn, "Statistical Significance Tests for
+    Machine Translation Evaluation", EMNLP 2004, for pairs.
+    """
+    differences = np.asarray(second, np.float64) - np.asarray(first, np.float64)
+    assert differences.ndim == 1 and len(differences) and np.isfinite(differences).all()
+    sums = by_group(np.stack([differences, np.ones_like(differences)], 1), group_numbers(groups, len(differences)))
+    return Estimate(float(differences.mean()), ratio_interval(sums[:, 0], sums[:, 1], seed=seed))

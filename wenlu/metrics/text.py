@@ -1,13 +1,16 @@
-"""Scores of written texts against references: BLEU and chrF as sacreBLEU computes them, each with its signature."""
+"""Scores of written texts: BLEU and chrF as sacreBLEU computes them, exact matches, and how varied texts are."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+import unicodedata
+from collections.abc import Hashable, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wenlu.metrics.intervals import Estimate, Interval
+from wenlu.metrics.intervals import Estimate, Interval, mean
 
 if TYPE_CHECKING:
     from sacrebleu.metrics.base import Metric
@@ -58,3 +61,56 @@ def _estimate(metric: Metric, written: Sequence[str], references: Sequence[str])
         scores[number] = metric._compute_score_from_stats(list(drawn)).score
     low, high = np.quantile(scores, [0.025, 0.975])
     return Estimate(float(value), Interval(float(low), float(high)), signature)
+
+
+_HAN = "\u3400-\u4dbf\u4e00-\u9fff"
+_BESIDE_HAN = re.compile(rf"(?<=[{_HAN}]) | (?=[{_HAN}])")
+_SIGNS = frozenset("%‰-#@&")
+"""Punctuation to Unicode, but part of what an answer says: 50%, -3, C#."""
+
+
+def normalised(text: str) -> str:
+    """An answer without what does not count: in one width and case, without marks around it or superfluous space.
+
+    Unicode's NFKC (full-width forms become plain ones) and case folding; marks and brackets at both ends go, those
+    within stay (3.5, e-mail), as do signs (50%, -3); spaces beside Chinese characters go.
+    """
+    spaced = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    kept = _BESIDE_HAN.sub("", spaced)
+    first, last = 0, len(kept)
+    while first < last and _is_mark(kept[first]):
+        first += 1
+    while last > first and _is_mark(kept[last - 1]):
+        last -= 1
+    return kept[first:last]
+
+
+def _is_mark(character: str) -> bool:
+    return character == " " or (unicodedata.category(character)[0] == "P" and character not in _SIGNS)
+
+
+def exact_match(
+    written: Sequence[str], answers: Sequence[Sequence[str]], groups: Sequence[Hashable] | None = None
+) -> Estimate:
+    """Part of texts that are one of their right answers, both `normalised`, with its interval (`intervals.mean`).
+
+    answers: some for each text; none at all can be right where there are none.
+    """
+    assert len(written) == len(answers) > 0, "a row of answers for each text"
+    right = [float(normalised(text) in {normalised(answer) for answer in row}) for text, row in zip(written, answers)]
+    return mean(right, groups)
+
+
+def distinct_n(texts: Sequence[str], n: int) -> float:
+    """Different n-grams by all n-grams of the texts together, 0 to 1; 0 where no text has n units.
+
+    Units are characters where the texts together are Chinese (`is_chinese`), else words between spaces. It falls as
+    texts grow longer or more, so only sets of like size compare; and a resample, which repeats texts, is always less
+    varied, so it has no interval by bootstrap. Source: Li et al., "A Diversity-Promoting Objective Function for Neural
+    Conversation Models", NAACL 2016.
+    """
+    assert n > 0
+    chinese = is_chinese("".join(texts))
+    rows = [list("".join(text.split())) if chinese else text.split() for text in texts]
+    grams = list(chain.from_iterable(zip(*(row[start:] for start in range(n))) for row in rows))
+    return len(set(grams)) / len(grams) if grams else 0.0

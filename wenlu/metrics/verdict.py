@@ -1,0 +1,141 @@
+"""What a paired comparison comes to: better, worse, no worse than δ, or undecided; and what it could have shown."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from wenlu.base.errors import UserError
+from wenlu.metrics.intervals import Estimate, by_group, group_numbers, right_or_wrong
+from wenlu.metrics.paired import mcnemar, paired_bootstrap, tango
+from wenlu.metrics.permutation import flip_test
+from wenlu.metrics.power import smallest_mcnemar_effect, smallest_mean_effect
+
+ALPHA = 0.05
+
+Word = Literal["better", "no worse", "worse", "undecided"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The second of two things beside the first, on the same examples."""
+
+    word: Word
+    difference: Estimate
+    """Mean of second - first, with its 95 % interval."""
+    p: float
+    """Two-sided, of no difference."""
+    test: str
+    delta: float
+    """The loss that does not matter, in the units of the scores; 0: every one matters."""
+    examples: int
+    groups: int
+    """As many as examples, where each stands alone."""
+    gained: int
+    """Examples on which the second has the higher score."""
+    lost: int
+    smallest: float | None
+    """The smallest difference that so many examples would show with 80 % power, given how much these differ; None
+    where no difference of a size would be shown, or nothing differs that would tell."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return asdict(self) | {"difference": self.difference.as_dict()}
+
+    def __str__(self) -> str:
+        """In a line, for people."""
+        word = f"no worse than by {self.delta:g}" if self.word == "no worse" else self.word
+        ends = self.difference.interval
+        between = f" ({ends.low:+.4g} to {ends.high:+.4g})" if ends else ""
+        apart = "" if self.groups == self.examples else f" in {self.groups:,} groups"
+        shown = "" if self.smallest is None else f"; differences from {self.smallest:.2g} on would show"
+        return (
+            f"{word}: {self.difference.value:+.4g}{between}, p = {self.p:.2g} by {self.test}, "
+            f"{self.gained} up and {self.lost} down of {self.examples:,}{apart}{shown}"
+        )
+
+
+def verdict(
+    first: Sequence[float],
+    second: Sequence[float],
+    groups: Sequence[Hashable] | None = None,
+    delta: float = 0.0,
+    *,
+    seed: int = 0,
+) -> Verdict:
+    """Judge the second row of scores beside the first, [examples] each of the same examples; more is better.
+
+    - Right and wrong, each example by itself: McNemar's exact test, Tango's interval.
+    - Anything else: sign flips and the bootstrap, both over whole groups.
+
+    *better* and *worse* need both p ≤ 0.05 and an interval on one side of 0. *no worse* needs an interval above -delta;
+    a loss that small does not matter, so it comes before *worse*. The bootstrap knows only kinds of groups that it saw,
+    so there *no worse* also needs enough groups: what none of g has shown may still lie in 1 - 0.025^(1/g) of all
+    (Hanley & Lippman-Hand, "If Nothing Goes Wrong, Is Everything All Right?", JAMA 249, 1983), and cost as much as
+    scores lie apart (1 for scores within 0 to 1, else the range seen). All else is *undecided*.
+
+    Raises UserError for rows of unequal length, no examples, or scores that are not finite.
+    """
+    rows = [np.asarray(row, np.float64) for row in (first, second)]
+    _check(rows, groups, delta)
+    before, after = rows
+    numbers = group_numbers(groups, len(before))
+    count, together = len(before), int(numbers.max()) + 1
+    gained, lost = int((after > before).sum()), int((after < before).sum())
+    if together == count and right_or_wrong(before) and right_or_wrong(after):
+        difference = Estimate((gained - lost) / count, tango(gained, lost, count))
+        p, test, hidden = mcnemar(before, after).p, "McNemar's exact test", 0.0
+        smallest = smallest_mcnemar_effect(count, (gained + lost) / count)
+    else:
+        difference = paired_bootstrap(before, after, groups, seed=seed)
+        p, test = flip_test(before, after, groups), "sign flips" + (" of groups" if together < count else "")
+        hidden = (1 - (ALPHA / 2) ** (1 / together)) * _reach(np.stack(rows))
+        spread = _spread(after - before, numbers)
+        smallest = smallest_mean_effect(spread, together) if spread > 0 else None
+    word = _word(difference, p, delta, hidden)
+    return Verdict(word, difference, p, test, delta, count, together, gained, lost, smallest)
+
+
+def _check(rows: Sequence[np.ndarray], groups: Sequence[Hashable] | None, delta: float) -> None:
+    first, second = rows
+    if first.ndim != 1 or first.shape != second.shape or (groups is not None and len(groups) != len(first)):
+        lengths = [len(np.atleast_1d(row)) for row in rows] + ([len(groups)] if groups is not None else [])
+        raise UserError(f"a comparison wants the same examples on both sides, not {lengths}: score both on all of them")
+    if not len(first):
+        raise UserError("there are no examples to compare on: give some that both sides were scored on")
+    bad = int((~np.isfinite(np.stack(rows))).any(0).sum())
+    if bad:
+        raise UserError(f"{bad} of {len(first)} examples have a score that is not finite: leave them out on both sides")
+    if not 0 <= delta < np.inf:
+        raise UserError(f"delta is the loss that does not matter, 0 or more, not {delta}")
+
+
+def _reach(scores: np.ndarray) -> float:
+    """How much a change of one example may cost."""
+    low, high = float(scores.min()), float(scores.max())
+    return 1.0 if low >= 0 and high <= 1 else high - low
+
+
+def _spread(differences: np.ndarray, numbers: np.ndarray) -> float:
+    """Standard deviation of what each group adds to the mean difference, as if each were one example.
+
+    That of the differences themselves where each stands alone.
+    """
+    sums = by_group(np.stack([differences - differences.mean(), np.ones_like(differences)], 1), numbers)
+    if len(sums) < 2:
+        return 0.0
+    return float(np.sqrt((sums[:, 0] ** 2).sum() / (len(sums) - 1)) * len(sums) / len(differences))
+
+
+def _word(difference: Estimate, p: float, delta: float, hidden: float) -> Word:
+    ends = difference.interval
+    if ends is None:
+        return "undecided"
+    if p <= ALPHA and ends.low > 0:
+        return "better"
+    if min(ends.low, difference.value - hidden) > -delta and delta > 0:
+        return "no worse"
+    return "worse" if p <= ALPHA and ends.high < 0 else "undecided"
