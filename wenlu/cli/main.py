@@ -15,6 +15,7 @@ COMMANDS = {
     "sweep": "the best of several settings, in a given time",
     "eval": "held-out nats per token, perplexity and bits per byte, each with an interval",
     "generate": "text that continues a prompt",
+    "prompt": "prompts shown, compared and searched for, each verdict with an interval",
     "chat": "a conversation with a model in the terminal",
     "info": "what is in a run, a data folder or a tokenizer",
     "plan": "what a recipe takes on GPUs, on paper: parameters, memory, days",

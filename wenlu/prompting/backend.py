@@ -80,6 +80,10 @@ class Backend(Protocol):
     def fingerprint(self) -> str:
         """Equal where answers are to be compared: hex sha256 of all that is known of the model."""
 
+    @property
+    def tokens_used(self) -> int:
+        """Tokens read and written so far; of what is kept from before, none."""
+
     def score(self, queries: Sequence[Query], advance: Callable[[int], None] | None = None) -> list[list[Score]]:
         """Of each continuation of each query; `advance` is told how many queries more are done. Raises UserError where
         the level has no scores."""
@@ -132,6 +136,12 @@ class FolderBackend:
         self._options = Options(rows, prefix_bytes)
         self._scorer = Scorer(self.model, self.tokenizer)
         self._generators: dict[bool, Generator] = {}
+        self._written_tokens = 0
+
+    @property
+    def tokens_used(self) -> int:
+        """Tokens that were read for scores, each beginning once, and those of prompts and texts that were written."""
+        return self._scorer.tokens_read + self._written_tokens
 
     @cached_property
     def fingerprint(self) -> str:
@@ -209,6 +219,7 @@ class FolderBackend:
         def shown(id: int) -> str:
             return self.tokenizer.token_bytes(id).decode("utf-8", "replace")
 
+        self._written_tokens += result.prompt_tokens + len(result.ids)
         alternatives = tuple(tuple((shown(id), value) for id, value in place) for place in result.alternatives)
         written = Written(result.text, result.finish, result.prompt_tokens, len(result.ids), result.log_probabilities)
         return replace(written, alternatives=alternatives if any(alternatives) else ())

@@ -80,6 +80,11 @@ class Endpoint:
         self._client.stop()
 
     @property
+    def tokens_used(self) -> int:
+        """Tokens read and written so far, as the endpoint says."""
+        return self.account.prompt_tokens + self.account.tokens
+
+    @property
     def level(self) -> Level:
         """As a probe verifies it at the first time that it is asked for."""
         return self.verified.level

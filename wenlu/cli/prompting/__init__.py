@@ -1,0 +1,1 @@
+"""The commands of `wenlu prompt`, one a file."""

@@ -1,0 +1,113 @@
+"""wenlu prompt compare: prompts on the same examples."""
+
+from __future__ import annotations
+
+import json as json_format
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from wenlu.base.errors import UserError
+from wenlu.base.log import progress, say
+from wenlu.cli.flags import parse
+from wenlu.cli.prompting.inputs import Columns, EndpointFlags, backend_of, embedder, examples_of, read_prompt
+
+if TYPE_CHECKING:
+    from wenlu.prompting.compare import Row
+
+DESCRIPTION = """Prompts on the same examples: each with its accuracy and 95 % interval, and a verdict beside the first
+of them: better, worse, no worse than --delta, or undecided. Of several comparisons p is adjusted (max-T). --forms
+tries ten other forms of each prompt and more, for its robustness. Answers are kept in --out and never computed twice.
+
+example: wenlu prompt compare runs/chat plain.toml careful.toml --examples reviews.jsonl --columns.gold answer"""
+
+
+@dataclass(frozen=True)
+class Command:
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """A run's folder, any Transformers folder, a hub id, or an endpoint: http://127.0.0.1:8000/v1#NAME."""
+    prompts: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PROMPTS")]
+    """TOML files, or the prompt.json of searches; the first is what the others are compared with."""
+    examples: str = ""
+    """JSON lines: fields, and the right answer."""
+    limit: int = 0
+    """Only so many of the examples; 0 = all."""
+    delta: float = 0.0
+    """The loss of accuracy that does not matter, such as 0.02."""
+    forms: bool = False
+    """Try other forms of each prompt too: separators, labels, letters, the order of parts."""
+    out: str = ""
+    """The file where answers are kept (JSON lines); none: they are forgotten."""
+    columns: Columns = field(default_factory=Columns)
+    endpoint: EndpointFlags = field(default_factory=EndpointFlags)
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    json: bool = False
+    """Print one JSON object."""
+
+
+def main(arguments: list[str]) -> int:
+    return run(parse(Command, "prompt compare", arguments, DESCRIPTION))
+
+
+def run(command: Command) -> int:
+    import tempfile
+
+    if not 0 <= command.delta < 1:
+        raise UserError(f"delta is a part of the accuracy, from 0 up to 1, not {command.delta}")
+    prompts = [read_prompt(path) for path in command.prompts]
+    examples = examples_of(command.examples, command.columns, command.limit)
+    from wenlu.prompting.compare import compare, work
+    from wenlu.prompting.matrix import Matrix
+
+    with ExitStack() as stack:
+        file = Path(command.out or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "matrix.jsonl")
+        backend = stack.enter_context(backend_of(command.model, command.device, command.endpoint))
+        total = work(prompts, examples, command.forms)
+        matrix = Matrix(file, backend, embedder(prompts, backend))
+        if matrix.found:
+            say(f"{matrix.found:,} answers are in {file} already")
+        bar = stack.enter_context(progress("trying"))
+        task = bar.add_task("", total=total, note="")
+        rows = compare(
+            matrix, prompts, examples, delta=command.delta, forms=command.forms,
+            advance=lambda cells: bar.advance(task, cells),
+        )  # fmt: skip
+        tokens = backend.tokens_used
+    if command.json:
+        facts = {"model": command.model, "examples": len(examples), "tokens": tokens}
+        print(json_format.dumps({**facts, "prompts": [row.as_dict() for row in rows]}, ensure_ascii=False))
+    else:
+        show(rows, len(examples), tokens)
+    return 0
+
+
+def show(rows: list[Row], examples: int, tokens: int) -> None:
+    """The table on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
+    forms = any(row.robustness for row in rows)
+    several = len(rows) > 2
+    header = ["prompt", "accuracy", "95 % interval", "difference", "verdict"]
+    table = Table(*header, *(["adjusted p"] if several else []), *(["forms: median, worst"] if forms else []), box=None)
+    for row in rows:
+        ends = row.accuracy.interval
+        cells = [row.name, f"{row.accuracy.value:.3f}", f"{ends.low:.3f} to {ends.high:.3f}" if ends else "-"]
+        cells += [f"{row.verdict.difference.value:+.3f}", row.verdict.word] if row.verdict else ["", "baseline"]
+        cells += [f"{row.adjusted:.3g}" if row.adjusted is not None else ""] if several else []
+        if row.robustness:
+            cells.append(f"{row.robustness.median:.3f}, {row.robustness.worst:.3f} ({row.robustness.worst_form})")
+        table.add_row(*cells)
+    console = Console(file=sys.stdout, highlight=False)
+    console.print(table)
+    for row in rows:
+        if row.verdict:
+            console.print(f"{row.name}: {row.verdict}", markup=False, soft_wrap=True)
+        if row.unanswered:
+            console.print(f"{row.name}: {row.unanswered} of {examples} texts hold no answer", markup=False)
+    console.print(f"{examples:,} examples, {tokens:,} tokens computed")

@@ -1,0 +1,134 @@
+"""What the commands of `wenlu prompt` are given: a model or an endpoint, prompts, examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wenlu.base.errors import UserError
+
+if TYPE_CHECKING:
+    from wenlu.prompting.artifact import Artifact
+    from wenlu.prompting.backend import Backend
+    from wenlu.prompting.examples import Example
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Under which names the rows of a file of examples hold what."""
+
+    gold: str = "gold"
+    """The right choice (its text or its number), or the right answer."""
+    choices: str = "choices"
+    """A list of the choices of a row."""
+    labels: tuple[str, ...] = ()
+    """The choices of all rows, where they have none of their own."""
+    id: str = "id"
+    group: str = "group"
+    """What belongs together, such as questions on one passage: intervals keep it together."""
+
+
+@dataclass(frozen=True)
+class EndpointFlags:
+    """How an endpoint is spoken to; MODEL is then an address such as http://127.0.0.1:8000/v1#NAME."""
+
+    key_variable: str = ""
+    """The environment variable that holds the key."""
+    cache: str = ""
+    """A folder where answers are kept, so that none is paid for twice; none: beside the results."""
+    requests: int = 0
+    """Most requests; 0 = no limit."""
+    tokens: int = 0
+    """Most tokens, read and written; 0 = no limit."""
+    money: float = 0.0
+    """Most money, by the prices; 0 = no limit."""
+    prompt_price: float = 0.0
+    """Of a million tokens read."""
+    written_price: float = 0.0
+    """Of a million tokens written."""
+    concurrency: int = 4
+    """Requests under way at once."""
+
+
+def read_prompt(path: str) -> Artifact:
+    """A prompt from a TOML file, by the names of an artifact, or from an artifact itself.
+
+    A TOML file without a name is named by its own.
+    """
+    from wenlu.base.config import from_dict, read_toml
+    from wenlu.prompting.artifact import Artifact, read_artifact
+
+    file = Path(path)
+    if not file.is_file():
+        raise UserError(f"no prompt {path}: give a TOML file with a [template], or the prompt.json of a search")
+    if file.suffix == ".json":
+        return read_artifact(file)
+    try:
+        return from_dict(Artifact, {"name": file.stem, **read_toml(file)})
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def examples_of(path: str, columns: Columns, limit: int = 0, *, search: bool = False) -> list[Example]:
+    """The examples of a file, the first `limit` of them where that is given."""
+    from wenlu.prompting.example_file import Keys, read_examples
+
+    if not path:
+        raise UserError("which examples? name a file of JSON lines by --examples")
+    if limit < 0:
+        raise UserError(f"limit must be 0 (all) or more, not {limit}")
+    keys = Keys(columns.gold, columns.choices, columns.labels, columns.id, columns.group)
+    found = read_examples(path, keys, search=search)
+    return found[:limit] if limit else found
+
+
+@contextmanager
+def backend_of(model: str, device: str, flags: EndpointFlags, cache: Path | None = None) -> Iterator[Backend]:
+    """A folder or hub id, or the endpoint behind an address; folders with fast products, if that gains anything."""
+    if model.startswith(("http://", "https://")):
+        with endpoint_of(model, flags, cache) as backend:
+            yield backend
+        return
+    from wenlu.base.device import pick_device
+    from wenlu.hub.folder import load
+    from wenlu.inference.kernels import fast, gains
+    from wenlu.prompting.backend import FolderBackend
+
+    if flags != EndpointFlags():
+        raise UserError(f"{model} is a model's folder: leave out the settings of an endpoint (--endpoint.…)")
+    loaded = load(model, pick_device(device))
+    with fast(loaded[0]) if gains(loaded[0]) else nullcontext():
+        yield FolderBackend(loaded, name=model)
+
+
+def endpoint_of(model: str, flags: EndpointFlags, cache: Path | None) -> Any:
+    """The endpoint behind ADDRESS#NAME; nothing is sent yet."""
+    from wenlu.prompting.address import Address
+    from wenlu.prompting.budget import Budget
+    from wenlu.prompting.client import Sending
+    from wenlu.prompting.endpoint import Endpoint
+
+    url, _, name = model.partition("#")
+    if not name:
+        raise UserError(f"which model at {url}? give its name after #, such as {url}#qwen3")
+    budget = Budget(
+        flags.requests or None, flags.tokens or None, flags.money or None, flags.prompt_price, flags.written_price
+    )
+    kept = Path(flags.cache) if flags.cache else cache
+    sending = replace(Sending(), concurrency=flags.concurrency)
+    return Endpoint(Address(url, name, flags.key_variable), sending=sending, budget=budget, cache=kept)
+
+
+def embedder(prompts: list[Artifact], backend: Backend) -> Any:
+    """Vectors of texts by the model itself, where a prompt's demonstrations want them."""
+    if not any(prompt.demonstrations.kind in ("nearest", "mmr") for prompt in prompts):
+        return None
+    from wenlu.prompting.similarity import FolderEmbedder
+
+    model = getattr(backend, "model", None)
+    if model is None:
+        raise UserError("nearest demonstrations need a model's states, which an endpoint does not show: take bm25")
+    return FolderEmbedder(model, backend.tokenizer)

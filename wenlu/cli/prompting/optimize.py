@@ -1,0 +1,178 @@
+"""wenlu prompt optimize: a search for a better prompt."""
+
+from __future__ import annotations
+
+import json as json_format
+import sys
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from wenlu.base.errors import UserError
+from wenlu.base.log import progress, say
+from wenlu.cli.flags import parse
+from wenlu.cli.prompting.inputs import Columns, EndpointFlags, backend_of, embedder, endpoint_of, examples_of, read_prompt
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from wenlu.prompting.optimize import Outcome
+
+DESCRIPTION = """A search for a better prompt than a baseline: edits of it, other forms, instructions from a bank,
+demonstrations. Examples are parted into search, select and test; all candidates meet the same search examples, the
+worse half leaves at each turn, the select examples choose among the last few, and the verdict comes from the test
+part, which nothing before has seen. --out holds everything: a search that was cut off goes on there. The best prompt is
+OUT/prompt.json, the report OUT/report.html.
+
+example: wenlu prompt optimize runs/chat plain.toml --examples reviews.jsonl --columns.gold answer --minutes 10 --out work"""
+
+
+@dataclass(frozen=True)
+class Command:
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
+    """A run's folder, any Transformers folder, a hub id, or an endpoint: http://127.0.0.1:8000/v1#NAME."""
+    prompt: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="BASELINE")]
+    """The prompt to better: a TOML file, or the prompt.json of a search."""
+    examples: str = ""
+    """JSON lines: fields, and the right answer."""
+    out: str = ""
+    """The search's folder."""
+    limit: int = 0
+    """Only so many of the examples; 0 = all."""
+    candidates: int = 24
+    """Prompts that are tried, the baseline among them."""
+    minutes: float = 0.0
+    """Most time before the test; 0 = as `evaluations` or `tokens` say."""
+    tokens: int = 0
+    """Most tokens before the test."""
+    evaluations: int = 0
+    """Most answers before the test; 0, without minutes and tokens: so many that every prompt could meet a third of the
+    search examples."""
+    keep: int = 4
+    """Prompts that come to the second stage."""
+    scores: tuple[str, ...] = ("sum", "per_byte", "batch")
+    """Ways to score choices that the last prompts are tried with: sum, per_token, per_byte, pmi, contextual, batch,
+    channel."""
+    delta: float = 0.0
+    """The loss of accuracy that does not matter."""
+    writer: str = ""
+    """A model (folder, hub id or endpoint) that words the instruction anew."""
+    seed: int = 0
+    again: bool = False
+    """Look at a test part again that was looked at for another prompt; looks are counted beside the examples."""
+    columns: Columns = field(default_factory=Columns)
+    endpoint: EndpointFlags = field(default_factory=EndpointFlags)
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    json: bool = False
+    """Print one JSON object."""
+
+
+class _Bar:
+    """The search as a progress bar."""
+
+    def __init__(self, bar: Progress):
+        self._bar, self._task = bar, bar.add_task("", total=None, note="")
+
+    def begin(self, prompts: int, evaluations: int) -> None:
+        say(f"{prompts} prompts, at most {evaluations:,} answers before the test")
+        self._bar.update(self._task, total=evaluations)
+        self._bar.start()
+
+    def advance(self, cells: int) -> None:
+        self._bar.advance(self._task, cells)
+
+    def best(self, name: str, accuracy: float, examples: int) -> None:
+        self._bar.update(self._task, note=f"best {accuracy:.3f} of {examples}: {name[:40]}")
+
+
+def main(arguments: list[str]) -> int:
+    return run(parse(Command, "prompt optimize", arguments, DESCRIPTION))
+
+
+def run(command: Command) -> int:
+    if not command.out:
+        raise UserError("where to? name a folder for the search by --out")
+    prompt = read_prompt(command.prompt)
+    examples = examples_of(command.examples, command.columns, command.limit, search=True)
+    from wenlu.prompting.optimize import Optimizer, Search
+    from wenlu.prompting.search_page import write_page
+
+    search = Search(
+        command.candidates, command.evaluations, command.minutes, command.tokens, command.keep, command.scores,
+        command.delta, command.seed,
+    )  # fmt: skip
+    out = Path(command.out)
+    with ExitStack() as stack:
+        backend = stack.enter_context(backend_of(command.model, command.device, command.endpoint, out / "answers"))
+        bar = progress("searching")
+        more: dict[str, Any] = {"watcher": _Bar(bar), "again": command.again, "embed": embedder([prompt], backend)}
+        more["looks"] = Path(f"{command.examples}.looks")
+        if command.writer:
+            more["writer"] = stack.enter_context(_writer(command.writer, command, out))
+        optimizer = Optimizer(backend, prompt, examples, search, out, **more)
+        try:
+            outcome = optimizer.run()
+        finally:
+            if bar.live.is_started:
+                bar.stop()
+    outcome.best.write(out / "prompt.json")
+    write_page(out / "report.html", optimizer, outcome)
+    if command.json:
+        print(json_format.dumps(facts(outcome, out), ensure_ascii=False))
+    else:
+        show(outcome, out)
+    return 0
+
+
+def _writer(model: str, command: Command, out: Path) -> Any:
+    if model.startswith(("http://", "https://")):
+        return endpoint_of(model, command.endpoint, out / "answers")
+    from wenlu.prompting.backend import FolderBackend
+
+    return nullcontext(FolderBackend(model))
+
+
+def facts(outcome: Outcome, out: Path) -> dict[str, Any]:
+    """The result as JSON."""
+    return {
+        "best": outcome.best.name,
+        "verdict": outcome.verdict and outcome.verdict.as_dict(),
+        "accuracy": outcome.of_best and outcome.of_best.as_dict(),
+        "baseline": outcome.of_baseline and outcome.of_baseline.as_dict(),
+        "apparent": outcome.luck.apparent,
+        "optimism": outcome.luck.optimism,
+        "evaluations": outcome.evaluations,
+        "tokens": outcome.tokens,
+        "look": outcome.look,
+        "prompt": str(out / "prompt.json"),
+        "report": str(out / "report.html"),
+    }
+
+
+def show(outcome: Outcome, out: Path) -> None:
+    """The result on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(file=sys.stdout, highlight=False)
+    table = Table("on the select examples", "accuracy", "chosen in", box=None)
+    ranked = sorted(zip(outcome.finalists, outcome.luck.chosen, strict=True), key=lambda pair: -sum(pair[0].right))
+    for finalist, part in ranked:
+        table.add_row(finalist.prompt.name, f"{sum(finalist.right) / len(finalist.right):.3f}", f"{part:.0%}")
+    console.print(table)
+    luck = outcome.luck
+    console.print(
+        f"the best there reads {luck.apparent:.3f}, of which about {max(0.0, luck.optimism):.3f} is the luck of being the best"
+    )
+    if outcome.verdict is None:
+        console.print("the baseline was chosen: nothing tried was better, and the test part was not looked at")
+    else:
+        console.print(f"test: {outcome.best.name}: {outcome.verdict}", markup=False, soft_wrap=True)
+        if outcome.look > 1:
+            console.print(f"this was look {outcome.look} at this test part: less than fresh evidence", style="yellow")
+    console.print(f"{outcome.evaluations:,} answers and {outcome.tokens:,} tokens before the test")
+    say(f"prompt: {out / 'prompt.json'}\nreport: {out / 'report.html'}")

@@ -1,0 +1,158 @@
+"""Prompts compared on the same examples: each with its interval, and a verdict beside the first of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from wenlu.base.errors import UserError
+from wenlu.metrics.intervals import Estimate, mean
+from wenlu.metrics.permutation import many_against
+from wenlu.metrics.verdict import Verdict, verdict
+from wenlu.prompting.artifact import Artifact
+from wenlu.prompting.examples import Example
+from wenlu.prompting.matrix import Advance, Matrix
+from wenlu.prompting.trial import fitted
+from wenlu.prompting.variants import variants
+
+FEWEST_FORMS = 10
+"""Other forms of a prompt that its robustness is told by, at least."""
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """The accuracies of a prompt's other forms, its own among them."""
+
+    forms: int
+    median: float
+    worst: float
+    best: float
+    worst_form: str
+    """Its description."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return dict(self.__dict__)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One prompt."""
+
+    name: str
+    accuracy: Estimate
+    unanswered: int
+    """Examples to which no answer was found in what was written."""
+    tokens: float
+    """Written for an example, on average."""
+    verdict: Verdict | None
+    """Beside the first prompt; None of itself."""
+    adjusted: float | None
+    """p of no difference, adjusted for so many comparisons (max-T); the verdict's own is not."""
+    robustness: Robustness | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return {
+            "name": self.name,
+            "accuracy": self.accuracy.as_dict(),
+            "unanswered": self.unanswered,
+            "tokens": self.tokens,
+            "verdict": self.verdict and self.verdict.as_dict(),
+            "adjusted_p": self.adjusted,
+            "robustness": self.robustness and self.robustness.as_dict(),
+        }
+
+
+def groups_of(examples: Sequence[Example]) -> list[str] | None:
+    """What examples belong to, each without a group to itself; None where none has one."""
+    if not any(example.group for example in examples):
+        return None
+    return [example.group or f"\0{example.id}" for example in examples]
+
+
+def compare(
+    matrix: Matrix,
+    prompts: Sequence[Artifact],
+    examples: Sequence[Example],
+    *,
+    delta: float = 0.0,
+    forms: bool = False,
+    advance: Advance | None = None,
+) -> list[Row]:
+    """A row for each prompt, in their order; the first is what the others are compared with.
+
+    delta: the loss of accuracy that does not matter. forms: try other forms of each prompt too (`variants`), for its
+    robustness. Means that batch calibration takes off are learned from these questions, without their answers.
+    Raises UserError for two prompts that are the same, or of one name, and as `Matrix.cells`.
+    """
+    _check(matrix, prompts, examples)
+    prompts = [fitted(prompt, matrix.backend, examples) for prompt in prompts]
+    cells = matrix.cells(prompts, examples, advance)
+    values = np.array([[cell.value for cell in row] for row in cells])
+    groups = groups_of(examples)
+    against = many_against(values[0], values[1:], groups) if len(prompts) > 1 else []
+    rows = []
+    for number, (prompt, of_prompt) in enumerate(zip(prompts, cells, strict=True)):
+        rows.append(
+            Row(
+                prompt.name,
+                mean(values[number], groups),
+                sum(cell.answer is None for cell in of_prompt),
+                float(np.mean([cell.tokens for cell in of_prompt])),
+                verdict(values[0], values[number], groups, delta) if number else None,
+                against[number - 1].adjusted if number else None,
+                _robustness(matrix, prompt, values[number], examples, advance) if forms else None,
+            )
+        )
+    return rows
+
+
+def forms_of(prompt: Artifact, examples: Sequence[Example]) -> list[tuple[str, Artifact]]:
+    """Other forms of a prompt: what is other, and the prompt."""
+    most = max((len(example.choices) for example in examples), default=0)
+    found = variants(prompt.template, most)
+    if len(found) < FEWEST_FORMS:
+        raise UserError(
+            f"the prompt {prompt.name} has only {len(found)} other forms, and its robustness is told by "
+            f"{FEWEST_FORMS} at least: name its parts by lines such as 'Question: ...', or leave out --forms"
+        )
+    return [
+        (one.description, replace(prompt, name=f"{prompt.name}/{one.name}", template=one.template)) for one in found
+    ]
+
+
+def work(prompts: Sequence[Artifact], examples: Sequence[Example], forms: bool) -> int:
+    """Cells that a comparison needs."""
+    return len(examples) * sum(1 + (len(forms_of(prompt, examples)) if forms else 0) for prompt in prompts)
+
+
+def _robustness(
+    matrix: Matrix, prompt: Artifact, own: np.ndarray, examples: Sequence[Example], advance: Advance | None
+) -> Robustness:
+    described = forms_of(prompt, examples)
+    others = [fitted(replace(other, prior=None), matrix.backend, examples) for _, other in described]
+    means = [float(own.mean()), *matrix.values(others, examples, advance).mean(1).tolist()]
+    names = ["as it is", *(description for description, _ in described)]
+    worst = int(np.argmin(means))
+    return Robustness(len(means), float(np.median(means)), means[worst], max(means), names[worst])
+
+
+def _check(matrix: Matrix, prompts: Sequence[Artifact], examples: Sequence[Example]) -> None:
+    if not prompts or not examples:
+        raise UserError("a comparison wants at least one prompt and one example")
+    names: dict[str, int] = {}
+    keys: dict[str, str] = {}
+    for prompt in prompts:
+        names[prompt.name] = names.get(prompt.name, 0) + 1
+        key = matrix.key(prompt)
+        if names[prompt.name] > 1:
+            raise UserError(
+                f"two prompts have the name {prompt.name!r}: name them apart, so that a table can tell them"
+            )
+        if key in keys:
+            raise UserError(f"the prompts {keys[key]!r} and {prompt.name!r} are the same: leave one out")
+        keys[key] = prompt.name

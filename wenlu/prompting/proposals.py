@@ -1,0 +1,146 @@
+"""Prompts that a search begins with: the baseline, edits of it, other forms, demonstrations, a writer's own."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import zip_longest
+from typing import TYPE_CHECKING
+
+from wenlu.base.errors import UserError
+from wenlu.base.log import say
+from wenlu.prompting.artifact import Artifact, Shown
+from wenlu.prompting.candidates import grammar_of
+from wenlu.prompting.demonstrations import Demonstrations
+from wenlu.prompting.examples import Example
+from wenlu.prompting.instructions import some_edits
+from wenlu.prompting.literal import is_chinese
+
+if TYPE_CHECKING:
+    from wenlu.prompting.backend import Backend
+
+SHOTS = (1, 2, 4, 8)
+"""Numbers of demonstrations that are tried."""
+REWRITE = {
+    "en": "Rewrite this instruction in other words. Keep what it asks for. Answer with the instruction alone.\n\n{}",
+    "zh": "请用别的话改写下面的指令，意思不变，只回答改写后的指令。\n\n{}",
+}
+"""What a writer is asked."""
+
+
+def propose(
+    baseline: Artifact, pool: Sequence[Example], count: int, seed: int, writer: Backend | None = None
+) -> list[Artifact]:
+    """So many prompts (fewer where there are no more), the baseline first, all different, each with a name.
+
+    pool: the search examples, among which demonstrations are chosen. writer: a backend that words the instruction anew.
+    Always the same for the same seed, but for what a writer writes. Raises UserError for fewer than two.
+    """
+    if count < 2:
+        raise UserError(f"a search wants at least 2 candidates, the baseline among them, not {count}")
+    kinds = [_shots(baseline, pool, seed), _edits(baseline, seed), _forms(baseline, pool, seed)]
+    if writer is not None:
+        kinds.insert(0, iter(_written(baseline, writer, count // 2, seed)))
+    found, known = [baseline], {_content(baseline)}
+    for several in zip_longest(*kinds):
+        for proposal in several:
+            if proposal is not None and _content(proposal) not in known and len(found) < count:
+                known.add(_content(proposal))
+                found.append(proposal)
+        if len(found) == count:
+            break
+    if len(found) < 2:
+        raise UserError(
+            "nothing to try beside the baseline: give it an instruction of some sentences, or more examples"
+        )
+    return found
+
+
+def fitting(prompts: Sequence[Artifact], backend: Backend, examples: Sequence[Example]) -> list[Artifact]:
+    """Those of the prompts that a model reads with the longest of the examples; what is left out is said.
+
+    Of an endpoint all: how much it reads it does not say. Raises UserError where the first, the baseline, is too long.
+    """
+    model = getattr(backend, "model", None)
+    if model is None:
+        return list(prompts)
+    context, longest = (
+        model.config.context,
+        max(examples, key=lambda one: sum(len(str(v)) for v in one.fields.values())),
+    )
+    kept, left_out = [], []
+    for prompt in prompts:
+        shown = [one.example for one in prompt.pool]
+        before = prompt.demonstrations.over(shown)(longest) if prompt.demonstrations.kind != "nearest" else ()
+        ids = len(backend.prompt_ids(prompt.template.render(longest, before)))
+        room = prompt.decoding.max_tokens if prompt.scoring is None else 16
+        (kept if ids + room <= context else left_out).append(prompt)
+        if prompt is prompts[0] and left_out:
+            raise UserError(
+                f"the baseline has up to {ids} tokens, with {room} for an answer, but the model reads {context}: "
+                "shorten it, or lower decoding.max_tokens"
+            )
+    if left_out:
+        say(f"{len(left_out)} of {len(prompts)} prompts are longer than the {context} tokens that the model reads")
+    return kept
+
+
+def _content(prompt: Artifact) -> str:
+    return replace(prompt, name="-").sha256
+
+
+def _shots(baseline: Artifact, pool: Sequence[Example], seed: int) -> Iterator[Artifact]:
+    """The baseline with demonstrations, few and many, by several ways of choosing them."""
+    shown = tuple(map(Shown.of, pool))
+    labelled = bool(pool[0].choices) and len({one.choices for one in pool}) == 1
+    for turn in range(64):
+        for kind in ("balanced" if labelled else "random", "bm25"):
+            for number in SHOTS:
+                if number < len(pool) and (kind != "bm25" or not turn):
+                    ways = Demonstrations(kind, number, seed=0 if kind == "bm25" else seed + turn)
+                    name = f"{number} {kind} examples" + (f", draw {turn + 1}" if turn else "")
+                    yield replace(baseline, name=name, demonstrations=ways, pool=shown)
+
+
+def _edits(baseline: Artifact, seed: int) -> Iterator[Artifact]:
+    if baseline.template.instruction.strip():
+        for edit in some_edits(baseline.template.instruction, 64, seed):
+            template = replace(baseline.template, instruction=edit.text)
+            yield replace(baseline, name=edit.description, template=template)
+
+
+def _forms(baseline: Artifact, pool: Sequence[Example], seed: int) -> Iterator[Artifact]:
+    """Templates of the grammar, every second one with demonstrations."""
+    template = baseline.template
+    grammar = grammar_of(pool, letters=template.choices == "letters", chat=bool(template.chat))
+    chance, shown = random.Random(seed), tuple(map(Shown.of, pool))
+    labelled = bool(pool[0].choices) and len({one.choices for one in pool}) == 1
+    for number, form in enumerate(grammar.draw(min(grammar.size, 128), seed), 1):
+        other = replace(baseline, name=f"form {number}", template=form)
+        if number % 2 and len(pool) > 1:
+            shots = chance.choice([shots for shots in SHOTS if shots < len(pool)])
+            ways = Demonstrations("balanced" if labelled else "random", shots, seed=chance.randrange(1000))
+            other = replace(other, name=f"form {number}, {shots} examples", demonstrations=ways, pool=shown)
+        yield other
+
+
+def _written(baseline: Artifact, writer: Backend, count: int, seed: int) -> list[Artifact]:
+    """The baseline's instruction in a writer's words; what is empty or too long to be one is counted and left out."""
+    from wenlu.inference.generator import Settings
+
+    instruction = baseline.template.instruction.strip()
+    if not instruction:
+        raise UserError("a writer words an instruction anew, but the baseline has none: give it one, or no writer")
+    asked = REWRITE["zh" if is_chinese(instruction) else "en"].format(instruction)
+    texts, usable = [], []
+    for number in range(count):
+        settings = Settings(max_tokens=200, temperature=1.0, seed=seed + number)
+        texts += [one.text.strip() for one in writer.generate([({"role": "user", "content": asked},)], settings)]
+    for text in dict.fromkeys(texts):
+        if text and text != instruction and len(text) < 4 * len(instruction) + 200 and "{" not in text:
+            template = replace(baseline.template, instruction=text)
+            usable.append(replace(baseline, name=f"written {len(usable) + 1}", template=template))
+    if len(usable) < count:
+        say(f"of {count} instructions that {writer.name} wrote, {len(usable)} are new and of use")
+    return usable
