@@ -73,6 +73,8 @@ def test_trailing_lines_of_a_template_are_kept():
 
 def test_blank_fields_and_appended_texts():
     assert FILM.render(neutral(GOOD, "N/A")).endswith("Review: N/A\nSentiment:")
+    deep = Example("d", {"n": 3, "rows": [{"x": "y", "on": True}], "choices": ["a"]}, ("a",), 0)
+    assert neutral(deep, "").fields == {"n": "", "rows": [{"x": "", "on": True}], "choices": ["a"]}
     assert appended("Q:", " Let us see.") == "Q: Let us see."
     assert appended(({"role": "user", "content": "Q"},), "Think.")[-1]["content"] == "Q\nThink."
 

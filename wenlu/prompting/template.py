@@ -181,9 +181,22 @@ def as_text(template: Template) -> Template:
 
 
 def neutral(example: Example, content: str) -> Example:
-    """The example with every text among its fields replaced, as content-free inputs are made."""
-    blank = {name: content if isinstance(value, str) else value for name, value in example.fields.items()}
-    return replace(example, fields=blank)
+    """The example with every text and number in its fields replaced, for content-free inputs; its choices stay."""
+
+    def blank(value: Any) -> Any:
+        match value:
+            case bool():
+                return value
+            case str() | int() | float():
+                return content
+            case list() | tuple():
+                return [blank(one) for one in value]
+            case dict():
+                return {name: blank(one) for name, one in value.items()}
+        return value
+
+    fields = {name: value if name == "choices" else blank(value) for name, value in example.fields.items()}
+    return replace(example, fields=fields)
 
 
 def appended(prompt: Prompt, text: str, *, space: str = "\n") -> Prompt:
