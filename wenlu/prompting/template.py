@@ -107,6 +107,11 @@ class Template:
                 messages.append({"role": part.role, "content": content})
         return tuple(messages)
 
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """What ends a written answer: in texts the separator, after which a model asks itself a question of its own."""
+        return () if self.chat or not self.separator else (self.separator,)
+
     def continuations(self, example: Example) -> tuple[str, ...]:
         """What may follow the prompt, one text for each choice: after the delimiter in a text, bare in a conversation.
 
