@@ -1,6 +1,7 @@
 """Kept prompts: written and read whole, strictly; what they export is read as what they render."""
 
 import json
+import urllib.request
 from dataclasses import replace
 
 import pytest
@@ -35,6 +36,8 @@ from wenlu.prompting.template import Template, as_chat
 from wenlu.prompting.writing import Form
 from wenlu.tokenization.chat_format import with_template
 from wenlu.tokenization.learn import learn
+
+from endpoint_server import Server
 
 POOL = [
     Example("a", {"text": "the cat sat", "n": [1, 2]}, ("no", "是"), 1),
@@ -132,6 +135,20 @@ def test_an_export_is_read_as_what_is_rendered(run):
         theirs.bos_token_id,
         *theirs.encode(text, add_special_tokens=False),
     )
+
+
+@pytest.mark.parametrize("change", [lambda template: template, as_chat], ids=["text", "chat"])
+def test_a_plain_client_gets_the_backends_own_text(pair, here, change):
+    artifact = replace(WHOLE, template=change(WHOLE.template), decoding=Decoding(max_tokens=9, temperature=0.9, seed=4))
+    sent = export(artifact, ASKED, "cat")
+    with Server(*pair) as server:
+        request = urllib.request.Request(
+            server.url + sent.path, json.dumps(sent.body).encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request) as answer:
+            choice = json.load(answer)["choices"][0]
+    text = choice["text"] if "text" in choice else choice["message"]["content"]
+    assert text == here.generate([artifact.prompt(ASKED)], artifact.decoding.settings)[0].text
 
 
 def test_what_an_export_says_and_what_it_cannot():

@@ -67,12 +67,18 @@ def test_an_answer_may_show_how_it_was_found():
     assert template.render(shown, [shown]) == "2 + 2?\nTwo and two. So: 4\n\n2 + 2?"
 
 
+def test_what_ends_an_answer():
+    assert FILM.stop == ("\n\n",) and as_chat(FILM).stop == () and Template(question="x", separator="").stop == ()
+
+
 def test_trailing_lines_of_a_template_are_kept():
     assert Template(question="{{ q }}\n").render(Example("a", {"q": "x"})) == "x\n"
 
 
 def test_blank_fields_and_appended_texts():
     assert FILM.render(neutral(GOOD, "N/A")).endswith("Review: N/A\nSentiment:")
+    deep = Example("d", {"n": 3, "rows": [{"x": "y", "on": True}], "choices": ["a"]}, ("a",), 0)
+    assert neutral(deep, "").fields == {"n": "", "rows": [{"x": "", "on": True}], "choices": ["a"]}
     assert appended("Q:", " Let us see.") == "Q: Let us see."
     assert appended(({"role": "user", "content": "Q"},), "Think.")[-1]["content"] == "Q\nThink."
 

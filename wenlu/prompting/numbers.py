@@ -14,9 +14,9 @@ _LARGE = {"亿": 10**8, "万": 10**4}
 _CHARACTER = f"(?:[{''.join(sorted(set(_DIGITS) - {'两'}))}{''.join(_UNITS)}万亿点]|两(?=[百千万亿佰仟]))"
 _NUMERAL = re.compile(f"负?{_CHARACTER}+(?:分之{_CHARACTER}+)?|两")
 """两 is a two before a unit or alone; after a number it is a weight."""
-_PLAIN = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?"
+_PLAIN = r"(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)"
 _MIXED = rf"(?:{_PLAIN}\s?(?:[十百千]?[万亿]|[十百千]))+"
-_ARABIC = re.compile(rf"(?:(?<![\w)])-)?(?<![A-Za-z.])(?:{_MIXED}|{_PLAIN}(?:\s?/\s?{_PLAIN}(?![/\d]))?)")
+_ARABIC = re.compile(rf"(?:(?<![\w)])-)?(?<![A-Za-z\d.])(?:{_MIXED}|{_PLAIN}(?:\s?/\s?{_PLAIN}(?![/\d]))?)")
 _ONE_MIXED = re.compile(rf"({_PLAIN})\s?([十百千]?)([万亿]?)")
 
 

@@ -107,6 +107,11 @@ class Template:
                 messages.append({"role": part.role, "content": content})
         return tuple(messages)
 
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """What ends a written answer: in texts the separator, after which a model asks itself a question of its own."""
+        return () if self.chat or not self.separator else (self.separator,)
+
     def continuations(self, example: Example) -> tuple[str, ...]:
         """What may follow the prompt, one text for each choice: after the delimiter in a text, bare in a conversation.
 
@@ -181,9 +186,22 @@ def as_text(template: Template) -> Template:
 
 
 def neutral(example: Example, content: str) -> Example:
-    """The example with every text among its fields replaced, as content-free inputs are made."""
-    blank = {name: content if isinstance(value, str) else value for name, value in example.fields.items()}
-    return replace(example, fields=blank)
+    """The example with every text and number in its fields replaced, for content-free inputs; its choices stay."""
+
+    def blank(value: Any) -> Any:
+        match value:
+            case bool():
+                return value
+            case str() | int() | float():
+                return content
+            case list() | tuple():
+                return [blank(one) for one in value]
+            case dict():
+                return {name: blank(one) for name, one in value.items()}
+        return value
+
+    fields = {name: value if name == "choices" else blank(value) for name, value in example.fields.items()}
+    return replace(example, fields=fields)
 
 
 def appended(prompt: Prompt, text: str, *, space: str = "\n") -> Prompt:
