@@ -12,7 +12,7 @@ COMMANDS = {
     "export": "a prompt as a plain request that any client can send",
 }
 
-HELP = f"""Prompts shown, compared, searched for, and sent elsewhere. A prompt is a TOML file, or the JSON file of a search.
+HELP = f"""Prompts shown, compared, searched for, sent elsewhere. A prompt is a TOML file, or what a search found.
 
 usage: wenlu prompt COMMAND ...        (wenlu prompt COMMAND --help: its settings and an example)
 

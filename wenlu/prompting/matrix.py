@@ -17,8 +17,6 @@ from wenlu.prompting.examples import Example, content_id, distinct
 from wenlu.prompting.trial import Cell, bare, try_on
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
-
     from wenlu.prompting.backend import Backend
     from wenlu.prompting.similarity import Embed
 
@@ -80,8 +78,8 @@ class Matrix:
 
     def values(
         self, prompts: Sequence[Artifact], examples: Sequence[Example], advance: Advance | None = None
-    ) -> Float[np.ndarray, "prompts examples"]:
-        """The same as numbers: 1 right, 0 wrong."""
+    ) -> np.ndarray:
+        """The same as numbers, [prompts, examples]: 1 right, 0 wrong."""
         return np.array([[cell.value for cell in row] for row in self.cells(prompts, examples, advance)])
 
     def _fill(

@@ -23,7 +23,7 @@ from wenlu.prompting.calibrate import SCORES, Batch, Prior, Scoring, chosen
 from wenlu.prompting.compare import groups_of
 from wenlu.prompting.examples import Example
 from wenlu.prompting.matrix import Matrix
-from wenlu.prompting.proposals import fitting, propose
+from wenlu.prompting.proposals import Room, propose
 from wenlu.prompting.select import Optimism, Selection, Told, choose, optimism
 from wenlu.prompting.split import Looks, Parts, Shares, part
 from wenlu.prompting.trial import fitted
@@ -210,9 +210,11 @@ class Optimizer:
         if self._rows:
             prompts = [from_dict(Artifact, one) for one in self._rows[0]["prompts"]]
             return prompts, self._selection(len(prompts), self._rows[0]["evaluations"])
-        pool = self._of("search")
-        prompts = propose(self.baseline, pool, self.search.candidates, self.search.seed, self.writer)
-        prompts = [fitted(one, self.backend, pool, self.embed) for one in fitting(prompts, self.backend, self.examples)]
+        pool, room = self._of("search"), Room(self.backend, self.examples, self.embed)
+        room.refuse_long(self.baseline)
+        wanted, seed = self.search.candidates, self.search.seed
+        proposed = propose(self.baseline, pool, wanted, seed, fits=room, writer=self.writer)
+        prompts = [fitted(prompt, self.backend, pool, self.embed) for prompt in proposed]
         evaluations = self._evaluations(prompts)
         selection = self._selection(len(prompts), evaluations)
         log.write(
@@ -229,16 +231,12 @@ class Optimizer:
         """The limit in answers; by minutes and tokens as a few answers cost, measured now."""
         search = self.search
         third = math.ceil(len(self.parts.search) / 3)
-        unlimited = (
-            Selection(len(prompts), self.parts.search, self.parts.select, 1 << 60, search.keep, search.seed).reserved
-            + len(prompts) * third
-        )
+        last = min(len(prompts), search.keep + 1) * len(self.parts.select)
+        unlimited = last + len(prompts) * third
         if search.evaluations or not (search.minutes or search.tokens):
             return search.evaluations or unlimited
-        sample = self._of("search")[:TIMED]
-        longest = max(
-            prompts, key=lambda one: len(str(one.template.render(sample[0], one.shown_before(sample[0], self.embed))))
-        )
+        sample, room = self._of("search")[:TIMED], Room(self.backend, self.examples, self.embed)
+        longest = max(prompts, key=room.needed) if hasattr(self.backend, "prompt_ids") else prompts[-1]
         began, before = time.monotonic(), self.backend.tokens_used
         self.matrix.cells([prompts[0], longest], sample)
         count = max(1, self.matrix.computed)

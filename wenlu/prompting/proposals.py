@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from wenlu.prompting.literal import is_chinese
 
 if TYPE_CHECKING:
     from wenlu.prompting.backend import Backend
+    from wenlu.prompting.similarity import Embed
 
 SHOTS = (1, 2, 4, 8)
 """Numbers of demonstrations that are tried."""
@@ -30,11 +31,18 @@ REWRITE = {
 
 
 def propose(
-    baseline: Artifact, pool: Sequence[Example], count: int, seed: int, writer: Backend | None = None
+    baseline: Artifact,
+    pool: Sequence[Example],
+    count: int,
+    seed: int,
+    *,
+    fits: Callable[[Artifact], bool] = lambda prompt: True,
+    writer: Backend | None = None,
 ) -> list[Artifact]:
     """So many prompts (fewer where there are no more), the baseline first, all different, each with a name.
 
-    pool: the search examples, among which demonstrations are chosen. writer: a backend that words the instruction anew.
+    pool: the search examples, among which demonstrations are chosen. fits: whether the model can read a prompt; those
+    that it cannot are counted, said, and others come in their place. writer: a backend that words the instruction anew.
     Always the same for the same seed, but for what a writer writes. Raises UserError for fewer than two.
     """
     if count < 2:
@@ -42,14 +50,18 @@ def propose(
     kinds = [_shots(baseline, pool, seed), _edits(baseline, seed), _forms(baseline, pool, seed)]
     if writer is not None:
         kinds.insert(0, iter(_written(baseline, writer, count // 2, seed)))
-    found, known = [baseline], {_content(baseline)}
-    for several in zip_longest(*kinds):
-        for proposal in several:
-            if proposal is not None and _content(proposal) not in known and len(found) < count:
-                known.add(_content(proposal))
-                found.append(proposal)
+    found, known, left_out = [baseline], {_content(baseline)}, 0
+    for proposal in (one for several in zip_longest(*kinds) for one in several if one is not None):
         if len(found) == count:
             break
+        if _content(proposal) not in known:
+            known.add(_content(proposal))
+            if fits(proposal):
+                found.append(proposal)
+            else:
+                left_out += 1
+    if left_out:
+        say(f"{left_out} prompts were left out: they are longer than the model reads")
     if len(found) < 2:
         raise UserError(
             "nothing to try beside the baseline: give it an instruction of some sentences, or more examples"
@@ -57,33 +69,34 @@ def propose(
     return found
 
 
-def fitting(prompts: Sequence[Artifact], backend: Backend, examples: Sequence[Example]) -> list[Artifact]:
-    """Those of the prompts that a model reads with the longest of the examples; what is left out is said.
+class Room:
+    """Whether a model reads a prompt with the longest of the examples, and an answer after it.
 
-    Of an endpoint all: how much it reads it does not say. Raises UserError where the first, the baseline, is too long.
+    Of an endpoint everything fits: how much it reads it does not say.
     """
-    model = getattr(backend, "model", None)
-    if model is None:
-        return list(prompts)
-    context, longest = (
-        model.config.context,
-        max(examples, key=lambda one: sum(len(str(v)) for v in one.fields.values())),
-    )
-    kept, left_out = [], []
-    for prompt in prompts:
-        shown = [one.example for one in prompt.pool]
-        before = prompt.demonstrations.over(shown)(longest) if prompt.demonstrations.kind != "nearest" else ()
-        ids = len(backend.prompt_ids(prompt.template.render(longest, before)))
-        room = prompt.decoding.max_tokens if prompt.scoring is None else 16
-        (kept if ids + room <= context else left_out).append(prompt)
-        if prompt is prompts[0] and left_out:
+
+    def __init__(self, backend: Backend, examples: Sequence[Example], embed: Embed | None = None):
+        self._backend, self._embed = backend, embed
+        self._longest = max(examples, key=lambda one: sum(len(str(value)) for value in one.fields.values()))
+        self._choice = max((len(choice.encode()) for one in examples for choice in one.choices), default=0)
+
+    def __call__(self, prompt: Artifact) -> bool:
+        model = getattr(self._backend, "model", None)
+        return model is None or self.needed(prompt) <= model.config.context
+
+    def needed(self, prompt: Artifact) -> int:
+        """Tokens of prompt and answer, at most."""
+        before = prompt.shown_before(self._longest, self._embed)
+        answer = self._choice if prompt.scoring is not None else prompt.decoding.max_tokens
+        return len(self._backend.prompt_ids(prompt.template.render(self._longest, before))) + answer
+
+    def refuse_long(self, baseline: Artifact) -> None:
+        """Raises UserError for a baseline that is too long."""
+        if not self(baseline):
             raise UserError(
-                f"the baseline has up to {ids} tokens, with {room} for an answer, but the model reads {context}: "
-                "shorten it, or lower decoding.max_tokens"
+                f"the baseline comes to {self.needed(baseline)} tokens with its answer, but the model reads "
+                f"{self._backend.model.config.context}: shorten it, or lower decoding.max_tokens"
             )
-    if left_out:
-        say(f"{len(left_out)} of {len(prompts)} prompts are longer than the {context} tokens that the model reads")
-    return kept
 
 
 def _content(prompt: Artifact) -> str:
@@ -94,7 +107,7 @@ def _shots(baseline: Artifact, pool: Sequence[Example], seed: int) -> Iterator[A
     """The baseline with demonstrations, few and many, by several ways of choosing them."""
     shown = tuple(map(Shown.of, pool))
     labelled = bool(pool[0].choices) and len({one.choices for one in pool}) == 1
-    for turn in range(64):
+    for turn in range(16):
         for kind in ("balanced" if labelled else "random", "bm25"):
             for number in SHOTS:
                 if number < len(pool) and (kind != "bm25" or not turn):

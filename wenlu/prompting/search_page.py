@@ -16,7 +16,9 @@ SHOWN = 8
 
 def write_page(path: Path, optimizer: Optimizer, outcome: Outcome) -> None:
     """Write the report of a search that has come to its end."""
-    page = Page(f"Search for a prompt: {path.parent.name}", f"{optimizer.backend.name}, {len(optimizer.examples)} examples")
+    page = Page(
+        f"Search for a prompt: {path.parent.name}", f"{optimizer.backend.name}, {len(optimizer.examples)} examples"
+    )
     _verdict(page, outcome)
     page.heading("The last prompts, on the select examples").table(
         [
@@ -28,14 +30,16 @@ def write_page(path: Path, optimizer: Optimizer, outcome: Outcome) -> None:
         ("prompt", "accuracy", "best in so many resamples"),
     )
     page.text(
-        f"The best of them reads {outcome.luck.apparent:.3f} there. Chosen on resamples and scored on what they left out, "
+        f"The best reads {outcome.luck.apparent:.3f} there. Chosen on resamples and scored on what these left out, "
         f"it comes to {outcome.luck.out_of_bag:.3f}: the difference is the luck of being the best of several."
     )
     rows = [row["told"] for row in read_rows(path.parent / "search.jsonl") if row["event"] == "told"]
     begun = read_rows(path.parent / "search.jsonl")[0]
     names = [prompt["name"] for prompt in begun["prompts"]]
     page.heading("The halving").plot(_plot(rows, names))
-    page.text("Mean accuracy of each prompt over all search examples that it has met; the worse half leaves at each turn.")
+    page.text(
+        "Mean accuracy of each prompt over the search examples that it has met; the worse half leaves at each turn."
+    )
     example = optimizer.examples[optimizer.parts.search[0]]
     for title, prompt in (("Baseline", outcome.baseline), ("Chosen", outcome.best)):
         page.heading(f"{title}: {prompt.name}").preformatted(_shown(prompt.prompt(example, optimizer.embed)))
@@ -44,7 +48,10 @@ def write_page(path: Path, optimizer: Optimizer, outcome: Outcome) -> None:
         page.heading("In what they differ").preformatted("\n".join(diff(outcome.baseline, outcome.best)[:200]))
     page.heading("Examples and cost").table(
         [
-            *((f"{split.name} part", f"{split.examples} examples, {split.sha256[:16]}") for split in outcome.best.splits),
+            *(
+                (f"{split.name} part", f"{split.examples} examples, {split.sha256[:16]}")
+                for split in outcome.best.splits
+            ),
             ("answers before the test", f"{outcome.evaluations:,}"),
             ("tokens before the test", f"{outcome.tokens:,}"),
             ("looks at the test part", outcome.look or "none"),
@@ -57,7 +64,9 @@ def write_page(path: Path, optimizer: Optimizer, outcome: Outcome) -> None:
 def _verdict(page: Page, outcome: Outcome) -> None:
     page.heading("Verdict, on the test examples")
     if outcome.verdict is None:
-        page.text("The baseline was chosen: nothing tried was better on the select examples, and the test was not looked at.")
+        page.text(
+            "The baseline was chosen: nothing tried was better on the select examples. The test was not looked at."
+        )
         return
     page.text(f"{outcome.best.name}: {outcome.verdict}")
     cells = []
@@ -84,7 +93,9 @@ def _plot(rows: list[dict], names: list[str]):
         shown = place < SHOWN or candidate == 0
         style = {"color": "black" if candidate == 0 else f"C{place % 10}" if shown else "0.8"}
         label = names[candidate][:44] if shown else None
-        axes.plot(*zip(*tracks[candidate], strict=True), "o-", markersize=4, label=label, zorder=3 if shown else 2, **style)
+        axes.plot(
+            *zip(*tracks[candidate], strict=True), "o-", markersize=4, label=label, zorder=3 if shown else 2, **style
+        )
     axes.set_xlabel("search examples met")
     axes.set_ylabel("accuracy")
     if order:

@@ -23,7 +23,7 @@ DESCRIPTION = """Prompts on the same examples: each with its accuracy and 95 % i
 of them: better, worse, no worse than --delta, or undecided. Of several comparisons p is adjusted (max-T). --forms
 tries ten other forms of each prompt and more, for its robustness. Answers are kept in --out and never computed twice.
 
-example: wenlu prompt compare runs/chat plain.toml careful.toml --examples reviews.jsonl --columns.gold answer"""
+example: wenlu prompt compare runs/chat plain.toml careful.toml --examples reviews.jsonl --gold answer"""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Command:
     """Try other forms of each prompt too: separators, labels, letters, the order of parts."""
     out: str = ""
     """The file where answers are kept (JSON lines); none: they are forgotten."""
-    columns: Columns = field(default_factory=Columns)
+    columns: Annotated[Columns, tyro.conf.arg(name="")] = field(default_factory=Columns)
     endpoint: EndpointFlags = field(default_factory=EndpointFlags)
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
@@ -94,20 +94,26 @@ def show(rows: list[Row], examples: int, tokens: int) -> None:
     forms = any(row.robustness for row in rows)
     several = len(rows) > 2
     header = ["prompt", "accuracy", "95 % interval", "difference", "verdict"]
-    table = Table(*header, *(["adjusted p"] if several else []), *(["forms: median, worst"] if forms else []), box=None)
+    table = Table(
+        *header, *(["adjusted p"] if several else []), *(["other forms: median", "worst"] if forms else []), box=None
+    )
     for row in rows:
         ends = row.accuracy.interval
         cells = [row.name, f"{row.accuracy.value:.3f}", f"{ends.low:.3f} to {ends.high:.3f}" if ends else "-"]
         cells += [f"{row.verdict.difference.value:+.3f}", row.verdict.word] if row.verdict else ["", "baseline"]
         cells += [f"{row.adjusted:.3g}" if row.adjusted is not None else ""] if several else []
         if row.robustness:
-            cells.append(f"{row.robustness.median:.3f}, {row.robustness.worst:.3f} ({row.robustness.worst_form})")
+            cells += [f"{row.robustness.median:.3f}", f"{row.robustness.worst:.3f}"]
         table.add_row(*cells)
     console = Console(file=sys.stdout, highlight=False)
     console.print(table)
     for row in rows:
         if row.verdict:
             console.print(f"{row.name}: {row.verdict}", markup=False, soft_wrap=True)
+        if row.robustness:
+            found = row.robustness
+            span = f"from {found.worst:.3f} ({found.worst_form}) to {found.best:.3f}"
+            console.print(f"{row.name}: {found.forms} forms, {span}", markup=False, soft_wrap=True)
         if row.unanswered:
             console.print(f"{row.name}: {row.unanswered} of {examples} texts hold no answer", markup=False)
     console.print(f"{examples:,} examples, {tokens:,} tokens computed")

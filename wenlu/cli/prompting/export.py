@@ -12,10 +12,10 @@ from wenlu.base.log import say
 from wenlu.cli.flags import parse
 from wenlu.cli.prompting.inputs import Columns, examples_of, read_prompt
 
-DESCRIPTION = """A prompt as a plain request in OpenAI's form, for each of the first examples: JSON lines that any client
-can send. What such a request cannot say is said.
+DESCRIPTION = """A prompt as a plain request in OpenAI's form, for each of the first examples: JSON lines that any
+client can send. What such a request cannot say is said.
 
-example: wenlu prompt export work/prompt.json --examples reviews.jsonl --columns.gold answer --model qwen3 --limit 5"""
+example: wenlu prompt export work/prompt.json --examples reviews.jsonl --gold answer --model qwen3 --limit 5"""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Command:
     """The model's name as the endpoint knows it."""
     limit: int = 1
     """How many of the examples; 0 = all."""
-    columns: Columns = field(default_factory=Columns)
+    columns: Annotated[Columns, tyro.conf.arg(name="")] = field(default_factory=Columns)
 
 
 def main(arguments: list[str]) -> int:

@@ -14,7 +14,15 @@ import tyro
 from wenlu.base.errors import UserError
 from wenlu.base.log import progress, say
 from wenlu.cli.flags import parse
-from wenlu.cli.prompting.inputs import Columns, EndpointFlags, backend_of, embedder, endpoint_of, examples_of, read_prompt
+from wenlu.cli.prompting.inputs import (
+    Columns,
+    EndpointFlags,
+    backend_of,
+    embedder,
+    endpoint_of,
+    examples_of,
+    read_prompt,
+)
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -27,7 +35,7 @@ worse half leaves at each turn, the select examples choose among the last few, a
 part, which nothing before has seen. --out holds everything: a search that was cut off goes on there. The best prompt is
 OUT/prompt.json, the report OUT/report.html.
 
-example: wenlu prompt optimize runs/chat plain.toml --examples reviews.jsonl --columns.gold answer --minutes 10 --out work"""
+example: wenlu prompt optimize runs/chat plain.toml --examples reviews.jsonl --gold answer --minutes 9 --out work"""
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,7 @@ class Command:
     seed: int = 0
     again: bool = False
     """Look at a test part again that was looked at for another prompt; looks are counted beside the examples."""
-    columns: Columns = field(default_factory=Columns)
+    columns: Annotated[Columns, tyro.conf.arg(name="")] = field(default_factory=Columns)
     endpoint: EndpointFlags = field(default_factory=EndpointFlags)
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
@@ -165,9 +173,7 @@ def show(outcome: Outcome, out: Path) -> None:
         table.add_row(finalist.prompt.name, f"{sum(finalist.right) / len(finalist.right):.3f}", f"{part:.0%}")
     console.print(table)
     luck = outcome.luck
-    console.print(
-        f"the best there reads {luck.apparent:.3f}, of which about {max(0.0, luck.optimism):.3f} is the luck of being the best"
-    )
+    console.print(f"the best there reads {luck.apparent:.3f}, of which about {max(0.0, luck.optimism):.3f} is luck")
     if outcome.verdict is None:
         console.print("the baseline was chosen: nothing tried was better, and the test part was not looked at")
     else:

@@ -15,7 +15,7 @@ from wenlu.cli.prompting.inputs import Columns, EndpointFlags, backend_of, embed
 DESCRIPTION = """A prompt as the model reads it, for the first examples of a file: the text, with what the chat template
 writes around it, and the ids.
 
-example: wenlu prompt render runs/chat plain.toml --examples reviews.jsonl --columns.gold answer --show 2"""
+example: wenlu prompt render runs/chat plain.toml --examples reviews.jsonl --gold answer --show 2"""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Command:
     """JSON lines: fields, and the right answer."""
     show: int = 1
     """How many of the examples."""
-    columns: Columns = field(default_factory=Columns)
+    columns: Annotated[Columns, tyro.conf.arg(name="")] = field(default_factory=Columns)
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     json: bool = False

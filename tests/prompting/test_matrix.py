@@ -1,0 +1,171 @@
+"""What prompts come to on examples: equal to scoring by hand, computed once, kept through kills."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from wenlu.base.errors import UserError
+from wenlu.inference.score import Query
+from wenlu.prompting.answers import Extractor
+from wenlu.prompting.artifact import Artifact, Decoding, Shown
+from wenlu.prompting.backend import FolderBackend
+from wenlu.prompting.calibrate import Scoring
+from wenlu.prompting.compare import FEWEST_FORMS, compare, forms_of, work
+from wenlu.prompting.demonstrations import Demonstrations
+from wenlu.prompting.examples import Example
+from wenlu.prompting.matrix import Matrix
+from wenlu.prompting.template import Template, as_chat
+from wenlu.prompting.trial import bare, fitted, softmax, try_on
+
+from small_models import model_of
+
+TEXTS = ("Two and two are four.", "The stove is warm.", "二加二等于四。", "炉子是热的。", "naïve café!", "天气真好。")
+EXAMPLES = [Example(str(n), {"text": text}, ("four", "热的"), n % 2) for n, text in enumerate(TEXTS)]
+TEMPLATE = Template(instruction="Say what fits.", question="Text: {{ text }}\nAnswer:")
+PLAIN = Artifact(name="plain", template=TEMPLATE, scoring=Scoring("sum"))
+CAREFUL = replace(PLAIN, name="careful", template=replace(TEMPLATE, instruction="Look closely. 看仔细。"))
+
+
+class Counting(FolderBackend):
+    """Counts what it is asked, and dies when told to."""
+
+    asked, dies_at = 0, 1 << 60
+
+    def score(self, queries, advance=None):
+        self.asked += len(queries)
+        if self.asked > self.dies_at:
+            raise KeyboardInterrupt
+        return super().score(queries, advance)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return model_of("char")
+
+
+@pytest.fixture
+def backend(model):
+    return Counting(model)
+
+
+def test_a_cell_is_what_scoring_by_hand_gives(backend):
+    for example, cell in zip(EXAMPLES, try_on(PLAIN, backend, EXAMPLES), strict=True):
+        prefix = f"Say what fits.\n\nText: {example.fields['text']}\nAnswer:"
+        ((first, second),) = backend.score([Query(prefix, (" four", " 热的"))])
+        values = first.log_probability, second.log_probability
+        assert cell.answer == ("four", "热的")[int(values[1] > values[0])]
+        assert cell.value == (cell.answer == example.right)
+        assert cell.probabilities == pytest.approx(softmax(values), abs=1e-4) and cell.tokens == 0
+
+
+def test_a_cell_does_not_depend_on_the_other_examples(backend):
+    prompt = fitted(replace(PLAIN, scoring=Scoring("batch")), backend, EXAMPLES)
+    together = try_on(prompt, backend, EXAMPLES)
+    for example, cell in zip(EXAMPLES, together, strict=True):
+        (alone,) = try_on(prompt, backend, [example])
+        assert alone.value == cell.value
+        assert alone.probabilities == pytest.approx(cell.probabilities, abs=1e-4)
+
+
+def test_the_mean_of_a_batch_is_learned_from_questions_alone(backend):
+    prompt = replace(PLAIN, scoring=Scoring("batch"))
+    turned = [replace(example, gold=1 - example.gold) for example in EXAMPLES]
+    assert fitted(prompt, backend, EXAMPLES).prior == fitted(prompt, backend, turned).prior
+    assert fitted(PLAIN, backend, EXAMPLES) is PLAIN
+    with pytest.raises(UserError, match="the prompt plain is scored by batch calibration and keeps no mean: fit it"):
+        try_on(prompt, backend, EXAMPLES)
+
+
+def test_written_answers_are_extracted_and_counted(backend):
+    prompt = replace(PLAIN, scoring=None, extractor=Extractor("choice"), decoding=Decoding(max_tokens=7))
+    cells = try_on(prompt, backend, EXAMPLES)
+    assert all(1 <= cell.tokens <= 7 and cell.probabilities == () for cell in cells)
+    assert all(cell.value == 0 for cell in cells if cell.answer is None)
+
+
+def test_nothing_is_computed_twice(backend, tmp_path):
+    file = tmp_path / "matrix.jsonl"
+    first = Matrix(file, backend).values([PLAIN, CAREFUL], EXAMPLES)
+    asked = backend.asked
+    again = Matrix(file, backend)
+    assert (again.values([CAREFUL, PLAIN], EXAMPLES[::-1]) == first[::-1, ::-1]).all()
+    assert backend.asked == asked and again.computed == 0 and again.found == 2 * len(EXAMPLES)
+    renamed = replace(PLAIN, name="other name")
+    assert again.key(renamed) == again.key(PLAIN) and bare(renamed) == bare(PLAIN)
+    assert again.key(CAREFUL) != again.key(PLAIN)
+    again.values([PLAIN], [replace(EXAMPLES[0], fields={"text": "else"})])
+    assert backend.asked == asked + 1, "the same id with another content is another example"
+
+
+def test_what_was_computed_before_a_kill_is_kept(backend, tmp_path, monkeypatch):
+    monkeypatch.setattr("wenlu.prompting.matrix.AT_ONCE", 2)
+    backend.dies_at = 8
+    with pytest.raises(KeyboardInterrupt):
+        Matrix(tmp_path / "matrix.jsonl", backend).cells([PLAIN, CAREFUL], EXAMPLES)
+    backend.dies_at = 1 << 60
+    matrix, told = Matrix(tmp_path / "matrix.jsonl", backend), []
+    assert matrix.found == 8
+    values = matrix.values([PLAIN, CAREFUL], EXAMPLES, told.append)
+    assert matrix.computed == 4 and sum(told) == 12
+    assert (values == Matrix(tmp_path / "other.jsonl", backend).values([PLAIN, CAREFUL], EXAMPLES)).all()
+
+
+def test_another_model_has_cells_of_its_own(backend, tmp_path):
+    matrix = Matrix(tmp_path / "matrix.jsonl", backend)
+    other = Matrix(tmp_path / "matrix.jsonl", Counting(model_of("char", seed=5)))
+    assert matrix.key(PLAIN) != other.key(PLAIN)
+
+
+def test_comparison_is_that_of_the_cells(backend, tmp_path):
+    matrix = Matrix(tmp_path / "matrix.jsonl", backend)
+    shown = replace(
+        PLAIN, name="shown", demonstrations=Demonstrations("random", 1), pool=tuple(map(Shown.of, EXAMPLES))
+    )
+    rows = compare(matrix, [PLAIN, CAREFUL, shown], EXAMPLES, delta=0.1)
+    values = matrix.values([PLAIN, CAREFUL, shown], EXAMPLES)
+    assert [row.accuracy.value for row in rows] == pytest.approx(values.mean(1).tolist())
+    assert rows[0].verdict is None and rows[0].adjusted is None
+    for row, own in zip(rows[1:], values[1:], strict=True):
+        assert row.verdict.difference.value == pytest.approx(own.mean() - values[0].mean())
+        assert row.verdict.examples == len(EXAMPLES) and 0 < row.adjusted <= 1
+        assert json.dumps(row.as_dict())
+
+
+def test_robustness_is_over_ten_forms_and_more(backend, tmp_path):
+    matrix, told = Matrix(tmp_path / "matrix.jsonl", backend), []
+    (row,) = compare(matrix, [PLAIN], EXAMPLES, forms=True, advance=told.append)
+    others = [prompt for _, prompt in forms_of(PLAIN, EXAMPLES)]
+    means = [*matrix.values([PLAIN, *others], EXAMPLES).mean(1)]
+    assert row.robustness.forms == len(means) > FEWEST_FORMS
+    assert (row.robustness.worst, row.robustness.best) == pytest.approx((min(means), max(means)))
+    assert row.robustness.median == pytest.approx(np.median(means))
+    assert sum(told) == work([PLAIN], EXAMPLES, True) == len(means) * len(EXAMPLES)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        ([], "a comparison wants at least one prompt and one example"),
+        ([PLAIN, replace(CAREFUL, name="plain")], "two prompts have the name 'plain'"),
+        ([PLAIN, replace(PLAIN, name="twin")], "the prompts 'plain' and 'twin' are the same"),
+    ],
+)
+def test_refused_comparisons(prompts, message, backend, tmp_path):
+    with pytest.raises(UserError, match=message):
+        compare(Matrix(tmp_path / "matrix.jsonl", backend), prompts, EXAMPLES)
+
+
+def test_other_refusals(backend, tmp_path):
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"a": 1}\n')
+    with pytest.raises(UserError, match="is no matrix of prompts and examples: give another file"):
+        Matrix(bad, backend)
+    with pytest.raises(UserError, match="two examples have the id '0'"):
+        Matrix(tmp_path / "m.jsonl", backend).cells([PLAIN], [EXAMPLES[0], EXAMPLES[0]])
+    with pytest.raises(UserError, match="example x has no gold answer"):
+        Matrix(tmp_path / "m.jsonl", backend).cells([PLAIN], [Example("x", {"text": "a"}, ("b", "c"))])
+    poor = Artifact(name="poor", template=as_chat(Template(question="{{ text }}")), scoring=Scoring("sum"))
+    with pytest.raises(UserError, match=r"the prompt poor has only \d other forms"):
+        forms_of(poor, EXAMPLES)

@@ -1,0 +1,218 @@
+"""A search for a prompt: the same whenever and however often it is cut off, judged on what it never saw."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from wenlu.base.errors import UserError
+from wenlu.base.log import read_rows
+from wenlu.prompting.artifact import Artifact, Decoding, read_artifact
+from wenlu.prompting.backend import FolderBackend, Written
+from wenlu.prompting.calibrate import Scoring
+from wenlu.prompting.examples import Example
+from wenlu.prompting.optimize import Optimizer, Search
+from wenlu.prompting.proposals import Room, propose
+from wenlu.prompting.search_page import write_page
+from wenlu.prompting.template import Template, as_chat
+from wenlu.prompting.trial import bare
+
+from small_models import model_of
+
+EXAMPLES = [Example(f"e{n}", {"text": f"炉子{n} is warm"}, ("four", "热的"), n % 2) for n in range(60)]
+BASELINE = Artifact(
+    name="plain",
+    template=Template(instruction="Read it. Say what fits. 看仔细。", question="Text: {{ text }}\nAnswer:"),
+    scoring=Scoring("sum"),
+)
+SEARCH = Search(candidates=7, keep=2)
+
+
+class Dying(FolderBackend):
+    """Dies after so many calls."""
+
+    calls, dies_at = 0, 1 << 60
+
+    def score(self, queries, advance=None):
+        self.calls += 1
+        if self.calls > self.dies_at:
+            raise KeyboardInterrupt
+        return super().score(queries, advance)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return model_of("char")
+
+
+@pytest.fixture
+def backend(model):
+    return Dying(model)
+
+
+def same(one, other):
+    """Outcomes but for what a process has spent itself."""
+    return (
+        bare(one.best) == bare(other.best)
+        and one.verdict == other.verdict
+        and one.luck == other.luck
+        and [(f.prompt.name, f.right) for f in one.finalists] == [(f.prompt.name, f.right) for f in other.finalists]
+        and one.evaluations == other.evaluations
+    )
+
+
+def test_a_search_cut_off_anywhere_ends_as_it_would_have(backend, tmp_path):
+    whole = Optimizer(backend, BASELINE, EXAMPLES, SEARCH, tmp_path / "whole").run()
+    calls = backend.calls
+    assert calls > 12
+    for dies_at in (1, calls // 3, 2 * calls // 3, calls - 1):
+        folder = tmp_path / f"cut-{dies_at}"
+        for limit in (dies_at, 1 << 60):
+            backend.calls, backend.dies_at = 0, limit
+            try:
+                outcome = Optimizer(backend, BASELINE, EXAMPLES, SEARCH, folder).run()
+            except KeyboardInterrupt:
+                assert limit == dies_at
+        assert same(outcome, whole)
+    backend.calls, backend.dies_at = 0, 1 << 60
+    assert same(Optimizer(backend, BASELINE, EXAMPLES, SEARCH, tmp_path / "whole").run(), whole)
+    assert backend.calls < calls, "what is on the disk is not asked for again"
+
+
+def test_the_test_part_is_seen_by_two_prompts_and_only_at_the_end(backend, tmp_path):
+    outcome = Optimizer(backend, BASELINE, EXAMPLES, SEARCH, tmp_path).run()
+    optimizer = Optimizer(backend, BASELINE, EXAMPLES, SEARCH, tmp_path)
+    test = {EXAMPLES[number].id for number in optimizer.parts.test}
+    search = {EXAMPLES[number].id for number in optimizer.parts.search}
+    rows = read_rows(tmp_path / "matrix.jsonl")
+    seen = {row["prompt"] for row in rows if row["example"] in test}
+    assert seen <= {optimizer.matrix.key(outcome.best), optimizer.matrix.key(outcome.baseline)}
+    order = [row["example"] in test for row in rows]
+    assert order == sorted(order)
+    prompts = read_rows(tmp_path / "search.jsonl")[0]["prompts"]
+    assert {shown["id"] for prompt in prompts for shown in prompt["pool"]} <= search
+    assert len(read_rows(tmp_path / "looks.jsonl")) == (0 if outcome.verdict is None else 1)
+
+
+def test_a_search_finds_a_planted_better_prompt(backend, tmp_path, monkeypatch):
+    """A backend that answers rightly where the instruction is short."""
+    from wenlu.inference.score import Score
+
+    def score(queries, advance=None):
+        found = []
+        for query in queries:
+            short = "Read it" not in query.prefix
+            number = int(query.prefix.rsplit("炉子", 1)[1].split()[0])
+            right = number % 2 if short or number % 3 else 1 - number % 2
+            found.append([Score((0.0 if choice == right else -1.0,), 3, choice == right) for choice in (0, 1)])
+        return found
+
+    monkeypatch.setattr(backend, "score", score)
+    examples = [replace(one, fields={"text": f"炉子{n} is warm"}) for n, one in enumerate(EXAMPLES * 4)]
+    examples = [replace(one, id=f"x{n}", gold=n % 2) for n, one in enumerate(examples)]
+    outcome = Optimizer(backend, BASELINE, examples, Search(candidates=7), tmp_path).run()
+    assert outcome.verdict.word == "better"
+    assert "Read it" not in outcome.best.template.instruction
+    assert outcome.of_best.value == 1.0 and outcome.of_baseline.value < 0.8
+    assert outcome.best.verdict.difference == pytest.approx(outcome.verdict.difference.value)
+    outcome.best.write(tmp_path / "prompt.json")
+    assert read_artifact(tmp_path / "prompt.json") == outcome.best
+    write_page(
+        tmp_path / "report.html", Optimizer(backend, BASELINE, examples, Search(candidates=7), tmp_path), outcome
+    )
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "better" in page and "<svg" in page
+    assert 'src="' not in page and 'href="http' not in page, "a page needs no network"
+
+
+@pytest.mark.parametrize("limit", [{"evaluations": 100}, {"tokens": 9000}, {"minutes": 0.05}])
+def test_limits_are_kept(limit, backend, tmp_path):
+    outcome = Optimizer(backend, BASELINE, EXAMPLES, Search(candidates=5, keep=1, **limit), tmp_path).run()
+    if "evaluations" in limit:
+        assert outcome.evaluations <= 100
+    if "tokens" in limit:
+        assert outcome.tokens <= 9000
+
+
+def test_proposals_are_different_and_depend_on_the_seed_alone():
+    once, again, other = (propose(BASELINE, EXAMPLES[:20], 24, seed) for seed in (0, 0, 1))
+    assert once == again != other
+    assert once[0] == BASELINE and len({bare(one).sha256 for one in once}) == len(once) == 24
+    assert len({one.name for one in once}) == 24
+    assert any(one.pool for one in once) and any(not one.pool for one in once[1:])
+
+
+def test_what_a_model_cannot_read_is_left_out_and_others_come(backend, capsys):
+    room = Room(backend, EXAMPLES)
+    prompts = propose(BASELINE, EXAMPLES, 12, 0, fits=lambda one: room(one) and not one.pool)
+    assert len(prompts) == 12 and not any(one.pool for one in prompts)
+    assert "prompts were left out: they are longer than the model reads" in capsys.readouterr().err
+    assert max(map(room.needed, prompts)) <= backend.model.config.context
+
+
+def test_a_writers_words_are_tried(capsys):
+    class Writer:
+        name = "a writer"
+
+        def generate(self, prompts, settings):
+            assert "Read it. Say what fits." in prompts[0][0]["content"]
+            words = ("Choose well.", "", "Choose well.", "{{ bad }}")[settings.seed % 4]
+            return [Written(words, "stop", 9, 3)]
+
+    prompts = propose(BASELINE, EXAMPLES[:20], 8, 0, writer=Writer())
+    assert prompts[1].template.instruction == "Choose well." and prompts[1].name == "written 1"
+    assert "of 4 instructions that a writer wrote, 1 are new and of use" in capsys.readouterr().err
+
+
+def test_conversations_are_searched_too(backend, tmp_path):
+    baseline = replace(BASELINE, template=as_chat(BASELINE.template))
+    outcome = Optimizer(backend, baseline, EXAMPLES, Search(candidates=4, keep=1), tmp_path).run()
+    assert all(finalist.prompt.template.chat for finalist in outcome.finalists)
+
+
+REFUSED = [
+    (dict(candidates=1), "search.candidates must be at least 2"),
+    (dict(evaluations=5, minutes=1), "a search has one limit: give evaluations or minutes, not both"),
+    (dict(scores=("sums",)), "a score is one of .* not 'sums'. Did you mean 'sum'"),
+    (dict(minutes=float("nan")), "minutes"),
+    (dict(evaluations=-1), "search.evaluations must be at least 0"),
+    (dict(keep=0), "search.keep must be at least 1"),
+]
+
+
+@pytest.mark.parametrize(("settings", "message"), REFUSED, ids=range(len(REFUSED)))
+def test_refused_settings(settings, message):
+    with pytest.raises(UserError, match=message):
+        Search(**settings)
+
+
+def test_refused_searches(backend, tmp_path):
+    Optimizer(backend, BASELINE, EXAMPLES, SEARCH, tmp_path / "one").run()
+    with pytest.raises(UserError, match="holds another search"):
+        Optimizer(backend, BASELINE, EXAMPLES, replace(SEARCH, seed=1), tmp_path / "one")
+    with pytest.raises(UserError, match="holds another search"):
+        Optimizer(backend, BASELINE, EXAMPLES[:-1], SEARCH, tmp_path / "one")
+    with pytest.raises(UserError, match=r"fall to the .* part, which needs"):
+        Optimizer(backend, BASELINE, EXAMPLES[:4], SEARCH, tmp_path / "two")
+    free = [Example(str(n), {"text": "a"}, answers=("b",)) for n in range(60)]
+    with pytest.raises(UserError, match="the prompt scores choices, but example 0 has none"):
+        Optimizer(backend, BASELINE, free, SEARCH, tmp_path / "three")
+    long = replace(BASELINE, template=replace(BASELINE.template, instruction="long " * 200))
+    with pytest.raises(UserError, match=r"the baseline comes to .* tokens with its answer, but the model reads 512"):
+        Optimizer(backend, long, EXAMPLES, SEARCH, tmp_path / "four").run()
+    with pytest.raises(UserError, match="a budget of 3 evaluations is too small"):
+        Optimizer(backend, BASELINE, EXAMPLES, Search(evaluations=3), tmp_path / "five").run()
+    looked = tmp_path / "one" / "looks.jsonl"
+    row = {"test": Optimizer(backend, BASELINE, EXAMPLES, SEARCH, tmp_path / "six").parts.fingerprints["test"]}
+    looked.write_text(json.dumps({**row, "look": "another prompt"}) + "\n")
+    try:
+        again = Optimizer(backend, BASELINE, EXAMPLES, SEARCH, tmp_path / "six", looks=looked).run()
+        assert again.verdict is None, "only a search that judges looks"
+    except UserError as error:
+        assert "was looked at already" in str(error)
+        assert (
+            Optimizer(backend, BASELINE, EXAMPLES, SEARCH, tmp_path / "six", looks=looked, again=True).run().look == 2
+        )
+    with pytest.raises(UserError, match="a writer words an instruction anew, but the baseline has none"):
+        bald = replace(BASELINE, template=Template(question="{{ text }}"), decoding=Decoding(max_tokens=5))
+        propose(bald, EXAMPLES, 4, 0, writer=backend)
