@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from wenlu.cli.main import COMMANDS
+from wenlu.cli.prompt import COMMANDS as PROMPT_COMMANDS
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "wenlu"
@@ -74,7 +75,10 @@ HEAVY = {"torch", "numpy", "scipy", "matplotlib", "tokenizers", "safetensors", "
 """Packages that take longer to import than a page of help may."""
 
 
-@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)], ids=lambda c: " ".join(c) or "wenlu")
+LINES = [[], *([name] for name in COMMANDS), *(["prompt", name] for name in PROMPT_COMMANDS)]
+
+
+@pytest.mark.parametrize("command", LINES, ids=lambda c: " ".join(c) or "wenlu")
 def test_help_imports_little(command):
     """What a start costs is told by what it imports: a clock would tell how busy the machine is."""
     code = (

@@ -12,6 +12,7 @@ import pytest
 
 from wenlu.base.files import sha256_file
 from wenlu.cli.main import COMMANDS, main
+from wenlu.cli.prompt import COMMANDS as PROMPT_COMMANDS
 
 ENGLISH = "The kettle on stove {0} sang in house {1}, and nobody but the cat heard it.\n"
 CHINESE = "第{0}炉文火慢炖，{1}人围炉读书；窗外下着雪。\n\n"
@@ -183,13 +184,16 @@ def test_stdin_as_text(place, run, run_json, monkeypatch, tmp_path):
     assert by_stdin["bits_per_byte"] == by_file["bits_per_byte"]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help_with_an_example(command, capsys):
+LINES = [[name] for name in COMMANDS if name != "prompt"] + [["prompt", name] for name in PROMPT_COMMANDS]
+
+
+@pytest.mark.parametrize("line", LINES, ids=" ".join)
+def test_every_command_has_help_with_an_example(line, capsys):
     with pytest.raises(SystemExit) as stopped:
-        main([command, "--help"])
+        main([*line, "--help"])
     said = capsys.readouterr()
-    assert stopped.value.code == 0 and f"wenlu {command}" in said.out and "example:" in said.out
-    assert "--json" in said.out and said.err == ""
+    assert stopped.value.code == 0 and f"wenlu {' '.join(line)}" in said.out and "example:" in said.out
+    assert ("--json" in said.out or line == ["prompt", "export"]) and said.err == "", "export prints JSON lines"
 
 
 def test_a_reader_that_stops_reading_is_no_mistake(place):

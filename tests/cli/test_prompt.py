@@ -1,0 +1,203 @@
+"""wenlu prompt: each of its commands on files, and what they refuse: exit code 2, and nothing computed is lost."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from wenlu.cli import prompt as commands
+from wenlu.cli.main import main
+from wenlu.hub.folder import save
+
+from small_models import model_of
+
+PLAIN = """
+[template]
+instruction = "Read it. Say what fits. 看仔细。"
+question = "Text: {{ text }}\\nAnswer:"
+[scoring]
+kind = "sum"
+"""
+CAREFUL = PLAIN.replace("Read it.", "Take care.")
+COLUMNS = ["--examples", "examples.jsonl", "--gold", "answer", "--labels", "four", "热的"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A model of random weights that knows conversations."""
+    place = tmp_path_factory.mktemp("model")
+    save(*model_of("char"), place)
+    return place
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    """A folder with prompts and examples, in which the commands run."""
+    monkeypatch.chdir(tmp_path)
+    rows = [{"text": f"炉子{n} is warm", "answer": ("four", "热的")[n % 2]} for n in range(60)]
+    write("examples.jsonl", rows)
+    Path("plain.toml").write_text(PLAIN, encoding="utf-8")
+    Path("careful.toml").write_text(CAREFUL, encoding="utf-8")
+    return tmp_path
+
+
+def write(name, rows):
+    Path(name).write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+
+
+def run(capsys, *arguments):
+    """What a command prints on stdout."""
+    capsys.readouterr()
+    assert main(["prompt", *map(str, arguments)]) == 0
+    return capsys.readouterr().out
+
+
+def test_render_shows_text_and_ids(folder, work, capsys):
+    shown = run(capsys, "render", folder, "plain.toml", *COLUMNS, "--show", 2)
+    assert "Text: 炉子0 is warm\nAnswer:" in shown and "right: 热的" in shown
+    (row,) = json.loads(run(capsys, "render", folder, "plain.toml", *COLUMNS, "--json"))["rendered"]
+    assert row["text"].endswith("Text: 炉子0 is warm\nAnswer:") and len(row["ids"]) > 20
+
+
+def test_compare_keeps_its_answers(folder, work, capsys):
+    line = ("compare", folder, "plain.toml", "careful.toml", *COLUMNS, "--limit", 20, "--out", "matrix.jsonl")
+    first = json.loads(run(capsys, *line, "--json"))
+    assert [row["name"] for row in first["prompts"]] == ["plain", "careful"] and first["tokens"] > 0
+    assert main(["prompt", *map(str, line), "--json"]) == 0
+    said = capsys.readouterr()
+    again = json.loads(said.out)
+    assert "40 answers are in matrix.jsonl already" in said.err and again["tokens"] == 0
+    assert again["prompts"] == first["prompts"]
+    table = run(capsys, *line, "--forms")
+    assert "baseline" in table and "careful: " in table and "forms, from" in table and "20 examples" in table
+
+
+def test_optimize_ends_in_a_prompt_a_report_and_a_verdict(folder, work, capsys):
+    line = ("optimize", folder, "plain.toml", *COLUMNS, "--candidates", 5, "--keep", 2, "--out", "work")
+    found = json.loads(run(capsys, *line, "--json"))
+    assert found["evaluations"] > 0 and 0 <= found["apparent"] <= 1
+    assert Path(found["report"]).read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert json.loads(Path(found["prompt"]).read_text(encoding="utf-8"))["wenlu_prompt"] == 1
+    shown = run(capsys, *line)
+    assert "the best there reads" in shown and "before the test" in shown
+    assert (found["verdict"] is None) == ("the baseline was chosen" in shown)
+    changed = run(capsys, "diff", "plain.toml", "work/prompt.json")
+    assert "model.backend:" in changed
+    assert run(capsys, "diff", "plain.toml", "plain.toml") == "the prompts are the same\n"
+    exported = json.loads(run(capsys, "export", "work/prompt.json", *COLUMNS, "--model", "m"))
+    assert exported["body"]["model"] == "m" and exported["path"] in ("/completions", "/chat/completions")
+
+
+def test_help_names_every_command(capsys):
+    shown = run(capsys, "--help")
+    assert all(name in shown for name in commands.COMMANDS) and "example: wenlu prompt" in shown
+
+
+BAD_ROWS = {
+    "no-gold": ([{"text": "a"}], "line 1: no gold answer under 'answer'"),
+    "other-gold": ([{"text": "a", "answer": "fuor"}], "gold 'fuor' is not among the choices 'four', '热的'."),
+    "one-class": ([{"text": str(n), "answer": "four"} for n in range(9)], "all 9 examples have the answer 'four'"),
+    "few": ([{"text": str(n), "answer": ("four", "热的")[n % 2]} for n in range(3)], "holds 3 examples: a search"),
+    "small": ([{"text": str(n), "answer": ("four", "热的")[n % 2]} for n in range(9)], "which needs"),
+    "twins": ([{"id": "x", "text": text, "answer": "four"} for text in "ab"], "have the id 'x'"),
+    "same": ([{"text": "a", "answer": "four"}] * 2, "lines 1 and 2 say the same"),
+    "bare": ([{"answer": "four"}], "nothing but an answer"),
+    "empty": ([], "holds no examples"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD_ROWS)
+def test_refused_examples(name, folder, work, capsys):
+    rows, message = BAD_ROWS[name]
+    write("examples.jsonl", rows)
+    refused(capsys, message, "optimize", folder, "plain.toml", *COLUMNS, "--out", "work")
+
+
+BAD_PROMPTS = {
+    "[template]\nquestion = '{{ txet }}'": "the template's question asks for 'txet', which example",
+    "[template]\nquestion = '{{ text'": "the template's question is no Jinja",
+    "[template]\nquestion = '{{ text.__class__.__mro__ }}'": "templates may not see",
+    "[template]\ninstruction = 'x'": "a template needs a question",
+    "[template]\nqeustion = 'x'": "Did you mean 'question'?",
+    "[template]\nquestion = 'x'\n[scoring]\nkind = 'summ'": "a score is one of sum",
+    "[template]\nquestion = 'x'\n[scoring]\nkind = 'sum'\npremise = 'x'": "the score sum has no premise: leave it out",
+    "[template]\nquestion = 'x'\n[demonstrations]\nkind = 'random'": "need a count of at least 1",
+    "[template]\nquestion = 'x'\n[decoding]\nmax_tokens = 0": "max_tokens must be at least 1, not 0",
+    "[template]\nquestion = 'x'\n[strategy]\nkind = 'think'": "strategy.kind must be one of direct",
+    "[template]\nquestion = 'x'\n[extractor]\nkind = 'regex'\npattern = '('": "is no regular expression",
+    "[template": "is not valid TOML",
+    "[template]\nquestion = '" + "long " * 200 + "'\n[scoring]\nkind = 'sum'": "the baseline comes to",
+}
+
+
+@pytest.mark.parametrize("body", BAD_PROMPTS)
+def test_refused_prompts(body, folder, work, capsys):
+    Path("bad.toml").write_text(body, encoding="utf-8")
+    refused(capsys, BAD_PROMPTS[body], "optimize", folder, "bad.toml", *COLUMNS, "--out", "work")
+
+
+REFUSED = {
+    "no command 'prompt optimise'. Did you mean 'optimize'?": ["optimise"],
+    "no prompt gone.toml": ["render", "MODEL", "gone.toml", *COLUMNS],
+    "which examples? name a file of JSON lines": ["render", "MODEL", "plain.toml"],
+    "no file gone.jsonl": ["render", "MODEL", "plain.toml", "--examples", "gone.jsonl"],
+    "show must be at least 1": ["render", "MODEL", "plain.toml", *COLUMNS, "--show", "0"],
+    "limit must be 0 (all) or more": ["compare", "MODEL", "plain.toml", *COLUMNS, "--limit", "-1"],
+    "delta is a part of the accuracy": ["compare", "MODEL", "plain.toml", *COLUMNS, "--delta", "2"],
+    "two prompts have the name 'plain'": ["compare", "MODEL", "plain.toml", "plain.toml", *COLUMNS],
+    "where to? name a folder for the search": ["optimize", "MODEL", "plain.toml", *COLUMNS],
+    "give evaluations or tokens, not both": [
+        "optimize", "MODEL", "plain.toml", *COLUMNS, "--out", "w", "--evaluations", "9", "--tokens", "9"
+    ],
+    "a budget of 9 evaluations is too small": [
+        "optimize", "MODEL", "plain.toml", *COLUMNS, "--out", "w", "--evaluations", "9"
+    ],
+    "search.candidates must be at least 2": [
+        "optimize", "MODEL", "plain.toml", *COLUMNS, "--out", "w", "--candidates", "1"
+    ],
+    "which model at http://127.0.0.1:9/v1?": ["compare", "http://127.0.0.1:9/v1", "plain.toml", *COLUMNS],
+    "leave out the settings of an endpoint": [
+        "compare", "MODEL", "plain.toml", *COLUMNS, "--endpoint.requests", "3"
+    ],
+    "budget.money needs prices": [
+        "compare", "http://127.0.0.1:9/v1#m", "plain.toml", *COLUMNS, "--endpoint.money", "3"
+    ],
+    "labels must be two different ones": ["render", "MODEL", "plain.toml", *COLUMNS[:-1]],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_refused_lines(message, folder, work, capsys):
+    refused(capsys, message, *(folder if part == "MODEL" else part for part in REFUSED[message]))
+
+
+def test_a_test_part_is_not_looked_at_twice_unasked(folder, work, capsys):
+    line = ("optimize", folder, "plain.toml", *COLUMNS, "--candidates", 5, "--keep", 2)
+    found = json.loads(run(capsys, *line, "--out", "one", "--json"))
+    if found["verdict"] is None:
+        return
+    looks = Path("examples.jsonl.looks")
+    row = json.loads(looks.read_text())
+    looks.write_text(json.dumps({**row, "look": "another"}) + "\n")
+    refused(capsys, "was looked at already", *line, "--out", "two")
+    assert Path("two/matrix.jsonl").exists(), "what was computed is kept"
+    assert json.loads(run(capsys, *line, "--out", "two", "--again", "--json"))["look"] == 2
+
+
+def test_a_search_is_not_continued_with_other_settings(folder, work, capsys):
+    line = ("optimize", folder, "plain.toml", *COLUMNS, "--candidates", 4, "--keep", 1, "--out", "work")
+    run(capsys, *line)
+    refused(capsys, "work holds another search", *line, "--seed", 3)
+    body = json.loads(Path("work/prompt.json").read_text(encoding="utf-8"))
+    body["template"]["instruction"] = "changed"
+    Path("work/prompt.json").write_text(json.dumps(body))
+    refused(capsys, "was changed since it was written", "diff", "plain.toml", "work/prompt.json")
+
+
+def refused(capsys, message, *arguments):
+    capsys.readouterr()
+    assert main(["prompt", *map(str, arguments)]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and message in said.err and "Traceback" not in said.err
+    told = said.err[said.err.index("wenlu: ") :]
+    assert told.count("\n") <= 3
