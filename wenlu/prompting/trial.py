@@ -62,7 +62,9 @@ def try_on(prompt: Artifact, backend: Backend, examples: Sequence[Example], embe
     choose = _demonstrations(prompt, embed)
     if prompt.scoring is None:
         questions = [question(prompt.template, example, choose(example)) for example in examples]
-        terms = Terms(prompt.decoding.max_tokens, prompt.extractor, prompt.decoding.settings)
+        # A model that goes on with texts would ask itself the next question.
+        settings = replace(prompt.decoding, stop=prompt.decoding.stop or prompt.template.stop).settings
+        terms = Terms(prompt.decoding.max_tokens, prompt.extractor, settings)
         answers = prompt.way.answer(backend, questions, terms).answers
         return [
             Cell(float(prompt.extractor.is_right(answer.value, example)), answer.value, answer.tokens)
