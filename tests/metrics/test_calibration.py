@@ -36,7 +36,7 @@ def test_calibration_error_by_hand():
 def test_calibration_error_is_made_of_scikit_learns_curve(equal):
     sklearn = pytest.importorskip("sklearn.calibration", reason="scikit-learn is of the benchmarks extra")
     random = np.random.default_rng(0)
-    for case in range(200):
+    for case in range(40):
         given = answers(random, int(random.integers(2, 300)), ties=case % 2 == 0)
         bins = int(random.integers(1, 20))
         strategy = "uniform" if equal == "width" else "quantile"
@@ -49,7 +49,7 @@ def test_calibration_error_is_made_of_scikit_learns_curve(equal):
 
 
 def test_the_interval_of_a_calibrated_model_reaches_zero_and_of_another_covers():
-    random, hits, trials = np.random.default_rng(1), dict.fromkeys((0.0, 0.03, 0.1, 0.2), 0), 150
+    random, hits, trials = np.random.default_rng(1), dict.fromkeys((0.0, 0.03, 0.1, 0.2), 0), 120
     for seed in range(trials):
         confidence = random.uniform(0.5, 1, 200)
         for gap in hits:
@@ -75,7 +75,7 @@ def test_calibration_error_over_groups_is_less_sure():
 def test_brier_is_scikit_learns():
     metrics = pytest.importorskip("sklearn.metrics", reason="scikit-learn is of the benchmarks extra")
     random = np.random.default_rng(2)
-    for _ in range(100):
+    for _ in range(20):
         given = answers(random, 50)
         assert brier(given).value == pytest.approx(metrics.brier_score_loss(given.right, given.confidence, pos_label=1))
         rows, gold = random.dirichlet(np.ones(4), 50), random.integers(0, 4, 50)
@@ -119,7 +119,7 @@ def test_a_resample_counts_as_if_its_examples_were_written_out(ties):
 
 
 def test_risks_lie_in_intervals_that_cover():
-    random, hits, curves = np.random.default_rng(4), 0, 150
+    random, hits, curves = np.random.default_rng(4), 0, 100
     for seed in range(curves):
         confidence = random.random(300)
         found = risk_coverage(Answers(confidence, random.random(300) < confidence), resamples=200, seed=seed)

@@ -93,7 +93,7 @@ def squad(cases: int):
         found = squad_score(prediction, answers)
         yield from zip(found, squad_reference(prediction, answers))
         seen[found[0], 0 < found[1] < 1] += 1
-    assert min(seen[1.0, False], seen[0.0, False], seen[0.0, True]) > cases / 10
+    assert min(seen[1.0, False], seen[0.0, False], seen[0.0, True]) > cases / 20
 
 
 CMRC_MARKS = "-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』"
@@ -132,7 +132,7 @@ def cmrc(cases: int):
         found = cmrc_score(prediction, answers)
         yield from zip(found, cmrc_reference(prediction, answers))
         seen[found[0], 0 < found[1] < 1] += 1
-    assert min(seen[1.0, False], seen[0.0, True]) > cases / 10
+    assert min(seen[1.0, False], seen[0.0, True]) > cases / 20
 
 
 def accuracy_and_macro_f1(cases: int):
