@@ -65,6 +65,12 @@ def test_a_schedule_by_hand():
     assert replace(PLAN, keep=32, budget=6400).schedule() == []
 
 
+def test_the_least_budget_is_one_example_each():
+    assert PLAN.least == 1032 and replace(PLAN, budget=1032).schedule() == [(32, 1)]
+    assert replace(PLAN, budget=1040).schedule() == [(32, 1), (8, 2)]
+    assert replace(PLAN, keep=32).least == 32 * 200
+
+
 def test_it_is_karnins_where_examples_do_not_run_out():
     """Rungs of equal cost, each half as many candidates with twice as many further examples."""
     plan = Selection(16, tuple(range(10_000)), (20_000,), budget=4 * 3200 + 2, keep=1)
@@ -129,8 +135,8 @@ def test_best_of_equals_are_the_first():
     ("make", "message"),
     [
         (
-            lambda: replace(PLAN, budget=1095),
-            "1,095 evaluations is too small for 32 candidates .* 1,096 at least",
+            lambda: replace(PLAN, budget=1031),
+            "1,031 evaluations is too small for 32 candidates .* 1,032 at least",
         ),
         (lambda: replace(PLAN, select=(499, 500)), "1 examples are in both search and select"),
         (lambda: replace(PLAN, search=()), "selection.search wants examples"),

@@ -61,8 +61,8 @@ class Selection:
 
     @property
     def least(self) -> int:
-        """The smallest budget: one search example for each candidate, as much for the other rungs, the second stage."""
-        return self.reserved + self._spent(self.candidates)
+        """The smallest budget: one search example for each candidate, and the second stage."""
+        return self.reserved + self._spent(0)
 
     def order(self) -> list[int]:
         """The search examples in the order in which all candidates meet them."""
@@ -76,7 +76,7 @@ class Selection:
         Bandits", ICML 2013), as large as the budget allows; unlike there, examples of earlier rungs count on, and where
         they are all used up, those that are left over go to the earlier rungs.
         """
-        low, high = self.candidates, self.candidates * len(self.search)
+        low, high = 0, self.candidates * len(self.search)
         while low < high:
             share = (low + high + 1) // 2
             fits = self._spent(share) <= self.budget - self.reserved
@@ -84,10 +84,13 @@ class Selection:
         return self._rungs(low)
 
     def _rungs(self, share: int) -> list[tuple[int, int]]:
-        """The schedule where each rung may spend a share; one that meets no further examples is left out."""
+        """The schedule where each rung may spend a share, and the first one example each at least.
+
+        A rung that meets no further examples is left out.
+        """
         number, rungs, seen = self.candidates, [], 0
         while number > self.keep:
-            further = min(len(self.search) - seen, share // number)
+            further = min(len(self.search) - seen, max(share // number, 0 if rungs else 1))
             seen += further
             rungs += [(number, seen)] if further else []
             number = max(self.keep, math.ceil(number / 2))
