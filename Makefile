@@ -34,6 +34,7 @@ benchmarks: $(INSTALLED)  ## the figures of docs/benchmarks.md; three hours of a
 	$(BIN)/python benchmarks/train_throughput.py && $(BIN)/python benchmarks/bert.py
 	$(BIN)/python benchmarks/polarity.py && $(BIN)/python benchmarks/translation.py
 	$(BIN)/python benchmarks/kernels.py && $(BIN)/python benchmarks/decode.py
+	$(BIN)/python benchmarks/selection.py
 	$(BIN)/python benchmarks/page.py
 
 clean:

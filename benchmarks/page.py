@@ -11,6 +11,7 @@ from pathlib import Path
 import parity_page
 from decoding_page import decode, kernels
 from markdown_parts import table, where
+from selection_page import metrics, selection
 from trained_page import bert, polarity, train_throughput, translation
 
 ROOT = Path(__file__).parents[1]
@@ -363,6 +364,8 @@ def main() -> None:
         "dedup": dedup,
         "memory": memory,
         "tokenizers": tokenizers,
+        "selection": selection,
+        "metrics": metrics,
     }
     for name, section in sections.items():
         result = load(name)

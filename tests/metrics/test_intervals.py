@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
-from wenlu.metrics.intervals import Interval, blocks, ratio_interval
+from wenlu.metrics.intervals import Interval, blocks, by_group, group_numbers, mean, ratio_interval, wilson
 
 
 def _series(random, length, correlation=0.6):
@@ -79,3 +80,48 @@ def test_blocks_tile_the_corpus_within_documents(lengths):
     assert starts[0] == 0 and (sizes > 0).all() and sizes.max() <= 256
     assert set(np.cumsum(lengths)[:-1]) <= set(starts), "a document's border is a block's border"
     assert len(starts) >= min(50, total)
+
+
+@pytest.mark.parametrize("level", [0.8, 0.95, 0.99])
+def test_wilsons_interval_is_scipys(level):
+    for count in (1, 2, 7, 400):
+        for right in {0, 1, count // 3, count}:
+            found = wilson(right, count, level=level)
+            theirs = binomtest(right, count).proportion_ci(level, method="wilson")
+            assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+
+
+def test_groups_are_numbered_and_the_nameless_stand_alone():
+    assert group_numbers(["b", "", "a", "b", ""], 5).tolist() == [0, 1, 2, 0, 3]
+    assert group_numbers([7, 7, 0], 3).tolist() == [0, 0, 1] and group_numbers(None, 3).tolist() == [0, 1, 2]
+    sums = by_group(np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]), np.array([0, 1, 0]))
+    assert sums.tolist() == [[6.0, 8.0], [3.0, 4.0]]
+
+
+def test_a_mean_of_right_and_wrong_has_wilsons_interval():
+    found = mean([1, 0, 1, 1])
+    assert found.value == 0.75 and found.interval == wilson(3, 4) and mean([1, 0, 1, 1], [""] * 4) == found
+
+
+def test_a_mean_over_groups_draws_whole_ones():
+    values, groups = [0.25, 0.5, 0.75, 0.625, 0.5], ["a", "a", "b", "b", "c"]
+    found = mean(values, groups)
+    assert found.value == pytest.approx(0.525)
+    assert found.interval == ratio_interval(np.array([0.75, 1.375, 0.5]), np.array([2, 2, 1]))
+    assert mean(values, ["a"] * 5).interval is None and mean([1.0, 1.0], ["a", "a"]).interval is None
+
+
+def test_groups_that_are_all_right_are_not_taken_for_certainty():
+    assert mean([1.0] * 40, list("abcdefgh") * 5).interval == wilson(8, 8)
+    assert mean([0.0] * 40, list("abcdefgh") * 5).interval == wilson(0, 8)
+
+
+def test_a_clustered_interval_covers_and_a_plain_one_does_not():
+    random, hits, plain, groups = np.random.default_rng(4), 0, 0, np.repeat(np.arange(60), 8)
+    for _ in range(150):
+        chance = random.beta(0.8, 0.8, 60)[groups]
+        right = (random.random(480) < chance).astype(float)
+        found, naive = mean(right, groups), mean(right)
+        hits += found.interval.low <= 0.5 <= found.interval.high
+        plain += naive.interval.low <= 0.5 <= naive.interval.high
+    assert 0.89 <= hits / 150 <= 0.99 and plain / 150 < 0.8

@@ -1,11 +1,12 @@
-"""BLEU and chrF are sacreBLEU's, to the last digit, with its interval and signature."""
+"""BLEU and chrF are sacreBLEU's, to the last digit, with its signature; exact matches and variety by hand."""
 
 import random
 
 import pytest
 from sacrebleu.metrics import BLEU, CHRF
 
-from wenlu.metrics.text import bleu, chrf, is_chinese
+from wenlu.metrics.intervals import mean
+from wenlu.metrics.text import bleu, chrf, distinct_n, exact_match, is_chinese, normalised
 
 WORDS = {"en": "the stove burns in a cold house , and Ann is warm .".split(), "zh": list("炉火在屋里，人们很暖和。")}
 
@@ -55,3 +56,35 @@ def test_nothing_right_is_zero():
 
 def test_what_counts_as_chinese():
     assert is_chinese("炉火 stove") is False and is_chinese("炉火在屋里 stove") and not is_chinese("")
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("  The  answer. ", "the answer"),
+        ("“《红楼梦》。”", "红楼梦"),
+        ("ＡＢＣ１２３，", "abc123"),
+        ("炉 火 在 stove 里", "炉火在stove里"),
+        ("3.5", "3.5"),
+        ("(-3)", "-3"),
+        ("50%!", "50%"),
+        ("e-mail: a, b", "e-mail: a, b"),
+        ("Straße", "strasse"),
+        ("?!…", ""),
+        ("", ""),
+    ],
+)
+def test_normalised(text, plain):
+    assert normalised(text) == plain == normalised(plain)
+
+
+def test_exact_match_takes_any_answer_and_keeps_numbers_apart():
+    found = exact_match(["Beijing.", "北京！", "5", "3.5"], [["北京", "beijing"], ["北京"], ["-5"], ["35"]])
+    assert found == mean([1, 1, 0, 0])
+    assert exact_match(["", "x"], [[""], []], ["a", "a"]) == mean([1, 0], ["a", "a"])
+
+
+def test_distinct_n_by_hand():
+    assert distinct_n(["a b a b", "a b"], 1) == 2 / 6 and distinct_n(["a b a b", "a b"], 2) == 2 / 4
+    assert distinct_n(["炉火 炉火", "炉"], 1) == 2 / 5 and distinct_n(["炉火炉火", "火"], 2) == 2 / 3
+    assert distinct_n(["a b"], 3) == distinct_n([], 1) == 0.0 and distinct_n(["one two three"], 3) == 1.0

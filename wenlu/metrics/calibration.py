@@ -59,9 +59,13 @@ def calibration_error(
     """Expected calibration error: |accuracy - mean confidence| of each bin of confidences, by its share of answers.
 
     Bins are equally wide, or bordered by quantiles so that about as many answers lie in each; a bin holds its upper
-    border, the first one its lower too, as in scikit-learn's `calibration_curve`. The figure is too large for few
-    answers, whose accuracies stray; so much the bootstrap adds once more, so its percentiles are reflected about the
-    figure (the basic interval), which may lie below it and reaches 0 for a calibrated model.
+    border, the first one its lower too, as in scikit-learn's `calibration_curve`.
+
+    The figure is too large for few answers, whose accuracies stray, and resampling makes it larger still. So only the
+    upper end is the bootstrap's percentile; the lower one is reflected about the figure (the basic interval), and is 0
+    where the figure is no larger than straying alone makes it: within the 97.5th percentile of the resampled gaps less
+    the given ones. In simulations this covers the error of the bins in 90 to 98 of 100 cases (`tests/metrics`), the
+    plain percentiles in none where the model is calibrated.
 
     Sources: Naeini, Cooper & Hauskrecht, "Obtaining Well Calibrated Probabilities Using Bayesian Binning", AAAI 2015;
     Guo et al., "On Calibration of Modern Neural Networks", ICML 2017; Nguyen & O'Connor, EMNLP 2015, for equal masses;
@@ -76,11 +80,14 @@ def calibration_error(
     if len(sums) < 2:
         return Estimate(value, None)
     sizes = np.bincount(numbers)
-    found = np.concatenate(
-        [np.abs(drawn @ sums).sum(1) / (drawn @ sizes) for drawn in _draws(len(sums), resamples, seed)]
-    )
-    ends = _percentiles(found)
-    return Estimate(value, Interval(max(0.0, 2 * value - ends.high), max(0.0, 2 * value - ends.low)))
+    found, strayed = [], []
+    for drawn in _draws(len(sums), resamples, seed):
+        resampled = (drawn @ sums) / (drawn @ sizes)[:, None]
+        found.append(np.abs(resampled).sum(1))
+        strayed.append(np.abs(resampled - sums.sum(0) / len(places)).sum(1))
+    high = max(value, float(np.quantile(np.concatenate(found), _QUANTILES[1])))
+    calibrated = value <= float(np.quantile(np.concatenate(strayed), _QUANTILES[1]))
+    return Estimate(value, Interval(0.0 if calibrated else max(0.0, 2 * value - high), high))
 
 
 def bin_numbers(confidence: np.ndarray, bins: int, equal: Literal["width", "mass"]) -> np.ndarray:

@@ -47,7 +47,7 @@ class Verdict:
 
     def __str__(self) -> str:
         """In a line, for people."""
-        word = f"no worse than by {self.delta:g}" if self.word == "no worse" else self.word
+        word = f"no worse by more than {self.delta:g}" if self.word == "no worse" else self.word
         ends = self.difference.interval
         between = f" ({ends.low:+.4g} to {ends.high:+.4g})" if ends else ""
         apart = "" if self.groups == self.examples else f" in {self.groups:,} groups"

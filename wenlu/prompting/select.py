@@ -62,7 +62,7 @@ class Selection:
     @property
     def least(self) -> int:
         """The smallest budget: one search example for each candidate, and the second stage."""
-        return self.reserved + (self.candidates if self.candidates > self.keep else 0)
+        return self.reserved + self._spent(0)
 
     def order(self) -> list[int]:
         """The search examples in the order in which all candidates meet them."""
@@ -76,29 +76,29 @@ class Selection:
         Bandits", ICML 2013), as large as the budget allows; unlike there, examples of earlier rungs count on, and where
         they are all used up, those that are left over go to the earlier rungs.
         """
-        numbers = [self.candidates]
-        while numbers[-1] > self.keep:
-            numbers.append(max(self.keep, math.ceil(numbers[-1] / 2)))
-        numbers = numbers[:-1]
-        low, high = self.candidates, self.candidates * len(self.search)
-        while numbers and low < high:
+        low, high = 0, self.candidates * len(self.search)
+        while low < high:
             share = (low + high + 1) // 2
-            seen = self._seen(numbers, share)
-            spent = sum(number * (now - before) for number, now, before in zip(numbers, seen, [0, *seen]))
-            low, high = (share, high) if spent <= self.budget - self.reserved else (low, share - 1)
-        rungs = []
-        for number, seen in zip(numbers, self._seen(numbers, low)):
-            if not rungs or seen > rungs[-1][1]:
-                rungs.append((number, seen))
+            fits = self._spent(share) <= self.budget - self.reserved
+            low, high = (share, high) if fits else (low, share - 1)
+        return self._rungs(low)
+
+    def _rungs(self, share: int) -> list[tuple[int, int]]:
+        """The schedule where each rung may spend a share, and the first one example each at least.
+
+        A rung that meets no further examples is left out.
+        """
+        number, rungs, seen = self.candidates, [], 0
+        while number > self.keep:
+            further = min(len(self.search) - seen, max(share // number, 0 if rungs else 1))
+            seen += further
+            rungs += [(number, seen)] if further else []
+            number = max(self.keep, math.ceil(number / 2))
         return rungs
 
-    def _seen(self, numbers: Sequence[int], share: int) -> list[int]:
-        """Examples met by the end of each rung, where each may spend a share."""
-        seen, found = 0, []
-        for number in numbers:
-            seen = min(len(self.search), seen + share // number)
-            found.append(seen)
-        return found
+    def _spent(self, share: int) -> int:
+        rungs = self._rungs(share)
+        return sum(number * (now - before) for (number, now), (_, before) in zip(rungs, [(0, 0), *rungs]))
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ def part(examples: Sequence[Example], shares: Shares | None = None) -> Parts:
         side = "test" if place < borders[0] else "select" if place < borders[1] else "search"
         sides[side].append(number)
     for name, numbers in sides.items():
-        _refuse_too_few(name, [examples[number] for number in numbers], len(examples))
+        _refuse_too_few(name, [examples[number] for number in numbers], examples)
     prints = {name: fingerprint([examples[number].id for number in numbers]) for name, numbers in sides.items()}
     return Parts(**{name: tuple(numbers) for name, numbers in sides.items()}, fingerprints=prints)
 
@@ -75,13 +75,13 @@ def _place(seed: int, example: Example) -> float:
     return int.from_bytes(hashlib.sha256(f"{seed} {key}".encode()).digest()[:8], "big") / 2**64
 
 
-def _refuse_too_few(name: str, examples: Sequence[Example], total: int) -> None:
-    apart = len({example.group or f"\0{example.id}" for example in examples})
+def _refuse_too_few(name: str, inside: Sequence[Example], examples: Sequence[Example]) -> None:
+    apart = len({example.group or f"\0{example.id}" for example in inside})
     least = FEWEST if name == "test" else 1
     if apart < least:
         kind = "groups" if any(example.group for example in examples) else "examples"
         raise UserError(
-            f"of {total:,} examples only {apart} {kind} fall to the {name} part, which needs {least} at least: "
+            f"of {len(examples):,} examples only {apart} {kind} fall to the {name} part, which needs {least} at least: "
             f"give more examples, or a larger share of {name}"
         )
 
