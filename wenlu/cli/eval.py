@@ -1,27 +1,15 @@
-"""wenlu eval: how well a model predicts texts."""
+"""wenlu eval: how well a model predicts texts, does what it was tuned for, and solves tasks."""
 
 from __future__ import annotations
 
-import json as json_format
-import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import tyro
 
 from wenlu.base.errors import UserError
-from wenlu.base.log import console, progress, say
 from wenlu.cli.flags import parse
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from wenlu.data.reading.counts import SourceCounts
-    from wenlu.evaluation import masked, spans
-    from wenlu.evaluation.perplexity import Result
-    from wenlu.metrics.intervals import Estimate
-    from wenlu.tokenization.tokenizer import Tokenizer
 
 DESCRIPTION = """Nats per token, perplexity and bits per byte of texts that the model was not trained on, each with
 a 95 % interval. Bits per byte can be compared between models with different tokenizers, the others cannot. Of a BERT:
@@ -31,9 +19,14 @@ loss over spans that are taken out, the same ones every time.
 Without texts: the part of its own text that the run held out. Of a run of wenlu finetune: the scores of its task on
 the examples that it held out, or on others, such as a test set; for pairs BLEU and chrF among them.
 
+With --tasks: multiple choice, minimal pairs, cloze, written answers, translation, questions on passages; known ones by
+name, from a folder (--data) or the hub, or your own by a TOML file. Two models: both, and what sets them apart.
+
 example: wenlu eval runs/novel
          wenlu eval runs/novel another-novel.txt
-         wenlu eval runs/de-en --examples test.de test.en --beams 4"""
+         wenlu eval runs/de-en --examples test.de test.en --beams 4
+         wenlu eval runs/novel --tasks blimp lambada --data sets --limit 500
+         wenlu eval runs/a runs/b --tasks mine.toml --out results.jsonl --report report.html"""
 
 
 @dataclass(frozen=True)
@@ -41,7 +34,29 @@ class Command:
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """A run's folder, any Transformers folder of a known family, or a hub id."""
     paths: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="TEXTS")] = ()
-    """Texts: whatever `wenlu prepare` reads, - for stdin; none = the run's own held-out text."""
+    """Texts: whatever `wenlu prepare` reads, - for stdin; none = the run's own held-out text. With --tasks: a second
+    model."""
+    tasks: tuple[str, ...] = ()
+    """Tasks by name (blimp, arc_easy, bbh/navigate …; a wrong name lists them all), or TOML files of your own."""
+    data: str = ""
+    """With --tasks: the folder with their files, or hub; empty = the folder that $WENLU_DATA names."""
+    shots: int | None = None
+    """With --tasks: examples with answers before each question, the same for all; none = as the task says, mostly 0."""
+    chat: bool = False
+    """With --tasks: prompts are conversations, by the chat template of the model's folder."""
+    cut: bool = False
+    """With --tasks: cut prompts that are too long from the left, instead of refusing them."""
+    show: int = 0
+    """With --tasks: print the prompts of so many examples first, verbatim, with the tokens at the border to the
+    answer."""
+    risk: float = 0.1
+    """With --tasks: the part of answers that may be wrong, for the confidence from which on to answer."""
+    delta: float = 0.0
+    """With two models: the loss that does not matter."""
+    out: Path | None = None
+    """With --tasks: keep the result of each example in this file (JSON lines); called again, the rest is done."""
+    report: Path | None = None
+    """With --tasks: a page (HTML) with figures, plots and examples."""
     examples: tuple[str, ...] = ()
     """Examples of the task that the run was tuned for, in whatever form wenlu finetune reads."""
     beams: int = 1
@@ -51,7 +66,8 @@ class Command:
     overlap: int = 0
     """Tokens of each window that only serve as context, having been scored before; 0 = none. Not for BERT and T5."""
     limit: int = 0
-    """For BERT: how many tokens are masked one by one, evenly chosen from all; each costs a window. 0 = 2000."""
+    """With --tasks: ask the first so many examples of each; 0 = all. For BERT: how many tokens are masked one by one,
+    evenly chosen from all; each costs a window. 0 = 2000."""
     batch: int = 16
     """Windows computed at once; it changes the speed, not the figures."""
     field: str = "text"
@@ -60,8 +76,16 @@ class Command:
     """Part of a file's lines that may be bad (no UTF-8, no JSON, no text); they are left out and counted."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+    dtype: str = "f32"
+    """With --tasks: f32, or bf16."""
+    quantize: str = "none"
+    """With --tasks: int8: weights in int8."""
     json: bool = False
     """Print one JSON object."""
+
+
+OF_TASKS = ("data", "shots", "chat", "cut", "show", "risk", "delta", "out", "report", "dtype", "quantize")
+OF_TEXTS = ("examples", "beams", "context", "overlap", "batch", "field", "max_bad")
 
 
 def main(arguments: list[str]) -> int:
@@ -69,195 +93,11 @@ def main(arguments: list[str]) -> int:
 
 
 def run(command: Command) -> int:
-    """Carry out the command; what is wrong with its flags is said before the model is read."""
-    from wenlu.base.device import pick_device
-    from wenlu.evaluation.perplexity import Settings
-    from wenlu.hub.folder import load
+    """Carry out the command, for tasks or for texts."""
+    from wenlu.cli import eval_tasks, eval_texts
 
-    Settings(command.context, command.overlap, command.batch)
-    if command.limit < 0:
-        raise UserError(f"limit must be at least 0, not {command.limit}")
-    if command.examples or (not command.paths and _is_tuned(command.run)):
-        return _judge(command)
-    if command.beams != 1:
-        raise UserError("beams are for the answers of a run tuned on pairs: name --examples, or leave beams out")
-    device = pick_device(command.device)
-    texts, counts = _read(command) if command.paths else (_held_out(command.run), None)
-    model, tokenizer = load(command.run, device)
-    family = model.config.family
-    _refuse_unused(command, family)
-    result = _evaluated(command, model, tokenizer, texts)
-    if result.context > model.config.context:
-        console.print(
-            f"note: the model was trained on {model.config.context:,} tokens at a time, fewer than the context"
-        )
-    if command.json:
-        facts = {"run": command.run, "paths": command.paths, **asdict(result), "source": counts and asdict(counts)}
-        print(json_format.dumps(facts, ensure_ascii=False))
-    else:
-        {"bert": _print_masked, "t5": _print_spans}.get(family, _print_table)(result)
-    return 0
-
-
-def _is_tuned(run: str) -> bool:
-    from wenlu.training.recipe import TuningRecipe
-    from wenlu.training.run_folder import RunFolder
-
-    folder = RunFolder(run)
-    return folder.exists() and isinstance(folder.recipe(), TuningRecipe)
-
-
-def _judge(command: Command) -> int:
-    """The scores of the task that a run was tuned for."""
-    from wenlu.inference.beam import Beams
-    from wenlu.training.judge import judge
-
-    standard = Command(command.run)
-    fixed = ("paths", "context", "overlap", "limit", "batch", "field", "max_bad")
-    if unused := [name for name in fixed if getattr(command, name) != getattr(standard, name)]:
-        raise UserError(f"{unused[0].replace('_', '-')} has no effect on the scores of a task: leave it out")
-    if not _is_tuned(command.run):
-        raise UserError(f"{command.run} is no run of wenlu finetune, so it has no task: name texts, without --examples")
-    scores = judge(command.run, command.examples, beams=Beams(command.beams).number, device=command.device)
-    if not scores:
-        raise UserError(f"which examples? {command.run} has held nothing out: name files by --examples")
-    if command.json:
-        found = {name: score.as_dict() for name, score in scores.items()}
-        print(json_format.dumps({"run": command.run, "examples": command.examples, "scores": found}))
-        return 0
-    _print_rows(*((name.replace("_", " "), score) for name, score in scores.items()))
-    for name, score in scores.items():
-        if score.signature:
-            print(f"{name}: {score.signature}")
-    return 0
-
-
-def _refuse_unused(command: Command, family: str) -> None:
-    """Flags that mean nothing for a family."""
-    if command.limit and family != "bert":
-        raise UserError(f"limit is for a BERT, whose tokens are masked one by one, not for this {family}: leave it out")
-    if command.overlap and family in ("bert", "t5"):
-        raise UserError(f"overlap is for models that read from left to right, not for this {family}: leave it out")
-
-
-def _evaluated(command: Command, model: nn.Module, tokenizer: Tokenizer | None, texts: list[str]) -> Any:
-    """What is measured of a model of this family."""
-    family, total = model.config.family, 1.0
-    if family == "bert":
-        from wenlu.evaluation import masked
-
-        evaluate, settings = masked.evaluate_masked, masked.Settings(command.context, command.batch)
-        settings = replace(settings, limit=command.limit or settings.limit)
-    elif family == "t5":
-        from wenlu.evaluation import spans
-
-        evaluate, settings = spans.evaluate_spans, spans.Settings(command.context, command.batch)
-    else:
-        from wenlu.evaluation import perplexity
-
-        evaluate = perplexity.evaluate
-        settings = perplexity.Settings(command.context, command.overlap, command.batch)
-        total = float(sum(len(text.encode("utf-8", "surrogatepass")) for text in texts))
-    bar = progress("evaluating", unit_counts=False)
-    task = bar.add_task("", total=total, note="")
-
-    def advance(size: float) -> None:  # the bar stands only once there is work: a refusal comes without
-        bar.start()
-        bar.advance(task, size)
-
-    try:
-        found = evaluate(model, tokenizer, texts, settings, advance)
-        bar.update(task, completed=total)
-        return found
-    finally:
-        if bar.live.is_started:
-            bar.stop()
-
-
-def _held_out(run: str) -> list[str]:
-    """The documents that a run has held out of its own text."""
-    from wenlu.data.shards import open_data
-    from wenlu.training.run_folder import RunFolder
-
-    folder = RunFolder(run)
-    if not folder.exists():
-        if not Path(run).is_dir():
-            raise UserError(f"no model folder at {run}: give the folder of a run, or name texts after a hub id")
-        raise UserError(f"which texts? {run} is no run with held-out text of its own: name files or folders after it")
-    data = open_data(folder.data if folder.data.exists() else Path(folder.recipe().data.paths[0]))
-    if data.validation is None:
-        raise UserError(f"which texts? {run} has held nothing out: name files or folders after it")
-    return data.validation.documents(data.tokenizer)
-
-
-def _read(command: Command) -> tuple[list[str], SourceCounts]:
-    """Whole documents, put together from their pieces, and what was left out or changed, which is said."""
-    from wenlu.data.reading.counts import SourceCounts, notes
-    from wenlu.data.reading.sources import read_documents, spooled
-
-    counts = SourceCounts()
-    texts: list[list[str]] = []
-    with spooled(command.paths) as paths:
-        for piece in read_documents(paths, counts, field=command.field, max_bad=command.max_bad):
-            if piece.document == len(texts):
-                texts.append([])
-            texts[-1].append(piece.text)
-    for note in notes(counts.as_dict()):
-        say(note)
-    return ["".join(pieces) for pieces in texts], counts
-
-
-def _print_rows(*rows: tuple[str, Estimate | None]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("", "value", "95 % interval", box=None, pad_edge=False)
-    for name, estimate in rows:
-        table.add_row(name, *_cells(estimate))
-    Console(file=sys.stdout, highlight=False).print(table)
-
-
-def _print_masked(result: masked.Result) -> None:
-    _print_rows(
-        ("pseudo-perplexity", result.pseudo_perplexity),
-        ("its nats per token", result.pseudo_nats_per_token),
-        ("masked: nats per token", result.masked_nats_per_token),
-        ("masked: accuracy", result.masked_accuracy),
-        ("the commonest token's", result.unigram_accuracy),
-        ("masked: advantage", result.advantage),
-    )
-    print(
-        f"{result.tokens:,} tokens, {result.documents:,} documents; {result.masked_one_by_one:,} masked one by one, "
-        f"{result.masked_at_once:,} at once in windows of {result.context:,}"
-    )
-    console.print("no bits per byte: a model that reads both ways gives no probability of a text")
-
-
-def _print_spans(result: spans.Result) -> None:
-    _print_rows(("nats per target", result.nats_per_target), ("perplexity of targets", result.perplexity_of_targets))
-    print(
-        f"{result.tokens:,} tokens, {result.documents:,} documents; {result.targets:,} targets, "
-        f"inputs of {result.context:,}"
-    )
-    console.print("no bits per byte: the loss is that of spans taken out, not of the text")
-    if result.left_out:
-        console.print(f"{result.left_out:,} tokens stood alone at the end of a document and were left out")
-
-
-def _print_table(result: Result) -> None:
-    _print_rows(
-        ("nats per token", result.nats_per_token),
-        ("perplexity", result.perplexity),
-        ("bits per byte", result.bits_per_byte),
-    )
-    windows = f"windows of {result.context:,}" + (f", {result.overlap:,} of them context" if result.overlap else "")
-    print(f"{result.tokens:,} tokens, {result.bytes:,} bytes, {result.documents:,} documents; {windows}")
-    if result.why_no_bits:
-        console.print(f"no bits per byte: {result.why_no_bits}")
-
-
-def _cells(estimate: Estimate | None) -> tuple[str, str]:
-    if estimate is None:
-        return "-", "-"
-    interval = estimate.interval
-    return f"{estimate.value:.4f}", f"{interval.low:.4f} to {interval.high:.4f}" if interval else "too little text"
+    standard, others = Command(command.run), OF_TEXTS if command.tasks else OF_TASKS
+    if unused := [name for name in others if getattr(command, name) != getattr(standard, name)]:
+        why = "has no effect on tasks: leave it out" if command.tasks else "is for tasks: name some by --tasks"
+        raise UserError(f"--{unused[0].replace('_', '-')} {why}")
+    return (eval_tasks if command.tasks else eval_texts).run(command)

@@ -13,7 +13,7 @@ COMMANDS = {
     "train": "a model from text, from prepared data or from a recipe; resumes exactly",
     "finetune": "a trained model tuned on examples: chat, pairs, classify, tag or span",
     "sweep": "the best of several settings, in a given time",
-    "eval": "held-out nats per token, perplexity and bits per byte, each with an interval",
+    "eval": "how well a model predicts texts and solves tasks, each figure with an interval",
     "generate": "text that continues a prompt",
     "prompt": "prompts shown, compared and searched for, each verdict with an interval",
     "chat": "a conversation with a model in the terminal",

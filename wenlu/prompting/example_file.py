@@ -52,7 +52,7 @@ def read_examples(path: Path | str, keys: Keys | None = None, *, search: bool = 
     found: dict[str, tuple[int, Example]] = {}
     for line, row in _rows(path):
         try:
-            example, named = _example(row, keys)
+            example, named = example_of(row, keys)
         except UserError as error:
             raise UserError(f"{path}, line {line}: {error}") from None
         if example.id in found:
@@ -75,8 +75,8 @@ def _rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
     return rows
 
 
-def _example(row: Mapping[str, Any], keys: Keys) -> tuple[Example, bool]:
-    """The example of a row, and whether it has an id of its own."""
+def example_of(row: Mapping[str, Any], keys: Keys) -> tuple[Example, bool]:
+    """The example of a row, and whether it has an id of its own. Raises UserError for a row that is none."""
     gold, choices = row.get(keys.gold), _choices(row, keys)
     if gold is None or gold == "" or gold == []:
         near = did_you_mean(keys.gold, row)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,15 @@ def is_no_path(name: str) -> bool:
 
 
 def fetch(name: str, copy: Path) -> Path:
-    """Stream the rows of `name` to the file `copy` as jsonl: those of their values that are text.
+    """Stream the rows of `name` to the file `copy` as jsonl: those of their values that are text."""
+    with writing(copy), open(copy, "w", encoding="utf-8") as out:
+        for row in rows(name):
+            out.write(json.dumps(_texts(row)) + "\n")
+    return copy
+
+
+def rows(name: str) -> Iterator[dict[str, Any]]:
+    """The rows of a data set as it has them, streamed; split train where none is named.
 
     No code of the data set is ever run: `trust_remote_code` is never given, and a set that wants it is refused.
     """
@@ -36,16 +45,12 @@ def fetch(name: str, copy: Path) -> Path:
     datasets = extra("datasets", "hub", name)
     console.print(f"fetching {name} …", markup=False, soft_wrap=True)
     try:
-        rows = datasets.load_dataset(data_set, configuration, split=split or "train", streaming=True)
-        with writing(copy), open(copy, "w", encoding="utf-8") as out:
-            for row in rows:
-                out.write(json.dumps(_texts(row)) + "\n")
+        yield from datasets.load_dataset(data_set, configuration, split=split or "train", streaming=True)
     except UserError:
         raise
     except Exception as error:  # whatever the network or a data set's form brings up
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise UserError(f"{name} cannot be fetched: {reason}") from error
-    return copy
 
 
 def _texts(row: dict[str, Any]) -> dict[str, str]:

@@ -1,0 +1,257 @@
+"""Known tasks: read from small files of their sets' form, from a stand-in for the hub, and from the real sets."""
+
+import io
+import json
+import sys
+import tarfile
+import types
+import zipfile
+
+import pytest
+
+from wenlu.base.errors import UserError
+from wenlu.evaluation.task import Settings, asked
+from wenlu.evaluation.tasks.catalogue import READERS, read_tasks
+
+
+def jsonl(*rows):
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+SQUAD = {"data": [{"paragraphs": [{"context": "It was late.", "qas": [
+    {"id": "q1", "question": "When?", "answers": [{"text": "late", "answer_start": 7}]},
+    {"id": "q2", "question": "What?", "answers": [{"text": "It", "answer_start": 3}]},
+]}]}]}  # fmt: skip
+PROMPT = "canary\n-----\nSay yes.\n\nQ: a?\nA: Let's think.\nSo the answer is yes.\n\nQ: b?\nA: So the answer is no."
+FILES = {
+    "blimp_67x1000.jsonl": jsonl(
+        *({"sentence_good": f"g{n}", "sentence_bad": f"b{n}", "UID": f"u{n % 2}", "field": "f"} for n in range(6))
+    ),
+    "test_2016_flickr.en": "A dog.\nA cat.\n",
+    "test_2016_flickr.de": "Ein Hund.\nEine Katze.\n",
+    "train.en": "One.\n",
+    "train.de": "Eins.\n",
+    "cmn.txt": "".join(f"Say {n}.\t说{n}。\n" for n in range(40)),
+    "xquad.en.json": json.dumps(SQUAD),
+}
+ARCHIVES = {
+    "eval_gauntlet.tar.xz": {
+        "arc_easy.jsonl": jsonl({"query": "Question: a?", "choices": ["x", "y"], "gold": 1}),
+        "lambada_openai.jsonl": jsonl({"context": "It was", "continuation": "late"}),
+        "winogrande.jsonl": jsonl({"context_options": ["Ann", "Sue"], "continuation": "left.", "gold": 0}),
+        "triviaqa_sm_sub.jsonl": jsonl({"context": "Question: a?\nAnswer:", "answer": "X", "aliases": ["Y"]}),
+    },
+    "bbh.tar.xz": {
+        "bbh/bbh/navigate.json": json.dumps({"examples": [{"input": "left?", "target": "No"}]}),
+        "bbh/bbh/snarks.json": json.dumps({"examples": [{"input": "which?", "target": "(A)"}]}),
+        "bbh/cot-prompts/navigate.txt": PROMPT,
+        "bbh/cot-prompts/snarks.txt": PROMPT,
+    },
+    "gsm8k.tar.xz": {
+        "gsm8k/test.jsonl": jsonl({"question": "1+1?", "answer": "#### 2"}),
+        "gsm8k/train.jsonl": jsonl({"question": "1+2?", "answer": "#### 3"}),
+    },
+    "instruction_induction.tar.xz": {
+        f"i/{part}/{name}.json": json.dumps(content)
+        for name, row in (
+            ("antonyms", {"input": "hot", "output": "cold"}),
+            ("cause_and_effect", {"cause": "It rained.", "effect": "It was wet."}),
+            ("common_concept", {"items": ["a", "b"], "concept": "are letters", "all_common_concepts": ["letters"]}),
+        )
+        for part, content in (
+            ("raw/execute", {"examples": {"1": row, "2": row}}),
+            ("raw/induce", {"examples": {"1": row}}),
+            ("annotations", {"annotations": ["Say the opposite. ", "other"]}),
+        )
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("sets")
+    for name, content in FILES.items():
+        (root / "some").mkdir(exist_ok=True)
+        (root / "some" / name).write_text(content, encoding="utf-8")
+    for name, members in ARCHIVES.items():
+        with tarfile.open(root / name, "w:xz") as archive:
+            for member, content in members.items():
+                entry = tarfile.TarInfo(member)
+                entry.size = len(content.encode())
+                archive.addfile(entry, io.BytesIO(content.encode()))
+    with zipfile.ZipFile(root / "sentence_polarity.zip", "w") as archive:
+        for end, word in (("neg", "dull"), ("pos", "fin\xe9")):
+            lines = "".join(f"{word} {n} .\n" for n in range(20)).encode("latin-1")
+            archive.writestr(f"sentence_polarity/rt-polarity.{end}", lines)
+    return str(root)
+
+
+def first(name, folder, shots=0):
+    task = read_tasks([name], folder)[0]
+    chosen = asked(task, Settings(shots))
+    return task, chosen.prompts(chosen.examples[0])
+
+
+def test_multiple_choice(folder):
+    task, asks = first("arc_easy", folder)
+    assert asks == (("Question: a?\nAnswer:", (" x", " y")),) and task.examples[0].gold == 1
+    assert first("lambada", folder)[1] == (("It was", (" late",)),)
+    assert first("winogrande", folder)[1] == (("Ann", (" left.",)), ("Sue", (" left.",)))
+    assert first("triviaqa", folder)[0].examples[0].answers == ("X", "Y")
+
+
+def test_pairs(folder):
+    task, asks = first("blimp", folder)
+    assert asks == (("", (" g0", " b0")),) and task.part == "UID" and len(task.examples) == 6
+    assert [one.choices[0] for one in read_tasks(["blimp/u1"], folder)[0].examples] == ["g1", "g3", "g5"]
+
+
+def test_written(folder):
+    assert [task.name for task in read_tasks(["bbh"], folder)] == ["bbh/navigate", "bbh/snarks"]
+    assert first("bbh/navigate", folder)[1] == (("Say yes.\n\nQ: left?\nA:", ()),)
+    shown = "Say yes.\n\nQ: a?\nA: Let's think.\nSo the answer is yes.\n\nQ: left?\nA:"
+    assert first("bbh/navigate", folder, shots=1)[1] == ((shown, ()),)
+    shown = "Question: 1+2?\nAnswer: #### 3\n\nQuestion: 1+1?\nAnswer:"
+    assert first("gsm8k", folder, shots=1)[1] == ((shown, ()),)
+    assert first("instruction_induction/antonyms", folder)[1] == (("Say the opposite.\n\nInput: hot\nOutput:", ()),)
+    causes = read_tasks(["instruction_induction/cause_and_effect"], folder)[0].examples
+    assert [one.fields["input"][:23] for one in causes] == ["Sentence 1: It rained. ", "Sentence 1: It was wet."]
+    assert all(one.answers == ("It rained.",) for one in causes)
+    concept = read_tasks(["instruction_induction/common_concept"], folder)[0].examples[0]
+    assert concept.answers == ("are letters", "letters") and concept.fields["input"] == "a, b"
+
+
+def test_translation(folder):
+    assert first("multi30k.de-en", folder, shots=1)[1] == (
+        ("German: Eins.\nEnglish: One.\n\nGerman: Ein Hund.\nEnglish:", ()),
+    )
+    task, asks = first("tatoeba.zh-en", folder)
+    assert asks == (("中文: 说0。\nEnglish:", ()),) and task.examples[0].answers == ("Say 0.",)
+    assert len(task.examples) == 2 and len(task.pool) == 38
+
+
+def test_passages(folder):
+    task, asks = first("xquad.en", folder)
+    assert asks == (("Passage: It was late.\nQuestion: When?\nAnswer:", ()),)
+    assert task.examples[0].group == task.examples[1].group != ""
+    assert task.notes == ("1 answers do not stand where their offset says; their texts count all the same",)
+
+
+def test_classes(folder):
+    task, asks = first("sentence_polarity", folder, shots=2)
+    assert len(task.examples) == 4 and len(task.pool) == 36 and task.kind.classes == ("negative", "positive")
+    assert asks[0][0] == (
+        "Review: dull 1 .\nSentiment: negative\n\nReview: fin\xe9 1 .\nSentiment: positive\n\n"
+        "Review: dull 0 .\nSentiment:"
+    )
+
+
+HUB = {
+    ("allenai/ai2_arc", "ARC-Easy"): [
+        {"question": "a?", "choices": {"text": ["x", "y"], "label": ["A", "B"]}, "answerKey": "B"}
+    ],
+    ("allenai/openbookqa", "main"): [
+        {"question_stem": "a is", "choices": {"text": ["x", "y"], "label": ["1", "2"]}, "answerKey": "1"}
+    ],
+    ("allenai/winogrande", "winogrande_xl"): [
+        {"sentence": "Ann saw Sue so _ left.", "option1": "Ann", "option2": "Sue", "answer": "2"}
+    ],
+    ("aps/super_glue", "boolq"): [{"passage": "p", "question": "is a", "label": 1}],
+    ("aps/super_glue", "copa"): [
+        {"premise": "It rained.", "question": "effect", "choice1": "It was wet.", "choice2": "The sun", "label": 0}
+    ],
+    ("baber/piqa", None): [{"goal": "g", "sol1": "x", "sol2": "y", "label": 0}],
+    ("EleutherAI/lambada_openai", "default"): [{"text": "It was very late"}],
+    ("mandarjoshi/trivia_qa", "rc.nocontext"): [{"question": "a?", "answer": {"value": "X", "aliases": ["Y"]}}],
+    ("openai/gsm8k", "main"): [{"question": "1+1?", "answer": "#### 2"}],
+    ("nyu-mll/blimp", "wh_island"): [{"sentence_good": "a", "sentence_bad": "b"}],
+    ("lukaemon/bbh", "navigate"): [{"input": "left?", "target": "No"}],
+    ("rajpurkar/squad", None): [
+        {"id": "1", "context": "It was", "question": "q", "answers": {"text": ["It"], "answer_start": [0]}}
+    ],
+    ("bentrevett/multi30k", None): [{"en": "A", "de": "Ein"}],
+    ("cornell-movie-review-data/rotten_tomatoes", None): [{"text": "t", "label": 0}, {"text": "u", "label": 1}],
+}
+ON_HUB = {
+    "arc_easy": (("Question: a?\nAnswer:", (" x", " y")),),
+    "openbook_qa": (("a is", (" x", " y")),),
+    "winogrande": (("Ann saw Sue so Ann", (" left.",)), ("Ann saw Sue so Sue", (" left.",))),
+    "boolq": (("Passage: p\nQuestion: is a?\nAnswer:", (" no", " yes")),),
+    "copa": (("It rained, therefore", (" it was wet.", " the sun")),),
+    "piqa": (("Question: g\nAnswer:", (" x", " y")),),
+    "lambada": (("It was very", (" late",)),),
+    "triviaqa": (("Question: a?\nAnswer:", ()),),
+    "gsm8k": (("Question: 1+1?\nAnswer:", ()),),
+    "blimp/wh_island": (("", (" a", " b")),),
+    "bbh/navigate": (("Q: left?\nA:", ()),),
+    "squad": (("Passage: It was\nQuestion: q\nAnswer:", ()),),
+    "multi30k.en-de": (("English: A\nGerman:", ()),),
+    "sentence_polarity": (("Review: t\nSentiment:", (" negative", " positive")),),
+}
+
+
+@pytest.mark.parametrize("name", ON_HUB)
+def test_the_hub_has_the_same_sets(name, monkeypatch):
+    def load_dataset(data_set, configuration, split, streaming):
+        assert streaming and split in ("test", "validation", "train")
+        return iter(HUB[data_set, configuration])
+
+    monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load_dataset))
+    assert first(name, "hub")[1] == ON_HUB[name]
+
+
+@pytest.mark.parametrize(
+    ("names", "data", "words"),
+    [
+        ([], "", "which tasks? Name some after --tasks"),
+        (["arc_esy"], "", "no task 'arc_esy'. Did you mean 'arc_easy'?"),
+        (["zzz"], "", "no task 'zzz'. Known: arc_challenge, arc_easy"),
+        (["arc_easy/x"], "", "no task 'arc_easy/x'."),
+        (["arc_easy"], "", "where are the examples? Name their folder by --data FOLDER"),
+        (["arc_easy"], "/nowhere", "no folder /nowhere"),
+        (["copa"], "FOLDER", "task copa needs copa.jsonl (or eval_gauntlet.tar.xz with it inside), which is not in"),
+        (["cmrc2018"], "FOLDER", "task cmrc2018 needs cmrc2018_dev.json, which is not in"),
+        (["blimp/u"], "FOLDER", "BLiMP has no paradigm 'u'. Did you mean 'u"),
+        (["bbh/navigat"], "FOLDER", "BBH has no task 'navigat' in"),
+        (["instruction_induction/x"], "FOLDER", "instruction induction has no task 'x'"),
+        (["arc_easy", "arc_easy"], "FOLDER", "task arc_easy is named twice"),
+        (["blimp"], "hub", "ask for one, such as blimp/adjunct_island"),
+        (["bbh"], "hub", "ask for one, such as bbh/navigate"),
+        (["subjectivity"], "hub", "task subjectivity is not on the hub as it is known here"),
+        (["jeopardy_all"], "hub", "task jeopardy_all is not on the hub"),
+        (["none.toml"], "", "no recipe at none.toml"),
+    ],
+)
+def test_refusals(names, data, words, folder, monkeypatch):
+    monkeypatch.delenv("WENLU_DATA", raising=False)
+    with pytest.raises(UserError) as error:
+        read_tasks(names, data.replace("FOLDER", folder))
+    assert words in str(error.value)
+
+
+def test_bad_files_of_known_tasks(tmp_path):
+    (tmp_path / "copa.jsonl").write_text('{"query": "a", "choices": ["x", "y"]}\n')
+    with pytest.raises(UserError, match="task copa: example 0 has no gold answer"):
+        read_tasks(["copa"], str(tmp_path))
+    (tmp_path / "copa.jsonl").write_text('{"query": "a", "choices": ["x", "y"], "gold": 2}\n')
+    with pytest.raises(UserError, match="example 0: gold is 2, but there are 2 choices"):
+        read_tasks(["copa"], str(tmp_path))
+    (tmp_path / "copa.jsonl").write_text('{"query": "a"}\n{"que')
+    with pytest.raises(UserError, match=r"copa.jsonl of task copa, line 2: this is no JSON"):
+        read_tasks(["copa"], str(tmp_path))
+    (tmp_path / "copa.jsonl").write_text("")
+    with pytest.raises(UserError, match="task copa has no examples: its file is empty"):
+        read_tasks(["copa"], str(tmp_path))
+
+
+@pytest.mark.data
+def test_the_real_sets(data_dir, monkeypatch):
+    monkeypatch.setenv("WENLU_DATA", str(data_dir))
+    counts = {"copa": 100, "lambada": 5153, "winogrande": 1267, "gsm8k": 1319, "xquad.zh": 816, "cmrc2018": 3219,
+              "multi30k.en-de": 1000, "subjectivity": 1000}  # fmt: skip
+    for task in read_tasks(list(counts)):
+        assert len(task.examples) == counts.get(task.name, 5153)
+    sets = {name: read_tasks([name]) for name in ("bbh", "instruction_induction")}
+    assert {name: len(tasks) for name, tasks in sets.items()} == {"bbh": 27, "instruction_induction": 24}
+    assert all(len(task.pool) == 3 and task.template for task in sets["bbh"])
+    assert set(READERS) > set(counts)

@@ -1,0 +1,1 @@
+"""Sets of examples that are known by name, and the user's own."""
