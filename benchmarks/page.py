@@ -9,7 +9,7 @@ import statistics
 from pathlib import Path
 
 import parity_page
-from decoding_page import decode, kernels
+from decoding_page import decode, kernels, llamacpp
 from markdown_parts import table, where
 from trained_page import bert, polarity, train_throughput, translation
 
@@ -356,6 +356,7 @@ def main() -> None:
         "polarity": polarity,
         "translation": translation,
         "decode": decode,
+        "llamacpp": llamacpp,
         "kernels": kernels,
         "sources": sources,
         "prepare": prepare,
