@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 INSTALLED = .venv/installed
 
-.PHONY: demo test lint campaigns benchmarks clean
+.PHONY: demo test lint campaigns peer benchmarks clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "wenlu needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 2; }
@@ -23,6 +23,11 @@ lint: $(INSTALLED)
 
 campaigns: $(INSTALLED)  ## the slow tests: kills, damaged checkpoints; results in benchmarks/results
 	$(BIN)/python -m pytest -q -m slow
+
+peer: $(INSTALLED)  ## beside llama.cpp, which is compiled first: logits, ids, texts, then speed
+	CMAKE_ARGS="-DGGML_NATIVE=ON $$CMAKE_ARGS" $(BIN)/pip install --quiet -c constraints.txt -e ".[peer]"
+	$(BIN)/python -m pytest -q -m peer
+	$(BIN)/python benchmarks/decode_llamacpp.py && $(BIN)/python benchmarks/page.py
 
 benchmarks: $(INSTALLED)  ## the figures of docs/benchmarks.md; three hours of an otherwise idle machine
 	$(BIN)/python benchmarks/time_to_loss.py

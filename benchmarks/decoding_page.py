@@ -1,4 +1,4 @@
-"""The sections of docs/benchmarks.md on decoding: the kernels alone, and whole texts beside Transformers."""
+"""The sections of docs/benchmarks.md on decoding: the kernels alone, whole texts beside Transformers and llama.cpp."""
 
 from markdown_parts import table, where
 
@@ -39,5 +39,29 @@ def decode(result: dict) -> list[str]:
     header = (
         "model | weights | texts × prompt | tokens/s | bound | reached | to Transformers | reading prompts | "
         "first token | MB a text"
+    )
+    return [*lines, *table(header, rows), "", where(result["about"]), ""]
+
+
+def llamacpp(result: dict) -> list[str]:
+    lines = [
+        "## Decoding beside llama.cpp",
+        "",
+        f"`python benchmarks/decode_llamacpp.py`: one text, {result['tokens']} tokens, greedy, {result['threads']}",
+        f"threads each, in turn, the best of {result['rounds']} rounds; the 110M Llama above. Peer: llama-cpp-python",
+        f"{result['peers']['llama-cpp-python']}, compiled for this machine, keys and values in half precision (as it",
+        "comes), with the file that `wenlu export` writes. Same ids: those of both in f32, up to the first near-tie.",
+        f"A plain read of memory moved {result['memory'] / 1e9:.1f} GB/s.",
+    ]
+    rows = []
+    for row in result["results"]:
+        ours, peer, ids = row["ours"], row["peer"], row.get("ids")
+        same = f"{ids['same']} of {ids['of']}" if ids else ""
+        decode = f"{ours['decode']:,.0f}", f"{peer['decode']:,.0f}", f"{row['ratio']:.2f} ×"
+        prefill = f"{ours['prefill']:,.0f}", f"{peer['prefill']:,.0f}", f"{row['prefill_ratio']:.2f} ×"
+        rows.append((f"{row['format']}, {row['peer_format']}", f"{row['prompt']}", *decode, *prefill, same))
+    header = (
+        "weights: ours, llama.cpp's | prompt | ours, tokens/s | llama.cpp | ratio | "
+        "reading: ours | llama.cpp | ratio | same ids"
     )
     return [*lines, *table(header, rows), "", where(result["about"]), ""]

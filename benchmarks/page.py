@@ -9,7 +9,7 @@ import statistics
 from pathlib import Path
 
 import parity_page
-from decoding_page import decode, kernels
+from decoding_page import decode, kernels, llamacpp
 from markdown_parts import table, where
 from selection_page import metrics, selection
 from trained_page import bert, polarity, train_throughput, translation
@@ -357,6 +357,7 @@ def main() -> None:
         "polarity": polarity,
         "translation": translation,
         "decode": decode,
+        "llamacpp": llamacpp,
         "kernels": kernels,
         "sources": sources,
         "prepare": prepare,

@@ -17,6 +17,7 @@ COMMANDS = {
     "generate": "text that continues a prompt",
     "prompt": "prompts shown, compared and searched for, each verdict with an interval",
     "chat": "a conversation with a model in the terminal",
+    "export": "a model as one GGUF file, for llama.cpp and what is built on it",
     "info": "what is in a run, a data folder or a tokenizer",
     "plan": "what a recipe takes on GPUs, on paper: parameters, memory, days",
     "demo": "all of it in about three minutes, on a text that every Python carries",

@@ -30,8 +30,7 @@ def save(model: nn.Module, tokenizer: Tokenizer | None, folder: Path | str) -> N
     """Write config.json, model.safetensors and the tokenizer's files, each replaced atomically."""
     folder = Path(folder)
     config: ModelConfig = model.config
-    weights = {name: p.detach().float().cpu() for name, p in model.named_parameters()}
-    tensors = to_theirs(config, weights, _rows(model))
+    tensors = their_tensors(model)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         if tokenizer is not None:
@@ -44,6 +43,12 @@ def save(model: nn.Module, tokenizer: Tokenizer | None, folder: Path | str) -> N
             ids["decoder_start_token_id"] = config.pad_id
         atomic_write(folder / "generation_config.json", json.dumps(ids, indent=1))
     atomic_write(folder / "config.json", json.dumps(to_json(config), indent=1, ensure_ascii=False))
+
+
+def their_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """A model's weights under Transformers' names, in f32."""
+    weights = {name: p.detach().float().cpu() for name, p in model.named_parameters()}
+    return to_theirs(model.config, weights, _rows(model))
 
 
 def write_tensors(tensors: dict[str, Tensor], file: Path, about: dict[str, str] | None = None) -> None:
