@@ -2,7 +2,7 @@
 
 Whether a prompt is right on an item is drawn from a logistic model: the prompt's strength less the item's difficulty,
 which all prompts share (normal, standard deviation 1.5). Strengths are set so that a prompt's accuracy over all items
-is 60 %. Each search goes through the package's own code: `wenlu.prompting.select.choose` on search and select items,
+is 60 %. Each search goes through the package's own code: `search.select.choose` on search and select items,
 `wenlu.metrics.verdict.verdict` on the test items, against the baseline (candidate 0).
 
 - equal: all 32 prompts have 60 %. Whatever is called better is called so by luck.
@@ -22,7 +22,7 @@ from scipy.optimize import brentq
 from scipy.special import expit
 
 from wenlu.metrics.verdict import verdict
-from wenlu.prompting.select import Selection, choose, optimism
+from wenlu.prompting.search.select import Selection, choose, optimism
 
 import record
 

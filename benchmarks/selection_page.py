@@ -9,7 +9,7 @@ def selection(result: dict) -> list[str]:
     lines = [
         "## Choosing among prompts, simulated",
         "",
-        f"`python benchmarks/selection.py`: {first['searches']:,} searches of each kind, `wenlu.prompting.select` and",
+        f"`python benchmarks/selection.py`: {first['searches']:,} searches of each kind, `search.select` and",
         f"`wenlu.metrics.verdict` on the test items. {setting['candidates']} prompts, the first the baseline;",
         f"{setting['search']} search, {setting['select']} select and {setting['test']} test items; a budget of",
         f"{setting['budget']:,} scores for search and select (a table of all would take",

@@ -3,7 +3,7 @@
 import pytest
 
 from wenlu.prompting.backend import FolderBackend
-from wenlu.prompting.client import Clock
+from wenlu.prompting.endpoint.client import Clock
 
 from small_models import model_of
 

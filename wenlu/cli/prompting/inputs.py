@@ -106,10 +106,10 @@ def backend_of(model: str, device: str, flags: EndpointFlags, cache: Path | None
 
 def endpoint_of(model: str, flags: EndpointFlags, cache: Path | None) -> Any:
     """The endpoint behind ADDRESS#NAME; nothing is sent yet."""
-    from wenlu.prompting.address import Address
-    from wenlu.prompting.budget import Budget
-    from wenlu.prompting.client import Sending
-    from wenlu.prompting.endpoint import Endpoint
+    from wenlu.prompting.endpoint.address import Address
+    from wenlu.prompting.endpoint.budget import Budget
+    from wenlu.prompting.endpoint.client import Sending
+    from wenlu.prompting.endpoint.endpoint import Endpoint
 
     url, _, name = model.partition("#")
     if not name:

@@ -27,7 +27,7 @@ from wenlu.cli.prompting.inputs import (
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from wenlu.prompting.optimize import Outcome
+    from wenlu.prompting.search.optimize import Outcome
 
 DESCRIPTION = """A search for a better prompt than a baseline: edits of it, other forms, instructions from a bank,
 demonstrations. Examples are parted into search, select and test; all candidates meet the same search examples, the
@@ -106,8 +106,8 @@ def run(command: Command) -> int:
         raise UserError("where to? name a folder for the search by --out")
     prompt = read_prompt(command.prompt)
     examples = examples_of(command.examples, command.columns, command.limit, search=True)
-    from wenlu.prompting.optimize import Optimizer, Search
-    from wenlu.prompting.search_page import write_page
+    from wenlu.prompting.search.optimize import Optimizer, Search
+    from wenlu.prompting.search.page import write_page
 
     search = Search(
         command.candidates, command.evaluations, command.minutes, command.tokens, command.keep, command.scores,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wenlu.prompting.spelling import ends, first_beyond, token_bytes
+from wenlu.prompting.endpoint.spelling import ends, first_beyond, token_bytes
 
 TEXTS = st.text(alphabet="ab 炉火é😀\ufffd", min_size=1, max_size=12)
 

@@ -3,7 +3,7 @@
 import pytest
 
 from wenlu.base.errors import UserError
-from wenlu.prompting.address import Address
+from wenlu.prompting.endpoint.address import Address
 
 
 @pytest.mark.parametrize("url, variable, message", [

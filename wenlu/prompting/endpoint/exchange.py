@@ -11,7 +11,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from wenlu.base.errors import UserError
-from wenlu.prompting.address import Address, is_here
+from wenlu.prompting.endpoint.address import Address, is_here
 
 LARGEST = 64 << 20
 """Bytes of an answer that are read; more is no answer."""

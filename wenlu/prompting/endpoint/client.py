@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 
 from wenlu.base.config import at_least
 from wenlu.base.errors import UserError
-from wenlu.prompting.address import Address
-from wenlu.prompting.budget import Account, Cost
-from wenlu.prompting.cache import Cache
-from wenlu.prompting.exchange import Exchange, Reply, Unanswered
-from wenlu.prompting.reply import usage
+from wenlu.prompting.endpoint.address import Address
+from wenlu.prompting.endpoint.budget import Account, Cost
+from wenlu.prompting.endpoint.cache import Cache
+from wenlu.prompting.endpoint.exchange import Exchange, Reply, Unanswered
+from wenlu.prompting.endpoint.reply import usage
 
 T = TypeVar("T")
 

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from wenlu.base.errors import UserError
 from wenlu.prompting.answers import Extractor
-from wenlu.prompting.bootstrap import FIELD, bootstrap, showing
-from wenlu.prompting.candidates import Grammar, grammar_of
 from wenlu.prompting.examples import Example
-from wenlu.prompting.instructions import BANK, edits, sentences, some_edits
+from wenlu.prompting.search.bootstrap import FIELD, bootstrap, showing
+from wenlu.prompting.search.candidates import Grammar, grammar_of
+from wenlu.prompting.search.instructions import BANK, edits, sentences, some_edits
 from wenlu.prompting.strategies import Direct
 from wenlu.prompting.template import Template
 from wenlu.prompting.writing import Terms

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from wenlu.base.errors import UserError
 from wenlu.base.log import say
-from wenlu.prompting.address import Address
 from wenlu.prompting.backend import Level, Written, refused
-from wenlu.prompting.budget import Account, Budget
-from wenlu.prompting.cache import Cache
-from wenlu.prompting.client import Client, Clock, Request, Sending
-from wenlu.prompting.probe import Verified, verify
-from wenlu.prompting.protocol import CHAT, check_extra, echo_request, text_request
-from wenlu.prompting.reply import Echo, read_chat, read_completion, read_echo
+from wenlu.prompting.endpoint.address import Address
+from wenlu.prompting.endpoint.budget import Account, Budget
+from wenlu.prompting.endpoint.cache import Cache
+from wenlu.prompting.endpoint.client import Client, Clock, Request, Sending
+from wenlu.prompting.endpoint.probe import Verified, verify
+from wenlu.prompting.endpoint.protocol import CHAT, check_extra, echo_request, text_request
+from wenlu.prompting.endpoint.reply import Echo, read_chat, read_completion, read_echo
 
 if TYPE_CHECKING:
     from wenlu.inference.generator import Settings

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from wenlu.base.errors import UserError
 from wenlu.prompting.examples import Example
-from wenlu.prompting.split import Looks, Shares, fingerprint, part
+from wenlu.prompting.search.split import Looks, Shares, fingerprint, part
 
 
 def examples(count: int, group: int = 0, start: int = 0) -> list[Example]:
@@ -61,7 +61,7 @@ def test_the_test_part_does_not_depend_on_how_the_rest_is_parted():
 
 def test_the_same_in_every_process():
     """Known places, so that another version that parts otherwise is noticed."""
-    code = "from wenlu.prompting.split import *; from wenlu.prompting.examples import Example; " + (
+    code = "from wenlu.prompting.search.split import *; from wenlu.prompting.examples import Example; " + (
         "print(part([Example(f'问题 {n}', {}) for n in range(60)]).test)"
     )
     said = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(2)]

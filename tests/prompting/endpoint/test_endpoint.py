@@ -11,10 +11,10 @@ from wenlu.inference.adjust import Adjustments
 from wenlu.inference.constrain import Constraint
 from wenlu.inference.generator import Settings
 from wenlu.inference.score import Query, Scorer
-from wenlu.prompting.address import Address
 from wenlu.prompting.backend import Level
-from wenlu.prompting.client import Sending
-from wenlu.prompting.endpoint import Endpoint
+from wenlu.prompting.endpoint.address import Address
+from wenlu.prompting.endpoint.client import Sending
+from wenlu.prompting.endpoint.endpoint import Endpoint
 
 from endpoint_server import Reply, Server
 from small_models import model_of

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from wenlu.base.errors import UserError
-from wenlu.prompting.reply import read_chat, read_completion, read_echo
+from wenlu.prompting.endpoint.reply import read_chat, read_completion, read_echo
 
 TEXT = "It was 炉子"
 TOKENS = ["<s>", "It", " was", " ", "炉", "子", "!"]

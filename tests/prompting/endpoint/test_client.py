@@ -9,10 +9,10 @@ import pytest
 
 from wenlu.base.errors import UserError
 from wenlu.inference.generator import Settings
-from wenlu.prompting.address import Address
-from wenlu.prompting.budget import Budget
-from wenlu.prompting.client import Clock, Sending
-from wenlu.prompting.endpoint import Endpoint
+from wenlu.prompting.endpoint.address import Address
+from wenlu.prompting.endpoint.budget import Budget
+from wenlu.prompting.endpoint.client import Clock, Sending
+from wenlu.prompting.endpoint.endpoint import Endpoint
 
 from endpoint_server import Reply, Server
 

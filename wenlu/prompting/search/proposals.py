@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from wenlu.base.errors import UserError
 from wenlu.base.log import say
 from wenlu.prompting.artifact import Artifact, Shown
-from wenlu.prompting.candidates import grammar_of
 from wenlu.prompting.demonstrations import Demonstrations
 from wenlu.prompting.examples import Example
-from wenlu.prompting.instructions import some_edits
 from wenlu.prompting.literal import is_chinese
+from wenlu.prompting.search.candidates import grammar_of
+from wenlu.prompting.search.instructions import some_edits
 
 if TYPE_CHECKING:
     from wenlu.prompting.backend import Backend

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from wenlu.base.errors import UserError
-from wenlu.prompting.address import Address
-from wenlu.prompting.budget import Cost
-from wenlu.prompting.client import Request
+from wenlu.prompting.endpoint.address import Address
+from wenlu.prompting.endpoint.budget import Cost
+from wenlu.prompting.endpoint.client import Request
 from wenlu.tokenization.tokenizer import require_unicode
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import Literal
 
 from wenlu.base.errors import UserError
 from wenlu.prompting.examples import Example
-from wenlu.prompting.instructions import BANK, Language, Task
 from wenlu.prompting.literal import is_chinese
+from wenlu.prompting.search.instructions import BANK, Language, Task
 from wenlu.prompting.template import CHAT, Template
 
 _NAMES = {

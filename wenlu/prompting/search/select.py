@@ -47,7 +47,7 @@ class Selection:
                 raise UserError(f"selection.{name} wants examples, each once, not {len(numbers)} with repeats or none")
         both = len(set(self.search) & set(self.select))
         if both:
-            raise UserError(f"{both} examples are in both search and select: part them (wenlu.prompting.split.part)")
+            raise UserError(f"{both} examples are in both search and select: part them (search.split.part)")
         if self.budget < self.least:
             raise UserError(
                 f"a budget of {self.budget:,} evaluations is too small for {self.candidates} candidates and "

@@ -8,8 +8,8 @@ from typing import Any
 
 from wenlu.base.errors import UserError
 from wenlu.prompting.backend import Level
-from wenlu.prompting.client import Refused
-from wenlu.prompting.reply import Echo, read_chat, read_completion, read_echo
+from wenlu.prompting.endpoint.client import Refused
+from wenlu.prompting.endpoint.reply import Echo, read_chat, read_completion, read_echo
 
 COMMON = "Two and two are four. 二加二等于四。"
 TEXTS = (COMMON + " The stove is warm.", COMMON + " 炉子是热的。")

@@ -13,7 +13,7 @@ from typing import Any
 
 from wenlu.base.errors import UserError
 from wenlu.prompting.backend import Written
-from wenlu.prompting.spelling import TORN, ends, first_beyond, token_bytes
+from wenlu.prompting.endpoint.spelling import TORN, ends, first_beyond, token_bytes
 
 _ABOVE_ZERO = 1e-3
 """A log-probability may be so far above 0 by rounding."""

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wenlu.base.errors import UserError
-from wenlu.prompting.select import Ask, Selection, Told, best, choose, next_ask, optimism
+from wenlu.prompting.search.select import Ask, Selection, Told, best, choose, next_ask, optimism
 
 PLAN = Selection(32, tuple(range(100, 500)), tuple(range(500, 700)), budget=8000, keep=4)
 

@@ -11,9 +11,9 @@ from wenlu.prompting.artifact import Artifact, Decoding, read_artifact
 from wenlu.prompting.backend import FolderBackend, Written
 from wenlu.prompting.calibrate import Scoring
 from wenlu.prompting.examples import Example
-from wenlu.prompting.optimize import Optimizer, Search
-from wenlu.prompting.proposals import Room, propose
-from wenlu.prompting.search_page import write_page
+from wenlu.prompting.search.optimize import Optimizer, Search
+from wenlu.prompting.search.page import write_page
+from wenlu.prompting.search.proposals import Room, propose
 from wenlu.prompting.template import Template, as_chat
 from wenlu.prompting.trial import bare
 

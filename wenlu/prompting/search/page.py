@@ -7,7 +7,7 @@ from pathlib import Path
 from wenlu.base.log import read_rows
 from wenlu.base.page import Page, figure
 from wenlu.prompting.artifact import diff
-from wenlu.prompting.optimize import Optimizer, Outcome
+from wenlu.prompting.search.optimize import Optimizer, Outcome
 from wenlu.prompting.template import Prompt
 
 SHOWN = 8

@@ -23,9 +23,9 @@ from wenlu.prompting.calibrate import SCORES, Batch, Prior, Scoring, chosen
 from wenlu.prompting.compare import groups_of
 from wenlu.prompting.examples import Example
 from wenlu.prompting.matrix import Matrix
-from wenlu.prompting.proposals import Room, propose
-from wenlu.prompting.select import Optimism, Selection, Told, choose, optimism
-from wenlu.prompting.split import Looks, Parts, Shares, part
+from wenlu.prompting.search.proposals import Room, propose
+from wenlu.prompting.search.select import Optimism, Selection, Told, choose, optimism
+from wenlu.prompting.search.split import Looks, Parts, Shares, part
 from wenlu.prompting.trial import fitted
 
 if TYPE_CHECKING:

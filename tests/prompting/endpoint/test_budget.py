@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wenlu.base.errors import UserError
-from wenlu.prompting.budget import Account, Budget, Cost
+from wenlu.prompting.endpoint.budget import Account, Budget, Cost
 
 
 @pytest.mark.parametrize("settings, message", [

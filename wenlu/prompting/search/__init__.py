@@ -1,0 +1,1 @@
+"""Searches among prompts: what is tried, how the best is chosen, and what the choice is worth."""
