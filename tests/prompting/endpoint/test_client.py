@@ -176,7 +176,7 @@ def test_an_answer_that_does_not_end(served, clock):
 
 
 def test_an_answer_that_is_too_large(served, clock, monkeypatch):
-    monkeypatch.setattr("wenlu.prompting.exchange.LARGEST", 20)
+    monkeypatch.setattr("wenlu.prompting.endpoint.exchange.LARGEST", 20)
     with (
         endpoint(served(), clock, sending=Sending(attempts=1)) as there,
         pytest.raises(UserError, match=r"127\.0\.0\.1 sent no end of its answer"),
