@@ -33,6 +33,8 @@ namespace {
 constexpr long LANES = BYTES / sizeof(float);
 constexpr long WORTH_SHARING = 1 << 15;  // weights below which a second thread costs more than it brings
 constexpr long CHUNK = 1 << 16;          // bytes of weights that a thread takes at once
+constexpr long AHEAD = 1 << 14;          // bytes of weights that are asked for before they are needed
+constexpr long NEAR = 24 << 10;          // bytes of rows that stay in the first cache beside weights
 
 typedef float Floats __attribute__((vector_size(BYTES)));
 
@@ -93,6 +95,16 @@ inline float sum(Floats v) {
     for (long half = LANES / 2; half; half /= 2)
         for (long i = 0; i < half; i++) lanes[i] += lanes[i + half];
     return lanes[0];
+#endif
+}
+
+// Let it stay in its register: compilers would rather read it from memory again at each use.
+template <class V>
+inline void keep(V &v) {
+#if defined(__AVX512F__)
+    asm("" : "+v"(v));
+#elif defined(__AVX2__)
+    asm("" : "+x"(v));
 #endif
 }
 
@@ -184,8 +196,9 @@ struct Product {
 
     // Outputs first..end of all rows, to [rows, out].
     void part(long first, long end, float *to) const {
+        const long most = 8 * in * long(sizeof(Row)) <= NEAR ? 8 : 4;
         for (long row = 0; row < rows;) {
-            const long groups = (rows - row + 7) / 8, size = (rows - row + groups - 1) / groups;
+            const long groups = (rows - row + most - 1) / most, size = (rows - row + groups - 1) / groups;
             switch (size) {
                 case 1: group<1>(row, first, end, to); break;
                 case 2: group<2>(row, first, end, to); break;
@@ -212,7 +225,8 @@ struct Product {
     void tile(long row, long first, float *to) const {
         const W *base = w + first * in;
         const Row *lines = x + row * in;
-        const long next = Tall * in;  // what the tile after this one reads in its place is asked for now
+        // What a later tile reads is asked for now, to the second cache: more can be under way to it than to the first.
+        const long size = Tall * in, ahead = size * std::max(1l, AHEAD / long(size * sizeof(W)));
         const long whole = in / F::STEP * F::STEP;
         Floats sums[Tall * Rows] = {};
         float totals[Tall * Rows];
@@ -220,12 +234,14 @@ struct Product {
             typename F::Part weights[Tall];
 #pragma GCC unroll 4
             for (int t = 0; t < Tall; t++) {
-                if (k * sizeof(W) % 64 == 0) __builtin_prefetch(base + t * in + k + next);
+                if (k * sizeof(W) % 64 == 0) __builtin_prefetch(base + t * in + k + ahead, 0, 2);
                 weights[t] = F::of(base + t * in + k);
+                keep(weights[t]);
             }
 #pragma GCC unroll 8
             for (int r = 0; r < Rows; r++) {
-                const typename F::Part line = F::of_row(lines + r * in + k);
+                typename F::Part line = F::of_row(lines + r * in + k);
+                keep(line);
 #pragma GCC unroll 4
                 for (int t = 0; t < Tall; t++) F::add(sums[t * Rows + r], weights[t], line);
             }
