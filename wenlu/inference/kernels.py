@@ -147,6 +147,8 @@ class Chooser:
         fused = {other: self._blocks.get(other) or self._fused(other) for other in like}
         like = [other for other in like if fused[other] is not None and fused[other].holds()]
         places = caches[0].places(1)
+        if rotary is not None:
+            rotary.extend(_KNOWN + 1)
 
         def kernel(x: Tensor, other: Block) -> None:
             fused[other](x, rotary, caches[0])

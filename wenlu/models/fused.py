@@ -114,6 +114,7 @@ class FusedBlock:
         step.values = step.keys + all_rows * row * size
         step.row_stride, step.room, step.lengths = row, room, cache.counts.data_ptr()
         if rotary is not None:
+            assert len(rotary.cos) >= cache.length + new, "the tables of rotary positions are too short"
             step.cos, step.sin = rotary.cos.data_ptr(), rotary.sin.data_ptr()
         step.rows, step.new, step.threads = batch, new, torch.get_num_threads()
         self._kernel(*self._given)
