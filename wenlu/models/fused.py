@@ -77,7 +77,7 @@ class FusedBlock:
         if not all(isinstance(linear, nn.Linear | Int8Linear) and linear.weight.dtype == weight for linear in linears):
             raise ValueError("its matrices are of several types")
         floats = [t for t in self._tensors if t.dtype != torch.int8 and not _is_scale(t, linears)]
-        if weight != torch.int8 and weight != self.dtype or any(t.dtype != self.dtype for t in floats):
+        if (weight != torch.int8 and weight != self.dtype) or any(t.dtype != self.dtype for t in floats):
             raise ValueError("its norms are of another type than its matrices")
         if not all(t.is_cpu and t.is_contiguous() for t in self._tensors):
             raise ValueError("its weights do not lie in the processor's memory")
