@@ -9,10 +9,12 @@ from torch import nn
 
 from wenlu.compress.quantize import quantize
 from wenlu.inference import kernels as module
+from wenlu.inference.batch import Engine, Request
 from wenlu.inference.kernels import fast
 from wenlu.models import kernels as compiled
 from wenlu.models.build import build
 from wenlu.models.config import ModelConfig
+from wenlu.models.fused import FusedBlock
 
 SHAPES = [
     ModelConfig(family="lstm", dim=24, layers=2, context=32, vocab=70),
@@ -44,7 +46,7 @@ def quicker(monkeypatch, kernel: bool) -> list[tuple]:
     measured = []
 
     def measure(ways, x, peers):
-        measured.append((len(x), tuple(peers[0][0].shape)))
+        measured.append((len(x), tuple(getattr(peers[0][0], "shape", ("block",)))))
         return [0.0, 1.0] if kernel else [1.0, 0.0]
 
     monkeypatch.setattr(module, "measure", measure)
@@ -123,18 +125,61 @@ def test_hooks_still_see_their_modules(shaken):
     assert len(seen) == 6
 
 
+def test_blocks_are_kernels_where_new_tokens_stand_in_order(monkeypatch, shaken):
+    quicker(monkeypatch, kernel=True)
+    model, used = shaken(build(LLAMA, seed=1)), []
+    called = FusedBlock.__call__
+    monkeypatch.setattr(FusedBlock, "__call__", lambda *given: used.append(given) or called(*given))
+    ids = torch.randint(1, 70, (2, 9), generator=torch.Generator().manual_seed(3))
+    with torch.inference_mode(), fast(model):
+        cache = model.new_cache(2)
+        model(ids[:, :4], cache=cache)
+        assert len(used) == 2
+        used.clear()
+        model(ids[:, 4:5], positions=torch.full((2, 1), 4), cache=cache)
+        model(ids)
+        assert not used, "positions from outside, and texts without a cache, are torch's"
+        model(ids[:, 5:6], cache=cache)
+        assert len(used) == 2
+        model.train()
+        model(ids[:, 6:7], cache=cache)
+        assert len(used) == 2
+
+
+def test_texts_of_a_fast_model_are_those_of_each_alone(monkeypatch, shaken):
+    quicker(monkeypatch, kernel=True)
+    model = shaken(build(LLAMA, seed=1))
+    requests = [Request(tuple(range(3, 3 + length)), max_tokens=12) for length in (1, 4, 9, 4)]
+
+    def written(*some):
+        engine = Engine(model)
+        texts = [engine.add(request) for request in some]
+        while engine.step():
+            pass
+        return texts
+
+    plain = written(*requests)
+    with fast(model):
+        together, alone = written(*requests), [written(request)[0] for request in requests]
+    for kind in (together, plain):
+        for text, other in zip(kind, alone, strict=True):
+            pairs = zip(text.ids, other.ids, strict=True)
+            parted = next((place for place, (a, b) in enumerate(pairs) if a != b), None)
+            assert parted is None or parted in {*text.near_ties, *other.near_ties}
+
+
 def test_what_is_quicker_is_measured_once(monkeypatch, shaken, own_cache):
     measured = quicker(monkeypatch, kernel=False)
     model = shaken(build(LLAMA, seed=1))
     with fast(model):
         first = logits(model, rows=3)
-    assert len(measured) == len(set(measured)) == 5 and {rows for rows, _ in measured} == {4}
+    assert len(measured) == len(set(measured)) == 6 and {rows for rows, _ in measured} == {4}
     assert torch.equal(first, logits(model, rows=3)), "torch is quicker, and used"
     with fast(model):
         logits(model, rows=4)
-    assert len(measured) == 5
+    assert len(measured) == 6
     (answers,) = json.loads((own_cache / "products.json").read_text()).values()
-    assert len(answers) == 5 and set(answers.values()) == {"torch"}
+    assert len(answers) == 6 and set(answers.values()) == {"torch"}
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"x": 3}', '{"x": {"y": 3}}', "\ud800"])
@@ -144,7 +189,7 @@ def test_a_damaged_file_of_measurements_is_written_anew(monkeypatch, shaken, own
     model = shaken(build(LLAMA, seed=1))
     with fast(model):
         logits(model, rows=1)
-    assert len(measured) == 5
+    assert len(measured) == 6
     written = json.loads((own_cache / "products.json").read_text())
     assert [set(answers.values()) for answers in written.values()][-1] == {"kernel"}
 
@@ -155,7 +200,7 @@ def test_it_measures(shaken, own_cache):
     with fast(model):
         assert (logits(model) - before).abs().max() < 1e-4
     (answers,) = json.loads((own_cache / "products.json").read_text()).values()
-    assert len(answers) == 5 and set(answers.values()) <= {"kernel", "torch"}
+    assert len(answers) == 6 and set(answers.values()) <= {"kernel", "torch"}
     assert any(shape.startswith("float32 × float32, 2 × 24 → 70, ") for shape in answers)
 
 

@@ -8,9 +8,11 @@ import torch
 import torch.nn.functional as F
 
 from wenlu.models import kernels as module
-from wenlu.models.kernels import MOST, ROWS, kernels
+from wenlu.models.kernels import MOST, kernels
 from wenlu.models.quantized import rounded
 
+ROWS = 8
+"""That meet a weight at once."""
 SIZES = [(1, 1), (5, 7), (16, 16), (17, 33), (3, 2049), (301, 257), (130, 512)]
 TYPES = ["f32", "bf16", "int8", "int8 × bf16"]
 QUICK = ("-O0", "-march=native", "-std=c++17", "-fPIC")

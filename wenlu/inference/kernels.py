@@ -1,5 +1,6 @@
-"""Fast products for a model that decodes: its own modules, for a while, with kernels that read a matrix at memory's
-speed. Which of the two, the kernel or torch's product, is quicker for a shape is measured once for each machine."""
+"""A model that decodes fast: its own modules, for a while, with kernels for products of few rows, which read a matrix
+at memory's speed, and for a whole block. Whether they or torch's operators are quicker for a shape is measured once
+for each machine."""
 
 from __future__ import annotations
 
@@ -17,12 +18,18 @@ from torch import Tensor, nn
 from wenlu.base.device import machine
 from wenlu.base.errors import UserError
 from wenlu.base.files import atomic_write
-from wenlu.models.kernels import MOST, ROWS, Kernels, cache_folder, kernels
+from wenlu.models.block import Block
+from wenlu.models.cache import KeyValueCache
+from wenlu.models.fused import TOKENS, FusedBlock
+from wenlu.models.kernels import MOST, Kernels, cache_folder, kernels
 from wenlu.models.lstm import Layer, step
+from wenlu.models.position import Rotary
 from wenlu.models.quantized import Int8Embedding, Int8Linear, Int8Matrix, int8_product
 
-CLASSES = (1, 2, 4, ROWS, 16, MOST)
+CLASSES = (1, 2, 4, 8, 16, 32, 64)
 """Numbers of rows that are measured; those between two are taken for the greater."""
+_KNOWN = 32
+"""Tokens that a block's texts have when it is measured."""
 _SECONDS = 0.004
 """How long a shape is measured, unless three of each way take longer."""
 
@@ -70,12 +77,18 @@ class Chooser:
         self.kernels = found
         self._known: dict[tuple, bool] = {}
         self._peers: dict[tuple, list[tuple[Tensor, Tensor | None]]] = {}
+        self._all_blocks: list[Block] = []
+        self._blocks: dict[Block, FusedBlock] = {}
+        self._unfused: set[Block] = set()
 
     def __deepcopy__(self, memo) -> Chooser:
         return self
 
     def know(self, module: nn.Module) -> None:
         """Measure with this module's matrices too: one alone would lie in the processor's cache, unlike in use."""
+        if isinstance(module, Block):
+            self._all_blocks.append(module)
+            return
         pairs = [(getattr(module, name, None), None) for name in ("weight", "w", "u")]
         if isinstance(module, Int8Matrix):
             pairs = [(module.weight, module.scale)]
@@ -86,14 +99,7 @@ class Chooser:
     def product(self, x: Tensor, weight: Tensor, scale: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
         """x Wᵀ · scale + bias, by what is quicker."""
         rows = x.numel() // x.shape[-1]
-        if (
-            rows > MOST
-            or torch.is_grad_enabled()
-            or not x.is_cpu
-            or not weight.is_contiguous()
-            or torch.compiler.is_compiling()
-            or torch.is_autocast_enabled("cpu")
-        ):
+        if rows > MOST or not x.is_cpu or not weight.is_contiguous() or _otherwise():
             return plain(x, weight, scale, bias)
         key = (id(weight), rows, weight.dtype, x.dtype, torch.get_num_threads())
         by_kernel = self._known.get(key)
@@ -101,34 +107,92 @@ class Chooser:
             by_kernel = self._known[key] = self.kernels.take(x, weight) and self._choose(x, weight, scale, rows)
         return (self.kernels.product if by_kernel else plain)(x, weight, scale, bias)
 
+    def block(self, block: Block, x: Tensor, rotary: Rotary | None, positions, cache) -> Tensor | None:
+        """A block's output by its kernel; None where there is none for this, or torch's operators are quicker."""
+        tokens = x.shape[0] * x.shape[1]
+        if type(cache) is not KeyValueCache or tokens > TOKENS or block.training or not x.is_cpu or _otherwise():
+            return None
+        fused = self._blocks.get(block)
+        if fused is None or not fused.holds():
+            if block in self._unfused:
+                return None
+            fused = self._fused(block)
+            if fused is None:
+                return None
+        if x.dtype != fused.dtype or not cache.in_order(positions, x.shape[1]):
+            return None
+        key = (block, tokens, torch.get_num_threads())
+        by_kernel = self._known.get(key)
+        if by_kernel is None:
+            by_kernel = self._known[key] = self._choose_block(block, x, rotary, tokens)
+        return fused(x, rotary, cache) if by_kernel else None
+
+    def _fused(self, block: Block) -> FusedBlock | None:
+        try:
+            fused = FusedBlock(self.kernels, block)
+        except ValueError:
+            self._unfused.add(block)
+            return None
+        self._blocks[block] = fused
+        return fused if fused.holds() else None
+
+    def _choose_block(self, block: Block, x: Tensor, rotary: Rotary | None, tokens: int) -> bool:
+        tokens = next(size for size in CLASSES if size >= tokens)
+        like = [other for other in self._all_blocks if _shape(other) == _shape(block)]
+        heads, head_dim = block.attention.kv_heads, block.attention.head_dim
+        layers = 1 + max(other.attention.layer for other in like)
+        caches = [KeyValueCache((layers, tokens, heads, _KNOWN + 1, head_dim), x) for _ in range(2)]
+        for cache in caches:
+            cache.advance(_KNOWN)
+        fused = {other: self._blocks.get(other) or self._fused(other) for other in like}
+        like = [other for other in like if fused[other] is not None and fused[other].holds()]
+        places = caches[0].places(1)
+        if rotary is not None:
+            rotary.extend(_KNOWN + 1)
+
+        def kernel(x: Tensor, other: Block) -> None:
+            fused[other](x, rotary, caches[0])
+
+        def torchs(x: Tensor, other: Block) -> None:
+            Block.forward(other, x, rotary, places, None, caches[1])
+
+        x = x.new_ones(tokens, 1, x.shape[-1])
+        torchs(x, like[0])  # so that products are chosen before
+        name = f"block {_shape(block)}, {str(x.dtype).removeprefix('torch.')}, {tokens} tokens"
+        return self._quicker(name, [kernel, torchs], x, [(other,) for other in like])
+
     def _choose(self, x: Tensor, weight: Tensor, scale: Tensor | None, rows: int) -> bool:
         rows = next(size for size in CLASSES if size >= rows)
         types = " × ".join(str(t.dtype).removeprefix("torch.") for t in (x, weight))
-        shape = f"{types}, {rows} × {weight.shape[1]} → {weight.shape[0]}, {torch.get_num_threads()} threads"
+        name = f"{types}, {rows} × {weight.shape[1]} → {weight.shape[0]}"
+        peers = self._peers.get((weight.dtype, weight.shape), [(weight, scale)])
+        return self._quicker(name, [self.kernels.product, plain], x.new_ones(rows, weight.shape[1]), peers)
+
+    def _quicker(self, name: str, ways: list[Callable], x: Tensor, peers: list[tuple]) -> bool:
+        """Whether the first of two ways, the kernel's, is quicker than torch's: as was measured before, or is now."""
+        name = f"{name}, {torch.get_num_threads()} threads"
         here = f"{_processor()}, torch {torch.__version__}, kernels {self.kernels.identity}"
         file = cache_folder() / "products.json"
-        known = _read(file).get(here, {}).get(shape)
+        known = _read(file).get(here, {}).get(name)
         if known in ("kernel", "torch"):
             return known == "kernel"
-        x = x.new_ones(rows, weight.shape[1])
-        peers = self._peers.get((weight.dtype, weight.shape), [(weight, scale)])
-        kernel, torchs = measure([self.kernels.product, plain], x, peers)
+        kernel, torchs = measure(ways, x, peers)
         answers = _read(file)  # anew, for others may have written meanwhile; what is lost is measured again
-        answers.setdefault(here, {})[shape] = "kernel" if kernel < torchs else "torch"
+        answers.setdefault(here, {})[name] = "kernel" if kernel < torchs else "torch"
         with suppress(OSError, UserError):  # where the folder takes nothing, the next process measures for itself
             atomic_write(file, json.dumps(answers, indent=1, ensure_ascii=False))
         return kernel < torchs
 
 
-def measure(ways: list[Callable], x: Tensor, peers: list[tuple[Tensor, Tensor | None]]) -> list[float]:
-    """Seconds of each way to multiply, the least of several by turns, every one with the next matrix of these."""
+def measure(ways: list[Callable], x: Tensor, peers: list[tuple]) -> list[float]:
+    """Seconds of each way, the least of several by turns, every one with the next matrix, or block, of these."""
     best, turn, began = [float("inf")] * len(ways), 0, time.perf_counter()
     while turn < 3 * len(ways) or (time.perf_counter() - began < _SECONDS and turn < 100):
-        weight, scale = peers[turn % len(peers)]
+        peer = peers[turn % len(peers)]
         # The order changes from round to round, or a way would always meet the same half of the matrices.
         way = (turn + turn // len(ways)) % len(ways)
         start = time.perf_counter()
-        ways[way](x, weight, scale)
+        ways[way](x, *peer)
         best[way] = min(best[way], time.perf_counter() - start)
         turn += 1
     return best
@@ -137,6 +201,17 @@ def measure(ways: list[Callable], x: Tensor, peers: list[tuple[Tensor, Tensor | 
 def plain(x: Tensor, weight: Tensor, scale: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
     """x Wᵀ · scale + bias by torch's own operators."""
     return F.linear(x, weight, bias) if scale is None else int8_product(x, weight, scale, bias)
+
+
+def _otherwise() -> bool:
+    """Whether something wants torch's own operators: gradients, a compiler, autocast."""
+    return torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu")
+
+
+def _shape(block: Block) -> str:
+    attention, up = block.attention, block.feed_forward.up.weight
+    heads = f"{attention.heads}/{attention.kv_heads} × {attention.head_dim}"
+    return f"{up.shape[1]} → {heads} → {up.shape[0]} {str(up.dtype).removeprefix('torch.')}"
 
 
 def _read(file: Path) -> dict[str, dict[str, str]]:
@@ -153,6 +228,14 @@ def _read(file: Path) -> dict[str, dict[str, str]]:
 def _processor() -> str:
     facts = machine(torch.device("cpu"))
     return f"{facts['processor']} ({facts['cpu_capability']})"
+
+
+class FastBlock(Block):
+    """A transformer block while the model is fast: few new tokens after those of a cache by one kernel."""
+
+    def forward(self, x: Tensor, rotary: Rotary | None, positions, mask, cache: KeyValueCache | None) -> Tensor:
+        y = self.chooser.block(self, x, rotary, positions, cache)
+        return super().forward(x, rotary, positions, mask, cache) if y is None else y
 
 
 class FastLinear(nn.Linear):
@@ -201,6 +284,7 @@ class FastInt8Embedding(_FastInt8, Int8Embedding):
 
 
 FAST = {
+    Block: FastBlock,
     nn.Linear: FastLinear,
     nn.Embedding: FastEmbedding,
     Layer: FastLayer,

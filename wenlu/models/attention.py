@@ -84,6 +84,7 @@ class Attention(nn.Module):
         self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
         bias = config.attention_bias or config.family in PLAIN
         self.scale = 1.0 if config.family == "t5" else None
+        self.window = config.window if layer >= config.full_layers else 0
         parts = tuple(n * self.head_dim for n in (self.heads, self.kv_heads, self.kv_heads))
         self.qkv = nn.Linear(config.dim, sum(parts), bias=bias or config.family == "qwen2")
         self.out = nn.Linear(parts[0], config.dim, bias=bias)

@@ -33,6 +33,7 @@ class KeyValueCache:
         self._store = like.new_zeros(layers, 2, rows, heads, max(1, room), dim)
         self._places: Tensor | None = None
         self._branches: Branches | None = None
+        self._counts: Tensor | None = None
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -54,6 +55,22 @@ class KeyValueCache:
         """Memory held."""
         return self._store.nbytes
 
+    @property
+    def counts(self) -> Int[Tensor, " rows"]:
+        """`lengths` as a tensor."""
+        if self._counts is None:
+            self._counts = torch.tensor(self._lengths, device=self._store.device)
+        return self._counts
+
+    def in_order(self, positions: slice | Tensor, new: int) -> bool:
+        """Whether these are the positions that `places` gave: new tokens, one after another, each of which sees those
+        before it in its row; not those of a tree."""
+        if self._branches is not None:
+            return False
+        if self.even:
+            return positions == slice(self.length, self.length + new) if isinstance(positions, slice) else False
+        return positions is self._places
+
     def places(self, new: int) -> slice | Int[Tensor, "rows new"]:
         """Where the next `new` tokens of each row stand: a slice where that is the same for all."""
         if self._branches is not None:
@@ -61,8 +78,7 @@ class KeyValueCache:
         if self.even:
             return slice(self.length, self.length + new)
         if self._places is None or self._places.shape[1] != new:
-            begin = torch.tensor(self._lengths, device=self._store.device)
-            self._places = begin[:, None] + torch.arange(new, device=self._store.device)
+            self._places = self.counts[:, None] + torch.arange(new, device=self._store.device)
         return self._places
 
     def reach(self, new: int) -> int:
@@ -96,6 +112,11 @@ class KeyValueCache:
             row, places = torch.arange(rows, device=keys.device)[:, None], self.places(new)
             kept[0][row, :, places], kept[1][row, :, places] = keys.transpose(1, 2), values.transpose(1, 2)
         return kept[0], kept[1]
+
+    def room_for(self, new: int) -> Float[Tensor, "layers 2 whole_rows kv_heads room head_dim"]:
+        """All that is kept, with room for so many new tokens of each row, for one who writes into it himself."""
+        self._make_room(len(self._lengths), self.length + new)
+        return self._store
 
     def advance(self, tokens: int) -> None:
         """All layers have added their keys and values for `tokens` more tokens of each row."""
@@ -176,7 +197,7 @@ class KeyValueCache:
         self._store = larger
 
     def _set(self, lengths: list[int]) -> None:
-        self._lengths, self._places = lengths, None
+        self._lengths, self._places, self._counts = lengths, None, None
 
 
 @dataclass(frozen=True)

@@ -72,9 +72,8 @@ class GPT(nn.Module):
         elif window and seq > window:
             near = causal_mask(seq, 0, ids.device).triu(1 - window)
             in_window = near if mask is None else mask & near
-        for layer, block in enumerate(self.blocks):
-            windowed = layer >= self.config.full_layers
-            x = block(x, self.rotary, positions, in_window if windowed else mask, cache)
+        for block in self.blocks:
+            x = block(x, self.rotary, positions, in_window if block.attention.window else mask, cache)
         if cache is not None:
             cache.advance(seq)
         return self.norm(x)

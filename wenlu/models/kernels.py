@@ -14,6 +14,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -25,10 +26,9 @@ from wenlu.base.files import atomic_write, make_folder
 from wenlu.base.log import say
 
 SOURCE = Path(__file__).with_suffix(".cpp")
-ROWS = 8
-"""The most rows that a kernel takes at once."""
+PARTS = (SOURCE, *(SOURCE.with_name(name) for name in ("products.h", "block.h")))
 MOST = 32
-"""The most that `Kernels.product` takes, by parts: int8 read four times is still less than made floats of once."""
+"""The most rows of `Kernels.product`; torch's own products are made for more."""
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC")
 _NAMES = {
     (torch.float32, torch.float32): "f32_f32",
@@ -51,8 +51,15 @@ class Kernels:
     def __init__(self, library: ctypes.CDLL, identity: str):
         self.identity = identity
         self._of = {types: getattr(library, name) for types, name in _NAMES.items()}
+        self._blocks = {types: getattr(library, f"{name}_block") for types, name in _NAMES.items()}
         for function in self._of.values():
             function.argtypes, function.restype = _ARGUMENTS, None
+        for function in self._blocks.values():
+            function.argtypes, function.restype = [ctypes.c_void_p] * 2, None
+
+    def block(self, weight: torch.dtype, rows: torch.dtype) -> Callable | None:
+        """The kernel of a block (`fused.FusedBlock`) with matrices and other numbers of these types."""
+        return self._blocks.get((weight, rows))
 
     def take(self, x: Tensor, weight: Tensor) -> bool:
         """Whether there is a kernel for them: 1 to `MOST` rows on a processor, types that go together."""
@@ -72,19 +79,17 @@ class Kernels:
         x = x.contiguous()
         outputs, inputs = weight.shape
         y = x.new_empty(*x.shape[:-1], outputs)
-        rows, kernel, size = x.numel() // inputs, self._of[weight.dtype, x.dtype], x.element_size()
-        for first in range(0, rows, ROWS):
-            kernel(
-                y.data_ptr() + first * outputs * size,
-                x.data_ptr() + first * inputs * size,
-                weight.data_ptr(),
-                None if scale is None else scale.data_ptr(),
-                None if bias is None else bias.data_ptr(),
-                min(ROWS, rows - first),
-                outputs,
-                inputs,
-                torch.get_num_threads(),
-            )
+        self._of[weight.dtype, x.dtype](
+            y.data_ptr(),
+            x.data_ptr(),
+            weight.data_ptr(),
+            None if scale is None else scale.data_ptr(),
+            None if bias is None else bias.data_ptr(),
+            x.numel() // inputs,
+            outputs,
+            inputs,
+            torch.get_num_threads(),
+        )
         return y
 
 
@@ -105,7 +110,8 @@ def _load(folder: Path) -> Kernels:
         raise UserError("no C++ compiler is found (c++, g++, clang++): install one, or name it in CXX")
     openmp = _openmp()
     version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=True, timeout=60).stdout
-    parts = [SOURCE.read_text(encoding="utf-8"), version, *FLAGS, str(openmp), platform.machine(), *sorted(cpu_flags())]
+    sources = [part.read_text(encoding="utf-8") for part in PARTS]
+    parts = [*sources, version, *FLAGS, str(openmp), platform.machine(), *sorted(cpu_flags())]
     identity = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
     # The name carries the hash of what is inside: a damaged library can end a process instead of raising.
     for file in sorted(folder.glob(f"kernels-{identity}-*.so")):

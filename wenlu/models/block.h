@@ -1,0 +1,317 @@
+// A transformer block over few new tokens of several texts, with their keys and values: one kernel for all of it.
+//
+// Pre-norm, as block.py has it: RMSNorm or LayerNorm; attention with QK-norm, rotary positions, grouped heads and a
+// window where the model has them; a gated or plain feed-forward layer. Numbers between the layers stay in f32; what
+// products of bf16 read is rounded to it. All of a token is computed in an order that depends on no other text.
+
+#pragma once
+#include <cmath>
+
+#include "products.h"
+
+extern "C" {
+struct Matrix {
+    const void *weight;
+    const float *scale;  // of int8
+    const void *bias;
+};
+
+struct Block {  // null where a model has no such thing
+    Matrix qkv, out, up, down;
+    const void *norm_1, *norm_1_bias, *norm_2, *norm_2_bias, *q_norm, *k_norm;
+    long dim, heads, kv_heads, head_dim, ffn, centred, gated, activation, window;
+    float eps, scale;
+};
+
+struct Step {
+    const void *x;           // [rows, new, dim]
+    void *y;                 // likewise
+    void *keys, *values;     // [rows, kv_heads, room, head_dim] of this layer
+    long row_stride, room;   // numbers from one row's keys to the next; places of each head
+    const int64_t *lengths;  // tokens known of each row
+    const float *cos, *sin;  // [places, head_dim / 2], or null
+    long rows, new_tokens;
+    int threads;
+};
+}
+
+namespace {
+
+typedef int32_t Ints __attribute__((vector_size(BYTES)));
+
+inline Floats every(float v) { return Floats{} + v; }
+
+// To about two units in the last place; e⁻⁸⁷ below −87.
+inline Floats exponential(Floats x) {
+    const Floats low = every(-87.0f), high = every(88.0f);
+    x = x < low ? low : x;
+    x = x > high ? high : x;
+    const Floats shift = every(12582912.0f);  // 1.5 · 2²³: what is added to it becomes whole
+    const Floats n = (x * 1.44269504f + shift) - shift;
+    const Floats r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+    Floats p = every(1.9875691500e-4f);
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    return p * (Floats)((__builtin_convertvector(n, Ints) + 127) << 23);
+}
+
+enum { SILU, GELU_NEW, RELU, RELU2 };
+
+inline Floats activated(Floats x, long activation) {
+    const Floats none = {}, positive = x < none ? none : x;
+    if (activation == RELU) return positive;
+    if (activation == RELU2) return positive * positive;
+    const Floats u = activation == SILU ? x : 1.5957691216f * (x + 0.044715f * x * x * x);  // tanh as a sigmoid
+    return x / (1.0f + exponential(-u));
+}
+
+// Σ a b, of floats and keys of a type.
+template <class T>
+inline Floats dot(const float *a, const T *b, long whole) {
+    Floats total = {};
+    for (long d = 0; d < whole; d += LANES) total += load(a + d) * load(b + d);
+    return total;
+}
+
+template <class W, class T>
+struct Stepping {
+    typedef typename Factors<W>::Row Row;
+    const Block &block;
+    const Step &step;
+
+    long tokens() const { return step.rows * step.new_tokens; }
+    long width() const { return (block.heads + 2 * block.kv_heads) * block.head_dim; }
+
+    Product<W> product(const Matrix &matrix, const Row *x, long out, long in) const {
+        return {x, (const W *)matrix.weight, matrix.scale, tokens(), out, in};
+    }
+    static float at(const void *numbers, long i) { return number(((const T *)numbers)[i]); }
+    static float bias(const Matrix &matrix, long i) { return matrix.bias ? at(matrix.bias, i) : 0.0f; }
+
+    // What is kept between the phases; a thread's memory for it grows and stays.
+    struct Buffers {
+        std::vector<float> residual, qkv, up, last;
+        std::vector<Row> normed, attended, wide;
+    };
+    template <class V>
+    static void reserve(V &vector, size_t size) {
+        if (vector.size() < size) vector.resize(size);
+    }
+
+    void all() const {
+        static thread_local Buffers own;
+        Buffers &b = own;
+        const long n = tokens(), dim = block.dim, inner = block.heads * block.head_dim, ffn = block.ffn;
+        reserve(b.residual, n * dim);
+        reserve(b.last, n * dim);
+        reserve(b.qkv, n * width());
+        reserve(b.up, n * ffn * (block.gated ? 2 : 1));
+        reserve(b.normed, n * dim);
+        reserve(b.attended, n * inner);
+        reserve(b.wide, n * ffn);
+        const long work = n * dim * (width() + inner + ffn);
+        const int threads = work < 4 * WORTH_SHARING ? 1 : step.threads;
+        Pieces norm_1, qkv, heads, out, norm_2, up, down;
+        const T *x = (const T *)step.x;
+        T *y = (T *)step.y;
+
+#pragma omp parallel num_threads(threads) if (threads > 1)
+        {
+            norm_1.take(n, 1, [&](long r, long) { normalise(x + r * dim, &b.normed[r * dim], block.norm_1, block.norm_1_bias); });
+#pragma omp barrier
+            const Product<W> to_qkv = product(block.qkv, b.normed.data(), width(), dim);
+            qkv.take(width(), to_qkv.chunk(threads), [&](long first, long end) {
+                to_qkv.part(first, end, b.qkv.data());
+                each(first, end, [&](long r, long o) { b.qkv[r * width() + o] += bias(block.qkv, o); });
+            });
+#pragma omp barrier
+            heads.take(step.rows * block.kv_heads, 1, [&](long i, long) {
+                attend(b.qkv.data(), b.attended.data(), i / block.kv_heads, i % block.kv_heads);
+            });
+#pragma omp barrier
+            const Product<W> to_out = product(block.out, b.attended.data(), dim, inner);
+            out.take(dim, to_out.chunk(threads), [&](long first, long end) {
+                to_out.part(first, end, b.residual.data());
+                each(first, end, [&](long r, long o) {
+                    b.residual[r * dim + o] = number(x[r * dim + o]) + (b.residual[r * dim + o] + bias(block.out, o));
+                });
+            });
+#pragma omp barrier
+            norm_2.take(n, 1, [&](long r, long) {
+                normalise(&b.residual[r * dim], &b.normed[r * dim], block.norm_2, block.norm_2_bias);
+            });
+#pragma omp barrier
+            widen(b, up, threads);
+#pragma omp barrier
+            const Product<W> to_down = product(block.down, b.wide.data(), dim, ffn);
+            down.take(dim, to_down.chunk(threads), [&](long first, long end) {
+                to_down.part(first, end, b.last.data());
+                each(first, end, [&](long r, long o) {
+                    put(y + r * dim + o, b.residual[r * dim + o] + (b.last[r * dim + o] + bias(block.down, o)));
+                });
+            });
+        }
+    }
+
+    // do(token, output) for some of the outputs.
+    template <class Do>
+    void each(long first, long end, const Do &act) const {
+        for (long r = 0; r < tokens(); r++)
+            for (long o = first; o < end; o++) act(r, o);
+    }
+
+    // act(up), or act(gate) · up: who has made some of both also joins them.
+    void widen(Buffers &b, Pieces &pieces, int threads) const {
+        const long ffn = block.ffn, wide = block.gated ? 2 * ffn : ffn;
+        const Product<W> product = this->product(block.up, b.normed.data(), wide, block.dim);
+        const long chunk = std::min(product.chunk(threads), std::max(8l, ffn / threads / 8 * 8));
+        pieces.take(ffn, chunk, [&](long first, long end) {
+            product.part(first, end, b.up.data());
+            each(first, end, [&](long r, long o) { b.up[r * wide + o] += bias(block.up, o); });
+            if (block.gated) {
+                product.part(ffn + first, ffn + end, b.up.data());
+                each(ffn + first, ffn + end, [&](long r, long o) { b.up[r * wide + o] += bias(block.up, o); });
+            }
+            for (long r = 0; r < tokens(); r++) {
+                const float *gate = &b.up[r * wide];
+                for (long i = first; i < end; i += LANES) {
+                    const long count = std::min(LANES, end - i);
+                    Floats v = {}, u = every(1.0f);
+                    std::memcpy(&v, gate + i, count * sizeof(float));
+                    if (block.gated) std::memcpy(&u, gate + ffn + i, count * sizeof(float));
+                    v = activated(v, block.activation) * u;
+                    for (long l = 0; l < count; l++) put(&b.wide[r * ffn + i + l], v[l]);
+                }
+            }
+        });
+    }
+
+    template <class X>
+    void normalise(const X *x, Row *to, const void *weight, const void *bias) const {
+        const long dim = block.dim, whole = dim / LANES * LANES;
+        float mean = 0.0f;
+        if (block.centred) {
+            Floats total = {};
+            for (long i = 0; i < whole; i += LANES) total += load(x + i);
+            mean = sum(total);
+            for (long i = whole; i < dim; i++) mean += number(x[i]);
+            mean /= dim;
+        }
+        Floats squares = {};
+        for (long i = 0; i < whole; i += LANES) {
+            const Floats v = load(x + i) - mean;
+            squares += v * v;
+        }
+        float total = sum(squares);
+        for (long i = whole; i < dim; i++) total += (number(x[i]) - mean) * (number(x[i]) - mean);
+        const float scale = 1.0f / std::sqrt(total / dim + block.eps);
+        for (long i = 0; i < dim; i++)
+            put(to + i, (number(x[i]) - mean) * scale * at(weight, i) + (bias ? at(bias, i) : 0.0f));
+    }
+
+    // One head's vector of a token, normalised and turned, times `factor`.
+    void turned(const float *from, float *to, const void *weight, long place, float factor) const {
+        const long size = block.head_dim, half = size / 2;
+        float scale = factor;
+        if (weight) {
+            float total = 0.0f;
+            for (long d = 0; d < size; d++) total += from[d] * from[d];
+            scale /= std::sqrt(total / size + block.eps);
+        }
+        for (long d = 0; d < size; d++) to[d] = from[d] * scale * (weight ? at(weight, d) : 1.0f);
+        if (!step.cos) return;
+        const float *cos = step.cos + place * half, *sin = step.sin + place * half;
+        for (long d = 0; d < half; d++) {
+            const float one = to[d], two = to[d + half];
+            to[d] = one * cos[d] - two * sin[d];
+            to[d + half] = two * cos[d] + one * sin[d];
+        }
+    }
+
+    // The new tokens of a row, for the queries of one head of keys: add key and value, then look at all so far.
+    void attend(const float *qkv, Row *attended, long row, long head) const {
+        const long size = block.head_dim, group = block.heads / block.kv_heads, known = step.lengths[row];
+        T *keys = (T *)step.keys + row * step.row_stride + head * step.room * size;
+        T *values = (T *)step.values + row * step.row_stride + head * step.room * size;
+        static thread_local std::vector<float> own;
+        reserve(own, 2 * size + known + step.new_tokens + LANES);
+        float *q = own.data(), *result = q + size, *weights = result + size;
+        for (long t = 0; t < step.new_tokens; t++) {
+            const float *of_token = qkv + (row * step.new_tokens + t) * width();
+            const float *v = of_token + (block.heads + block.kv_heads + head) * size;
+            turned(of_token + (block.heads + head) * size, q, block.k_norm, known + t, 1.0f);
+            for (long d = 0; d < size; d++) put(keys + (known + t) * size + d, q[d]);
+            for (long d = 0; d < size; d++) put(values + (known + t) * size + d, v[d]);
+        }
+        for (long t = 0; t < step.new_tokens; t++) {
+            const long place = known + t, token = row * step.new_tokens + t;
+            const long first = block.window ? std::max(0l, place - block.window + 1) : 0, count = place + 1 - first;
+            for (long g = head * group; g < (head + 1) * group; g++) {
+                turned(qkv + token * width() + g * size, q, block.q_norm, place, block.scale);
+                score(q, keys + first * size, weights, count);
+                soften(weights, count);
+                long d = 0;
+                for (; d + 4 * LANES <= size; d += 4 * LANES) weigh<4>(weights, values + first * size + d, result + d, count);
+                for (; d + LANES <= size; d += LANES) weigh<1>(weights, values + first * size + d, result + d, count);
+                for (; d < size; d++) {
+                    result[d] = 0.0f;
+                    for (long j = 0; j < count; j++) result[d] += weights[j] * number(values[(first + j) * size + d]);
+                }
+                Row *to = attended + (token * block.heads + g) * size;
+                for (d = 0; d < size; d++) put(to + d, result[d]);
+            }
+        }
+    }
+
+    // q · k of each key.
+    void score(const float *q, const T *keys, float *to, long count) const {
+        constexpr int MANY = 16;
+        const long size = block.head_dim, whole = size / LANES * LANES;
+        for (long j = 0; j < count; j += MANY) {
+            const int here = int(std::min<long>(MANY, count - j));
+            Floats sums[MANY] = {};
+            float totals[MANY];
+            for (int i = 0; i < here; i++) sums[i] = dot(q, keys + (j + i) * size, whole);
+            sums_of<MANY>(sums, totals);
+            for (int i = 0; i < here; i++) {
+                for (long d = whole; d < size; d++) totals[i] += q[d] * number(keys[(j + i) * size + d]);
+                to[j + i] = totals[i];
+            }
+        }
+    }
+
+    // softmax, in place; what stands in the LANES after the last is lost.
+    static void soften(float *weights, long count) {
+        float most = weights[0];
+        for (long j = 1; j < count; j++) most = weights[j] > most ? weights[j] : most;
+        for (long j = 0; j < LANES; j++) weights[count + j] = -INFINITY;
+        Floats total = {};
+        for (long j = 0; j < count; j += LANES) {
+            Floats v = exponential(load(weights + j) - most);
+            if (j + LANES > count)
+                for (long l = count - j; l < LANES; l++) v[l] = 0.0f;
+            std::memcpy(weights + j, &v, sizeof v);
+            total += v;
+        }
+        const float scale = 1.0f / sum(total);
+        for (long j = 0; j < count; j++) weights[j] *= scale;
+    }
+
+    // Σ weight · value over all, of N vectors of the values' dimensions.
+    template <int N>
+    void weigh(const float *weights, const T *values, float *to, long count) const {
+        Floats sums[N] = {};
+        for (long j = 0; j < count; j++) {
+            const Floats weight = every(weights[j]);
+#pragma GCC unroll 4
+            for (int i = 0; i < N; i++) sums[i] += weight * load(values + j * block.head_dim + i * LANES);
+        }
+        std::memcpy(to, sums, sizeof sums);
+    }
+};
+
+}  // namespace

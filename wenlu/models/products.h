@@ -1,0 +1,282 @@
+// y = x Wᵀ + b for few rows of x: each weight is read once from memory, and meets eight rows while it is in a register.
+//
+// x [rows, in], W [out, in], b [out] or null, y [rows, out], all contiguous, of any size. Sums are in f32, and those of
+// a row are added in an order that depends neither on the other rows nor on the threads: a row's result is the same to
+// the last bit alone and beside others.
+
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+#include <vector>
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#if defined(__AVX512F__)
+#define BYTES 64
+#define ACCUMULATORS 16
+#elif defined(__AVX2__)
+#define BYTES 32
+#define ACCUMULATORS 8
+#else
+#define BYTES 16
+#define ACCUMULATORS 8
+#endif
+
+namespace {
+
+constexpr long LANES = BYTES / sizeof(float);
+constexpr long WORTH_SHARING = 1 << 15;  // weights below which a second thread costs more than it brings
+constexpr long CHUNK = 1 << 16;          // bytes of weights that a thread takes at once
+constexpr long AHEAD = 1 << 14;          // bytes of weights that are asked for before they are needed
+constexpr long NEAR = 24 << 10;          // bytes of rows that stay in the first cache beside weights
+
+typedef float Floats __attribute__((vector_size(BYTES)));
+
+struct BF16 {
+    uint16_t bits;
+};
+
+template <class To, class From>
+inline To read(const From *from) {
+    To to;
+    std::memcpy(&to, from, sizeof to);
+    return to;
+}
+
+inline float number(float v) { return v; }
+inline float number(int8_t v) { return v; }
+inline float number(BF16 v) {
+    uint32_t bits = uint32_t(v.bits) << 16;
+    return read<float>(&bits);
+}
+
+inline Floats load(const float *p) { return read<Floats>(p); }
+
+#if defined(__AVX512F__)
+inline Floats load(const BF16 *p) {
+    return (Floats)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16);
+}
+inline Floats load(const int8_t *p) {
+    return (Floats)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
+}
+#elif defined(__AVX2__)
+inline Floats load(const BF16 *p) {
+    return (Floats)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)), 16);
+}
+inline Floats load(const int8_t *p) {
+    return (Floats)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)));
+}
+#else
+template <class W>
+inline Floats load(const W *p) {
+    Floats to;
+    for (long i = 0; i < LANES; i++) to[i] = number(p[i]);
+    return to;
+}
+#endif
+
+inline BF16 rounded(float v) {  // to the nearest, ties to even
+    uint32_t bits = read<uint32_t>(&v);
+    return {uint16_t(v == v ? (bits + 0x7fff + ((bits >> 16) & 1)) >> 16 : 0x7fc0)};
+}
+
+inline float sum(Floats v) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_add_ps((__m512)v);
+#else
+    float lanes[LANES];
+    std::memcpy(lanes, &v, sizeof v);
+    for (long half = LANES / 2; half; half /= 2)
+        for (long i = 0; i < half; i++) lanes[i] += lanes[i + half];
+    return lanes[0];
+#endif
+}
+
+// Let it stay in its register: compilers would rather read it from memory again at each use.
+template <class V>
+inline void keep(V &v) {
+#if defined(__AVX512F__)
+    asm("" : "+v"(v));
+#elif defined(__AVX2__)
+    asm("" : "+x"(v));
+#endif
+}
+
+// What a product's rows are made of, and one step along them. bf16 stays bf16 where the processor multiplies it.
+template <class W>
+struct Factors {
+    typedef float Row;
+    typedef Floats Part;
+    static constexpr long STEP = LANES;
+    static Part of(const W *w) { return load(w); }
+    static Part of_row(const float *x) { return load(x); }
+    static void add(Floats &sum, Part w, Part x) { sum += w * x; }
+};
+
+#if defined(__AVX512BF16__) && defined(__AVX512F__)
+template <>
+struct Factors<BF16> {
+    typedef BF16 Row;
+    typedef __m512i Part;
+    static constexpr long STEP = 2 * LANES;
+    static Part of(const BF16 *w) { return _mm512_loadu_si512(w); }
+    static Part of_row(const BF16 *x) { return _mm512_loadu_si512(x); }
+    static void add(Floats &sum, Part w, Part x) {
+        sum = (Floats)_mm512_dpbf16_ps((__m512)sum, (__m512bh)w, (__m512bh)x);
+    }
+};
+#endif
+
+inline void put(float *to, float v) { *to = v; }
+inline void put(BF16 *to, float v) { *to = rounded(v); }
+
+// The sums over the lanes of `count` vectors, each in the same order.
+template <int count>
+inline void sums_of(const Floats *v, float *to) {
+#if defined(__AVX512F__)
+    if (count > 2) {  // sixteen at once, by transposing on the way
+        const Floats none = {};
+        __m512 a[16];
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; i++) a[i] = (__m512)(4 * (i % 4) + i / 4 < count ? v[4 * (i % 4) + i / 4] : none);
+#pragma GCC unroll 8
+        for (int i = 0; i < 16; i += 2)
+            a[i / 2] = _mm512_add_ps(_mm512_shuffle_f32x4(a[i], a[i + 1], 0x44), _mm512_shuffle_f32x4(a[i], a[i + 1], 0xee));
+#pragma GCC unroll 4
+        for (int i = 0; i < 8; i += 2)
+            a[i / 2] = _mm512_add_ps(_mm512_shuffle_f32x4(a[i], a[i + 1], 0x88), _mm512_shuffle_f32x4(a[i], a[i + 1], 0xdd));
+#pragma GCC unroll 2
+        for (int i = 0; i < 4; i += 2) {
+            const __m512d one = _mm512_castps_pd(a[i]), two = _mm512_castps_pd(a[i + 1]);
+            a[i / 2] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(one, two)),
+                                     _mm512_castpd_ps(_mm512_unpackhi_pd(one, two)));
+        }
+        a[0] = _mm512_add_ps(_mm512_shuffle_ps(a[0], a[1], 0x88), _mm512_shuffle_ps(a[0], a[1], 0xdd));
+        if (count == 16) {
+            _mm512_storeu_ps(to, a[0]);
+        } else {
+            _mm512_mask_storeu_ps(to, __mmask16((1 << count) - 1), a[0]);
+        }
+        return;
+    }
+#endif
+    for (int i = 0; i < count; i++) to[i] = sum(v[i]);
+}
+
+// Hands out what is to be done, piece by piece: threads that are slower, or interrupted, take less.
+struct Pieces {
+    std::atomic<long> next{0};
+    template <class Work>
+    void take(long count, long size, const Work &work) {
+        for (long first; (first = next.fetch_add(size, std::memory_order_relaxed)) < count;)
+            work(first, std::min(count, first + size));
+    }
+};
+
+template <class W>
+struct Product {
+    typedef Factors<W> F;
+    typedef typename F::Row Row;
+    const Row *x;
+    const W *w;
+    const float *scale;
+    long rows, out, in;
+
+    // Outputs that a thread takes at once: few enough to be shared, and to stay in its cache while all rows meet them.
+    long chunk(int threads) const {
+        const long fitting = std::max(1l, CHUNK / long(in * sizeof(W))), shared = (out + threads - 1) / threads;
+        return std::max(8l, std::min(fitting, shared) / 8 * 8);
+    }
+
+    // Outputs first..end of all rows, to [rows, out].
+    void part(long first, long end, float *to) const {
+        const long most = 8 * in * long(sizeof(Row)) <= NEAR ? 8 : 4;
+        for (long row = 0; row < rows;) {
+            const long groups = (rows - row + most - 1) / most, size = (rows - row + groups - 1) / groups;
+            switch (size) {
+                case 1: group<1>(row, first, end, to); break;
+                case 2: group<2>(row, first, end, to); break;
+                case 3: group<3>(row, first, end, to); break;
+                case 4: group<4>(row, first, end, to); break;
+                case 5: group<5>(row, first, end, to); break;
+                case 6: group<6>(row, first, end, to); break;
+                case 7: group<7>(row, first, end, to); break;
+                case 8: group<8>(row, first, end, to); break;
+            }
+            row += size;
+        }
+    }
+
+    template <int Rows>
+    void group(long row, long first, long end, float *to) const {
+        constexpr int Tall = ACCUMULATORS / Rows >= 4 ? 4 : ACCUMULATORS / Rows >= 2 ? 2 : 1;
+        for (; first + Tall <= end; first += Tall) tile<Rows, Tall>(row, first, to);
+        for (; first < end; first++) tile<Rows, 1>(row, first, to);
+    }
+
+    // `Tall` outputs from `first` on, of `Rows` rows from `row` on.
+    template <int Rows, int Tall>
+    void tile(long row, long first, float *to) const {
+        const W *base = w + first * in;
+        const Row *lines = x + row * in;
+        // What a later tile reads is asked for now, to the second cache: more can be under way to it than to the first.
+        const long size = Tall * in, ahead = size * std::max(1l, AHEAD / long(size * sizeof(W)));
+        const long whole = in / F::STEP * F::STEP;
+        Floats sums[Tall * Rows] = {};
+        float totals[Tall * Rows];
+        for (long k = 0; k < whole; k += F::STEP) {
+            typename F::Part weights[Tall];
+#pragma GCC unroll 4
+            for (int t = 0; t < Tall; t++) {
+                if (k * sizeof(W) % 64 == 0) __builtin_prefetch(base + t * in + k + ahead, 0, 2);
+                weights[t] = F::of(base + t * in + k);
+                keep(weights[t]);
+            }
+#pragma GCC unroll 8
+            for (int r = 0; r < Rows; r++) {
+                typename F::Part line = F::of_row(lines + r * in + k);
+                keep(line);
+#pragma GCC unroll 4
+                for (int t = 0; t < Tall; t++) F::add(sums[t * Rows + r], weights[t], line);
+            }
+        }
+        sums_of<Tall * Rows>(sums, totals);
+        for (int t = 0; t < Tall; t++)
+            for (int r = 0; r < Rows; r++) {
+                float total = totals[t * Rows + r];
+                for (long k = whole; k < in; k++) total += number(base[t * in + k]) * number(lines[r * in + k]);
+                to[(row + r) * out + first + t] = scale ? total * scale[first + t] : total;
+            }
+    }
+};
+
+// A whole product of rows of type T, shared among threads.
+template <class W, class T>
+void multiply(T *y, const T *x, const W *w, const float *scale, const T *bias, long rows, long out, long in, int threads) {
+    typedef typename Factors<W>::Row Row;
+    std::vector<Row> copied(std::is_same<Row, T>::value ? 0 : rows * in);
+    for (size_t i = 0; i < copied.size(); i++) put(&copied[i], number(x[i]));
+    const Row *lines = copied.empty() ? (const Row *)x : copied.data();
+    const Product<W> product{lines, w, scale, rows, out, in};
+    std::vector<float> sums(std::is_same<T, float>::value ? 0 : rows * out);
+    float *to = sums.empty() ? (float *)y : sums.data();
+    Pieces pieces;
+    const auto work = [&](long first, long end) {
+        product.part(first, end, to);
+        if (!bias && sums.empty()) return;
+        for (long r = 0; r < rows; r++)
+            for (long o = first; o < end; o++) put(y + r * out + o, bias ? to[r * out + o] + number(bias[o]) : to[r * out + o]);
+    };
+    if (threads < 2 || out * in < WORTH_SHARING) return work(0, out);
+    const long chunk = product.chunk(threads);
+#pragma omp parallel num_threads(threads)
+    pieces.take(out, chunk, work);
+}
+
+}  // namespace
