@@ -137,7 +137,7 @@ def compared(task: Task, candidate: Candidate, peer, shots: int, limit: int, pla
     row |= {"peer_seconds": {str(one): tries[one]["seconds"] for one in tries}, "ratio": ratio, "reads": reads}
     row |= {"figures": same, "largest_gap": max(gaps), "beyond": sum(gap > 1e-4 for gap in gaps), "sums": len(gaps)}
     print(
-        f"{task.name}, {shots} shots, {row['examples']} examples: {mine['seconds']:.1f} s, peer {best['seconds']:.1f} s "
+        f"{task.name}, {shots} shots, {row['examples']} rows: {mine['seconds']:.1f} s, peer {best['seconds']:.1f} s "
         f"(batch {batch}): {ratio:.1f} x, R = {reads:.1f}; figures {same}, largest gap {max(gaps):.1e}",
         flush=True,
     )
