@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
 
 AT_ONCE = 512
-"""Tokens of a tree read at once on a processor, where products of so many rows are at their best; more on a GPU."""
+"""Tokens of a tree read at once on a processor, where products of so many rows are at their best; half as many by narrow
+models, whose attention costs more than their products; more on a GPU."""
+NARROW = 512
 AT_ONCE_GPU = 4096
 
 Done = Callable[[int], None]
@@ -125,7 +127,7 @@ def _chunks(model: nn.Module, trie: Trie) -> Iterator[tuple[np.ndarray, Tensor]]
     comes later follows either one on this way or one that comes later too.
     """
     device = next(model.parameters()).device
-    size = AT_ONCE if device.type == "cpu" else AT_ONCE_GPU
+    size = AT_ONCE_GPU if device.type != "cpu" else AT_ONCE if model.config.dim >= NARROW else -(-AT_ONCE // 2)
     read = trie.read
     column = np.full(len(trie.ids) + 1, -1, np.int64)  # of nodes that are remembered; the last: of no node at all
     cache = model.new_cache(1, size)
