@@ -31,6 +31,13 @@ def in_bf16(recipe: Recipe, device: torch.device) -> bool:
     return dtype == "bf16" or (dtype == "auto" and wide and has_bf16(device))
 
 
+def products(bf16: bool, device: torch.device) -> str:
+    """How products are made, as models.size names it: f32, bf16 (rounded on the way), autocast (of copies in bf16)."""
+    if not bf16:
+        return "f32"
+    return "autocast" if by_autocast(device.type) else "bf16"
+
+
 class Gradients(NamedTuple):
     """What the gradients of a batch were made of."""
 
