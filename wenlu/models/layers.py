@@ -76,10 +76,8 @@ class _RMSNorm(torch.autograd.Function):
         x, scale, weight = context.saved_tensors
         unit = x * scale
         of_weight = gradient * unit
-        if weight.ndim == 1:
-            along = (of_weight @ weight).unsqueeze(-1)
-        else:  # a row of weights for each head
-            along = (of_weight * weight).sum(-1, keepdim=True)
+        one = weight.ndim == 1  # else a row of weights for each head
+        along = (of_weight @ weight).unsqueeze(-1) if one else (of_weight * weight).sum(-1, keepdim=True)
         of_x = (gradient * weight).addcmul_(unit, along, value=-1 / x.shape[-1]).mul_(scale)
         return of_x, of_weight.sum(tuple(range(gradient.ndim - weight.ndim))), None
 

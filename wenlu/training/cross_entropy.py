@@ -34,7 +34,7 @@ def cross_entropy(
 def replace_by_gradient(
     logits: Float[Tensor, "rows vocab"], targets: Int[Tensor, " rows"], smoothing: float = 0.0
 ) -> Float[Tensor, ""]:
-    """`cross_entropy`; the logits turn into its gradient, softmax(logits) − target, on a processor a few rows at a time."""
+    """`cross_entropy`; the logits turn into its gradient, softmax(logits) − target (on a processor by few rows)."""
     if not logits.is_cpu:
         with torch.enable_grad():
             leaf = logits.float().detach().requires_grad_()
