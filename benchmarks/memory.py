@@ -61,14 +61,13 @@ def measure(shape: dict, data: Path, out: Path) -> dict:
     """Train one shape in this process; bytes measured and predicted, by kind."""
     import dataclasses
 
-    import torch
-
-    from wenlu.base.device import has_bf16
+    from wenlu.base.device import has_bf16, pick_device
     from wenlu.data.prepare import PrepareConfig
     from wenlu.models.config import ModelConfig
     from wenlu.models.size import parameters, training_bytes
     from wenlu.training.loop import train
     from wenlu.training.recipe import OptimizerConfig, Recipe, TrainingConfig
+    from wenlu.training.update import products
 
     settings = dict(shape)
     batch, micro, optimizer = settings.pop("batch"), settings.pop("micro", 0), settings.pop("optimizer", "adamw")
@@ -84,7 +83,7 @@ def measure(shape: dict, data: Path, out: Path) -> dict:
     measured = resident("VmHWM") - before
     vocab = json.loads((data / "data.json").read_text())["vocab"]
     config = dataclasses.replace(model, vocab=vocab)
-    dtype = "bf16" if has_bf16(torch.device("cpu")) else "f32"
+    dtype = products(has_bf16(pick_device("cpu")), pick_device("cpu"))
     parts = training_bytes(config, micro or batch, model.context, optimizer, dtype, accumulating=0 < micro < batch)
     return {"dtype": dtype, "parameters": parameters(config), "measured": measured, "predicted": parts}
 

@@ -52,3 +52,17 @@ def test_a_system_without_groups_or_free_pages(groups, monkeypatch):
     known = {name: number for name, number in os.sysconf_names.items() if name != "SC_AVPHYS_PAGES"}
     monkeypatch.setattr(device.os, "sysconf_names", known)
     assert device.available_memory(CPU) > 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("flags", "kind", "wanted"),
+    [
+        ({"avx512_bf16"}, "cpu", True),
+        ({"avx512_bf16", "amx_bf16"}, "cpu", False),
+        ({"avx2"}, "cpu", False),
+        (set(), "cuda", True),
+    ],
+)
+def test_autocast_is_for_processors_without_tiles(flags, kind, wanted, monkeypatch):
+    monkeypatch.setattr(device, "cpu_flags", lambda: frozenset(flags))
+    assert device.by_autocast.__wrapped__(kind) is wanted

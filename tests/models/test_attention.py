@@ -64,4 +64,6 @@ def test_which_form_is_used(monkeypatch):
     with bf16_products(True):
         attend(*short, None)
         attend(*long, None)
-    assert len(seen) == 1 and torch.get_float32_matmul_precision() == "highest"
+        attend(*(part.bfloat16() for part in long), None)
+        attend(*(part.bfloat16() for part in tensors(2, attention.SHORT_COPIED + 1)), None)
+    assert len(seen) == 2 and torch.get_float32_matmul_precision() == "highest"

@@ -6,6 +6,7 @@ import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,18 @@ def has_bf16(device: torch.device) -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags or "bf16" in flags
 
 
+@lru_cache
+def by_autocast(kind: str) -> bool:
+    """Whether torch.autocast makes products in bf16 on that kind of device, rather than `bf16_products` alone.
+
+    So on a GPU, and on a processor whose vector unit multiplies in bf16 but that has no tiles (AMX): there oneDNN's
+    rounding on the way is hardly faster than f32, while products of what is bf16 already are twice as fast (measured
+    on one core of a Zen 4: 95, 105 and 205 GFLOP/s).
+    """
+    flags = cpu_flags()
+    return kind != "cpu" or ("avx512_bf16" in flags and "amx_bf16" not in flags)
+
+
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     """The number format of weights by its name: f32 or bf16; refused where the hardware has none of its own."""
     if name not in ("f32", "bf16"):
@@ -52,8 +65,8 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
 def bf16_products(wanted: bool) -> Iterator[None]:
     """Let products of f32 matrices round their factors to bf16, sums staying in f32, for a while.
 
-    On a processor oneDNN does so on the way, without copies: three to four times faster where the hardware multiplies
-    in bf16, and faster than autocast, whose copies cost small models more than they gain.
+    On a processor oneDNN does so on the way, without copies: three to four times faster where the hardware has tiles
+    for it (AMX), and faster than autocast there, whose copies cost small models more than they gain.
     """
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium" if wanted else before)

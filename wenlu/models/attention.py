@@ -14,7 +14,7 @@ from wenlu.models.config import PLAIN, ModelConfig
 from wenlu.models.layers import dropout as dropped
 from wenlu.models.layers import rms_norm
 from wenlu.models.position import Rotary
-from wenlu.models.size import SHORT
+from wenlu.models.size import SHORT, SHORT_COPIED
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float
@@ -36,7 +36,8 @@ def attend(
     """
     # On a processor no fused kernel has dropout, or a bias that learns.
     unfused = dropout or (mask is not None and mask.requires_grad)
-    if q.is_cpu and (unfused or (k.shape[2] <= SHORT and torch.get_float32_matmul_precision() == "medium")):
+    short = SHORT_COPIED if q.dtype == torch.bfloat16 else SHORT
+    if q.is_cpu and (unfused or (k.shape[2] <= short and torch.get_float32_matmul_precision() == "medium")):
         return attend_explicitly(q, k, v, mask, dropout, scale, causal)
     alone = q.shape[2] == 1
     grouped = q.shape[1] != k.shape[1]

@@ -80,7 +80,9 @@ class BERT(nn.Module):
         """
         match self.config.head:
             case "tokens":
-                x = self.transform_norm(ACTIVATIONS[self.config.activation](self.transform(hidden)))
+                x = ACTIVATIONS[self.config.activation](self.transform(hidden))
+                # Where autocast makes it bf16, torch would sum the norm's gradients in bf16 too.
+                x = self.transform_norm(x.to(self.transform_norm.weight.dtype))
                 return project(x, self.lm_head or self.embed, self.head_bias)
             case "classify":
                 return self.label_head(self.drop(self.pooler(hidden[..., 0, :]).tanh()))

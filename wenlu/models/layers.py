@@ -62,10 +62,7 @@ def rms_norm(x: Float[Tensor, "... dim"], weight: Float[Tensor, "*rows dim"], ep
 
 
 class _RMSNorm(torch.autograd.Function):
-    """∂L/∂x = s (g − u mean(g u)) with s = 1 / √(mean(x²) + ε), u = s x and g = w ∂L/∂y.
-
-    That is LayerNorm's gradient with the mean taken as 0, less the term that centres it: its fused kernel serves.
-    """
+    """∂L/∂x = s (g − u mean(g u)) with s = 1 / √(mean(x²) + ε), u = s x and g = w ∂L/∂y; ∂L/∂w = Σ u ∂L/∂y."""
 
     @staticmethod
     def forward(context, x, weight, eps):
@@ -77,17 +74,12 @@ class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def backward(context, gradient):
         x, scale, weight = context.saved_tensors
-        dim = x.shape[-1]
-        if weight.ndim > 1:  # a row of weights for each head: no kernel for that
-            unit, of_unit = x * scale, gradient * weight
-            along = (of_unit * unit).mean(-1, keepdim=True)
-            of_x = of_unit.addcmul_(unit, along, value=-1).mul_(scale)
-            return of_x, unit.mul_(gradient).sum(tuple(range(gradient.ndim - weight.ndim))), None
-        no_mean, wanted = torch.zeros_like(scale), [True, True, False]
-        of_x, of_weight, _ = torch.ops.aten.native_layer_norm_backward(
-            gradient, x, [dim], no_mean, scale, weight, None, wanted
-        )
-        return of_x.addcmul_((gradient @ weight).unsqueeze(-1), scale, value=1 / dim), of_weight, None
+        unit = x * scale
+        of_weight = gradient * unit
+        one = weight.ndim == 1  # else a row of weights for each head
+        along = (of_weight @ weight).unsqueeze(-1) if one else (of_weight * weight).sum(-1, keepdim=True)
+        of_x = (gradient * weight).addcmul_(unit, along, value=-1 / x.shape[-1]).mul_(scale)
+        return of_x, of_weight.sum(tuple(range(gradient.ndim - weight.ndim))), None
 
 
 def dropout(x: Float[Tensor, "*shape"], p: float, training: bool) -> Float[Tensor, "*shape"]:

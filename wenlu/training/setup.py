@@ -35,7 +35,7 @@ from wenlu.training.plan import CONTEXTS, Plan, Planner, refuse_steps
 from wenlu.training.plan import announce as say_plan
 from wenlu.training.recipe import Recipe, resolve
 from wenlu.training.run_folder import RunFolder
-from wenlu.training.update import in_bf16
+from wenlu.training.update import in_bf16, products
 
 COMPILE_EARNS_BACK = 3e13
 """Operations from which torch.compile's half minute on a processor is earned back (about five minutes of work)."""
@@ -215,9 +215,8 @@ def check_memory(config: ModelConfig, recipe: Recipe, device: torch.device, bf16
     """Refuse a run whose predicted peak exceeds what the machine has: a processor's kernel kills without a word."""
     batch = recipe.training.batch
     micro = recipe.training.micro_batch or batch
-    dtype = "bf16" if bf16 else "f32"
     room = available_memory(device)
-    shape = (config.context, recipe.optimizer.name, dtype, device.type)
+    shape = (config.context, recipe.optimizer.name, products(bf16, device), device.type)
     needed = training_bytes(config, micro, *shape, accumulating=micro < batch)["total"]
     if needed <= room:
         return

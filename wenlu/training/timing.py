@@ -15,7 +15,7 @@ from wenlu.models.size import flops_per_token, hidden_weights, kept_by_block, tr
 from wenlu.training.material import Material
 from wenlu.training.objectives import objective_of
 from wenlu.training.recipe import Recipe
-from wenlu.training.update import Updates, in_bf16
+from wenlu.training.update import Updates, in_bf16, products
 
 F32 = 3.0
 """How much longer an operation takes in f32 where the processor multiplies in bf16 (about, for the sizes timed)."""
@@ -73,7 +73,7 @@ class Machine:
         return training_bytes(recipe.model, micro, *shape, accumulating=micro < recipe.training.batch)["total"]
 
     def _dtype(self, recipe: Recipe) -> str:
-        return "bf16" if in_bf16(recipe, self.device) else "f32"
+        return products(in_bf16(recipe, self.device), self.device)
 
     def _features(self, recipe: Recipe) -> np.ndarray:
         config = recipe.model.resolved()

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wenlu.base.device import has_bf16
+from wenlu.base.device import by_autocast, has_bf16
 from wenlu.base.errors import UserError
 from wenlu.training.material import Material, tokens_in
 from wenlu.training.objectives import Batch, Objective
@@ -29,6 +29,13 @@ def in_bf16(recipe: Recipe, device: torch.device) -> bool:
     if dtype == "bf16" and not has_bf16(device):
         raise UserError(f"this {device.type} device has no bf16 arithmetic of its own: use --training.dtype f32")
     return dtype == "bf16" or (dtype == "auto" and wide and has_bf16(device))
+
+
+def products(bf16: bool, device: torch.device) -> str:
+    """How products are made, as models.size names it: f32, bf16 (rounded on the way), autocast (of copies in bf16)."""
+    if not bf16:
+        return "f32"
+    return "autocast" if by_autocast(device.type) else "bf16"
 
 
 class Gradients(NamedTuple):
@@ -128,9 +135,9 @@ class Updates:
         return {name: torch.from_numpy(array).to(self.device, non_blocking=True) for name, array in batch.items()}
 
     def precision(self):
-        """For a GPU; a processor's products are set for a whole run."""
-        autocast = self.bf16 and self.device.type != "cpu"
-        return torch.autocast(self.device.type, torch.bfloat16) if autocast else nullcontext()
+        """Where autocast makes the products; what oneDNN rounds on the way is set for a whole run."""
+        kind = self.device.type
+        return torch.autocast(kind, torch.bfloat16) if self.bf16 and by_autocast(kind) else nullcontext()
 
     def _gradients(self) -> list[Tensor]:
         return [weight.grad for weight in self._weights if weight.grad is not None]
