@@ -63,8 +63,9 @@ def ours(folder: Path, format: str):
     """(prompts, tokens) → the ids made, by our engine; and the bytes of the weights read at each step."""
     from wenlu.compress.quantize import quantize
     from wenlu.hub.folder import load
-    from wenlu.inference.batch import Engine, Request
+    from wenlu.inference.batch import Engine
     from wenlu.inference.kernels import fast
+    from wenlu.inference.text import Request
 
     model = load(folder, dtype=DTYPES.get(format, torch.float32))[0]
     if format == "int8":

@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +11,13 @@ import torch
 
 from wenlu.base.errors import UserError
 from wenlu.inference.adjust import Adjustments
-from wenlu.inference.batch import NEAR, Engine, Options, Request
+from wenlu.inference.batch import Engine, Options
+from wenlu.inference.choose import NEAR, go_on
 from wenlu.inference.constrain import Constrainer, Constraint
 from wenlu.inference.prefix import BLOCK, PrefixCache
 from wenlu.inference.sample import Greedy, Sampling, row_generators
 from wenlu.inference.speculative import Lookup
+from wenlu.inference.text import Request
 from wenlu.models.build import build
 from wenlu.models.config import ModelConfig
 from wenlu.tokenization.learn import learn
@@ -142,30 +144,50 @@ def test_two_hundred_mixes():
 @pytest.mark.parametrize("family", FAMILIES)
 def test_logits_beside_others_are_those_alone(family, monkeypatch):
     """ε = 1e-4 on the logits themselves, not only on what is chosen."""
-    model, seen = random_model(family), {}
-
-    def note(kind, engine, number):
-        monkeypatch.setattr(
-            engine, "_choose", lambda texts, logits, choose=engine._choose: (
-                [seen.setdefault((kind, id(t) if kind else number), []).append(row) for t, row in zip(texts, logits)],
-                choose(texts, logits),
-            )
-        )  # fmt: skip
-
+    model, seen = random_model(family), noted(monkeypatch)
     requests = [replace(request(number, greedy=True), max_tokens=12, stop_ids=frozenset()) for number in range(5)]
     together = Engine(model)
-    note(1, together, None)
     texts = [together.add(one) for one in requests[:3]]
     together.step()
     texts += [together.add(one) for one in requests[3:]]
     while together.step():
         pass
-    for number, (one, text) in enumerate(zip(requests, texts, strict=True)):
-        engine = Engine(model)
-        note(0, engine, number)
-        finished(engine, one)
-        for a, b in zip(seen[1, id(text)], seen[0, number], strict=True):
-            assert (a - b).abs().max() < 1e-4
+    for one, text in zip(requests, texts, strict=True):
+        (alone,) = finished(Engine(model), one)
+        assert_near(seen[text], seen[alone])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_prompt_read_in_parts_is_the_prompt_read_whole(family, monkeypatch):
+    """The same logits, also beside texts that are written meanwhile, and from a prefix that was read in parts."""
+    model, seen = random_model(family), noted(monkeypatch)
+    chance = random.Random(5)
+    long = tuple(chance.randrange(VOCAB) for _ in range(61))
+    wanted = [Request(ids, max_tokens=6) for ids in ((1, 2), long, long[:40], long[:40], long[::-1])]
+    whole = [finished(Engine(model, options=Options(chunk=10_000)), one)[0] for one in wanted]
+    for options in (Options(chunk=7), Options(chunk=1), Options(chunk=20, prefix_bytes=1 << 20)):
+        engine = Engine(model, options=options)
+        for text, alone in zip(finished(engine, *wanted, *wanted[1:2]), [*whole, whole[1]], strict=True):
+            assert text.ids == alone.ids
+            assert_near(seen[text], seen[alone])
+
+
+def noted(monkeypatch):
+    """The logits that each text's tokens are chosen from, from now on."""
+    seen = defaultdict(list)
+
+    def note(texts, logits):
+        for text, row in zip(texts, logits, strict=True):
+            seen[text].append(row)
+        go_on(texts, logits)
+
+    monkeypatch.setattr("wenlu.inference.batch.go_on", note)
+    return seen
+
+
+def assert_near(these, those, epsilon=1e-4):
+    for a, b in zip(these, those, strict=True):
+        assert (a - b).abs().max() < epsilon
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from wenlu.base.errors import UserError
 from wenlu.hub.folder import load
-from wenlu.inference.generator import Generator, Settings, StopTexts
+from wenlu.inference.generator import Generator, Settings
+from wenlu.inference.stream import StopTexts
 from wenlu.models.build import build
 from wenlu.models.config import ModelConfig
 from wenlu.tokenization.learn import learn

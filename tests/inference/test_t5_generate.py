@@ -8,10 +8,11 @@ import torch
 from wenlu.base.errors import UserError
 from wenlu.cli.main import main
 from wenlu.hub.folder import save
-from wenlu.inference.batch import Engine, Request
+from wenlu.inference.batch import Engine
 from wenlu.inference.generate import generate
 from wenlu.inference.generator import Generator, Settings
 from wenlu.inference.sample import Greedy, Sampling, row_generators
+from wenlu.inference.text import Request
 from wenlu.models.build import build
 from wenlu.models.config import ModelConfig
 from wenlu.tokenization.learn import learn

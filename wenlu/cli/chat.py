@@ -18,7 +18,8 @@ from wenlu.cli.flags import parse
 
 if TYPE_CHECKING:
     from wenlu.inference.conversation import Answer, Conversation
-    from wenlu.inference.generator import Result, Settings
+    from wenlu.inference.generator import Settings
+    from wenlu.inference.stream import Result
     from wenlu.tokenization.tokenizer import Tokenizer
 
 DESCRIPTION = """A conversation with a model, by the chat template of its folder; in it, /help tells what else can be

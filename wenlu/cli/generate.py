@@ -17,7 +17,8 @@ from wenlu.cli.flags import parse
 
 if TYPE_CHECKING:
     from wenlu.inference.constrain import Constraint
-    from wenlu.inference.generator import Generator, Result, Settings
+    from wenlu.inference.generator import Generator, Settings
+    from wenlu.inference.stream import Result
 
 DESCRIPTION = """Text that continues a prompt, on stdout as it is made; what is said about it goes to stderr.
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from wenlu.base.errors import UserError, did_you_mean
 from wenlu.base.log import JsonLines, read_rows
-from wenlu.inference.generator import Generator, Result, Settings, Stream
+from wenlu.inference.generator import Generator, Settings
+from wenlu.inference.stream import Result, Stream
 
 OWN = tuple(
     field.name

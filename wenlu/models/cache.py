@@ -127,6 +127,10 @@ class KeyValueCache:
         assert all(new <= old for new, old in zip(lengths, self._lengths, strict=True)), "a cache cannot be made longer"
         self._set(list(lengths))
 
+    def wipe(self, row: int) -> None:
+        """Leave nothing beyond a row's length: what is not a number there would come through every mask."""
+        self._store[:, :, row, :, self._lengths[row] :] = 0
+
     def select(self, rows: Tensor, same_source: bool = False) -> None:
         """Keep these rows, [kept], some of them perhaps several times."""
         kept = self._store[..., : self.length, :].index_select(2, rows)
