@@ -169,7 +169,8 @@ class Engine:
     def _read(self, group: _Group, guesses: list[list[int]]) -> Tensor:
         """Logits after the newest token of each text and after its guesses, [rows, 1 + most guesses, vocab]."""
         most, pairs = max(map(len, guesses)), zip(group.texts, guesses, strict=True)
-        rows = [[text.ids[-1], *guess, *[0] * (most - len(guess))] for text, guess in pairs]
+        # What fills a row is a token that is read anyway: one of which the model has no numbers would harm the others.
+        rows = [[text.ids[-1], *guess, *text.ids[-1:] * (most - len(guess))] for text, guess in pairs]
         return group.reader.read(torch.tensor(rows, device=next(self._model.parameters()).device))
 
     def _advance(self, group: _Group, guesses: list[list[int]], logits: Tensor, first: bool = False) -> None:

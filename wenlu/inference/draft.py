@@ -174,7 +174,7 @@ class _Drafts:
         """Read what is new of each text, then guess token by token."""
         new = [text.ids[len(seen) :] for text, seen in zip(self._texts, self._seen, strict=True)]
         most = max(map(len, new))
-        logits = self._read([[*ids, *[0] * (most - len(ids))] for ids in new])
+        logits = self._read([[*ids, *ids[-1:] * (most - len(ids))] for ids in new])
         self._cache.crop([n - most + len(ids) for n, ids in zip(self._cache.lengths, new, strict=True)])
         logits = logits[range(len(new)), [len(ids) - 1 for ids in new]]
         for seen, ids in zip(self._seen, new, strict=True):
@@ -206,7 +206,8 @@ class _Drafts:
 
     def _step(self, guesses: list[list[int]], going: list[bool]) -> Tensor:
         """Read the newest guess of those that go on: logits of what follows."""
-        step, before = [[guess[-1] if on else 0] for guess, on in zip(guesses, going, strict=True)], self._cache.lengths
+        pairs, before = zip(self._texts, guesses, strict=True), self._cache.lengths
+        step = [[guess[-1] if guess else text.ids[-1]] for text, guess in pairs]
         logits = self._read(step)[:, 0]
         self._cache.crop([length + on for length, on in zip(before, going, strict=True)])
         for seen, token, on in zip(self._seen, step, going, strict=True):
