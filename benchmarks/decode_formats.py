@@ -1,8 +1,7 @@
 """What rounding weights costs: perplexity in bf16 and int8 beside f32, the same windows of the same texts.
 
 stories260K on a text that it has written itself (greedy, `greedy.txt` of its folder), on the test part of WikiText-2,
-which is like nothing that it has learned. Only the ratio to f32 means anything. Ratios come with the interval of the
-paired differences of the tokens' losses, blocks of neighbouring tokens together.
+which is like nothing that it has learned. Only the ratio to f32 means anything.
 """
 
 from pathlib import Path

@@ -247,6 +247,10 @@ class EncoderDecoderCache(KeyValueCache):
         self.hidden: Tensor | None = None
         """What hides the padding among them, as a bias of attention, [rows, 1, 1, source]."""
 
+    @property
+    def bytes(self) -> int:
+        return super().bytes + sum(keys.nbytes + values.nbytes for keys, values in self.read)
+
     def select(self, rows: Tensor, same_source: bool = False) -> None:
         """Keep these rows; with `same_source`, each takes the place of one whose source is the same."""
         super().select(rows)
