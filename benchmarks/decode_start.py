@@ -67,8 +67,9 @@ def first(options, speed: float, place: Path) -> dict:
     warm = max(weights / speed, reading(model.config, LENGTH - KNOWN) / product_speed("f32"))
     print(f"first token: cold {seconds['cold']:.3f} s, warm {seconds['warm']:.3f} s, peer {seconds['peer']:.3f} s")
     least = {"cold": cold, "warm": warm}
-    return {"shape": FORM, "length": LENGTH, "known": KNOWN, "seconds": seconds, "least": least,
-            "reached": {side: least[side] / seconds[side] for side in least}, "same": ids["cold"] == ids["peer"]}  # fmt: skip
+    reached = {side: least[side] / seconds[side] for side in least}
+    facts = {"shape": FORM, "length": LENGTH, "known": KNOWN, "same": ids["cold"] == ids["peer"]}
+    return {**facts, "seconds": seconds, "least": least, "reached": reached}
 
 
 def drain(engine, request):

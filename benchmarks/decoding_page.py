@@ -34,7 +34,9 @@ def _rows(result: dict) -> list[str]:
         reading = f"{ours['prefill']:,.0f}", *_parts(row, "prefill_reached", "prefill_ratio")
         memory = [f"{row[name] / 1e6:,.2f}" if name in row else "" for name in ("bytes_a_text", "bytes_needed")]
         first = f"{ours['first_token_s'] * 1000:,.0f} ms"
-        rows.append((row["form"], row["format"], f"{row['batch']} × {row['prompt']}", *speeds, *reading, first, *memory))
+        rows.append(
+            (row["form"], row["format"], f"{row['batch']} × {row['prompt']}", *speeds, *reading, first, *memory)
+        )
     header = (
         "model | weights | texts × prompt | tokens/s | bound | reached | to the peer | prompts: tokens/s | reached | "
         "to the peer | first token | MB a text | needed"
@@ -89,8 +91,8 @@ def decode_first(result: dict) -> list[str]:
     lines = [
         "### The first token",
         "",
-        f"`python benchmarks/decode.py --only first`: a prompt of {result['length']} tokens, the 110M Llama in f32. The",
-        "least: the machine's measured speed of products, or of reading the weights once where that takes longer.",
+        f"`python benchmarks/decode.py --only first`: a prompt of {result['length']} tokens, the 110M Llama in",
+        "f32. The least: the machine's measured speed of products, or of reading the weights once where that takes longer.",
     ]
     return [*lines, *table("engine | first token | least | reached", rows), "", where(result["about"]), ""]
 
@@ -106,9 +108,9 @@ def decode_process(result: dict) -> list[str]:
     lines = [
         "### A whole process",
         "",
-        f"`python benchmarks/decode.py --only process`: `wenlu generate` of {result['written']} greedy tokens, from the",
-        f"start of the process to its end, and a script that does the same with transformers"
-        f" {result['peers']['transformers']}; medians of {result['turns']} by turns.",
+        f"`python benchmarks/decode.py --only process`: `wenlu generate` of {result['written']} greedy tokens, from",
+        "the start of the process to its end, and a script that does the same with transformers",
+        f"{result['peers']['transformers']}; medians of {result['turns']} by turns.",
         "The least: Python's start with torch alone, and reading the weights once a token.",
     ]
     header = "model | `wenlu generate` | transformers | ratio | least | reached"

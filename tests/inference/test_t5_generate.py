@@ -52,17 +52,6 @@ def texts_of(model, requests):
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
-def test_memory_held_counts_what_the_encoder_has_read():
-    model, held = random_model(), []
-    for source in (8, 16):
-        engine = Engine(model)
-        engine.add(Request(tuple(range(3, 3 + source)), max_tokens=4))
-        engine.step()
-        held.append(engine.bytes)
-    config = model.config
-    assert held[1] - held[0] == 8 * 2 * config.decoder_layers * config.heads * config.head_dim * 4
-
-
 def test_cached_equals_uncached(prompt):
     model = random_model()
     expected, margin = uncached(model, prompt, 30)
@@ -141,3 +130,14 @@ def test_the_command(written, capsys):
     wanted = generator.generate("the cat", Settings(max_tokens=9, temperature=0))[0].text
     assert main(["generate", str(folder), "--prompt", "the cat", "--max-tokens", "9", "--temperature", "0"]) == 0
     assert capsys.readouterr().out == wanted + "\n"
+
+
+def test_memory_held_counts_what_the_encoder_has_read():
+    model, held = random_model(), []
+    for source in (8, 16):
+        engine = Engine(model)
+        engine.add(Request(tuple(range(3, 3 + source)), max_tokens=4))
+        engine.step()
+        held.append(engine.bytes)
+    config = model.config
+    assert held[1] - held[0] == 8 * 2 * config.decoder_layers * config.heads * config.head_dim * 4
