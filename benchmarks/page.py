@@ -9,7 +9,16 @@ import statistics
 from pathlib import Path
 
 import parity_page
-from decoding_page import decode, kernels, llamacpp
+from decoding_page import (
+    decode,
+    decode_first,
+    decode_formats,
+    decode_lstm,
+    decode_process,
+    decode_t5,
+    kernels,
+    llamacpp,
+)
 from markdown_parts import table, where
 from selection_page import metrics, selection
 from trained_page import bert, polarity, train_throughput, translation
@@ -357,6 +366,11 @@ def main() -> None:
         "polarity": polarity,
         "translation": translation,
         "decode": decode,
+        "decode_t5": decode_t5,
+        "decode_lstm": decode_lstm,
+        "decode_first": decode_first,
+        "decode_process": decode_process,
+        "decode_formats": decode_formats,
         "llamacpp": llamacpp,
         "kernels": kernels,
         "sources": sources,

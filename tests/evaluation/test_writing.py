@@ -5,7 +5,7 @@ from sacrebleu.metrics import BLEU, CHRF
 
 from wenlu.base.errors import UserError
 from wenlu.evaluation.writing import Writing
-from wenlu.inference.generator import Result
+from wenlu.inference.stream import Result
 from wenlu.metrics.scores import cmrc_score, squad_score
 from wenlu.prompting.answers import Extractor
 from wenlu.prompting.examples import Example

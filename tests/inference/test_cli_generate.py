@@ -135,3 +135,38 @@ def test_int8_weights_are_made_once_and_kept(folder, capsys, tmp_path, kernel_ca
 def test_number_formats_that_are_not_there(folder, flags, message):
     with pytest.raises(UserError, match=message):
         main([folder, *flags])
+
+
+@pytest.fixture(scope="module")
+def draft(folder, tmp_path_factory):
+    """Nearly the same model."""
+    path = tmp_path_factory.mktemp("draft") / "run"
+    shutil.copytree(folder, path)
+    weights = load_file(path / "model.safetensors")
+    save_file({name: tensor * 1.001 for name, tensor in weights.items()}, path / "model.safetensors")
+    return str(path)
+
+
+def test_a_draft_changes_no_text_and_its_acceptance_is_told(folder, draft, capsys, tmp_path):
+    flags = [folder, "--prompt", "a", "--max-tokens", "30", "--samples", "2"]
+    plain, drafted = _json(capsys, *flags), _json(capsys, *flags, "--draft", draft)
+    assert [s["text"] for s in plain["samples"]] == [s["text"] for s in drafted["samples"]]
+    assert "acceptance" not in plain and "guessed" not in plain["samples"][0]
+    taken, guessed = (sum(sample[name] for sample in drafted["samples"]) for name in ("taken", "guessed"))
+    assert 0.5 < drafted["acceptance"] == taken / guessed <= 1
+    assert main([*flags, "--draft", draft, "--speculate", "2"]) == 0
+    assert re.search(r", \d+ of \d+ guessed tokens right \(\d+%\)", " ".join(capsys.readouterr().err.split()))
+    (tmp_path / "p.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b"}\n')
+    many = [folder, "--prompts", str(tmp_path / "p.jsonl"), "--out", str(tmp_path / "o.jsonl"), "--max-tokens", "20"]
+    assert 0.5 < _json(capsys, *many, "--draft", draft)["acceptance"] <= 1
+
+
+def test_drafts_that_do_not_fit_are_refused(folder, draft, tmp_path):
+    other, model = learn("char", ["abc"]), build(ModelConfig("llama", dim=16, heads=2, layers=1, vocab=257), 0)
+    save(model, other, tmp_path / "other")
+    with pytest.raises(
+        UserError, match=r"the draft's tokenizer has \d+ ids, the model's 257: take a draft with the same"
+    ):
+        main([folder, "--draft", str(tmp_path / "other"), "--device", "cpu"])
+    with pytest.raises(UserError, match="3 beams guess nothing: leave out --speculate and --draft"):
+        main(["/nowhere", "--beams", "3", "--draft", draft])

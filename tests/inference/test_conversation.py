@@ -185,6 +185,14 @@ def test_answers_as_json_and_as_text_are_the_same(run, monkeypatch, capsys, kern
     assert text == "".join(row["text"] + "\n" for row in rows)
 
 
+def test_a_draft_answers_the_same(run, monkeypatch, capsys, kernel_cache):
+    lines, flags = ["the cat", "你好"], ["--json", "--seed", "4"]
+    plain, _ = chat(monkeypatch, capsys, run, lines, *flags)
+    drafted, _ = chat(monkeypatch, capsys, run, lines, *flags, "--draft", str(run))
+    assert [row["text"] for row in drafted] == [row["text"] for row in plain]
+    assert sum(row["taken"] for row in drafted) > 0
+
+
 def test_several_lines_are_one_message(run, monkeypatch, capsys, kernel_cache, tmp_path):
     chat(monkeypatch, capsys, run, ["the\\", "cat", f"/save {tmp_path / 'a.json'}"], "--json")
     assert json.loads((tmp_path / "a.json").read_text())["messages"][0]["content"] == "the\ncat"

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from wenlu.base.errors import UserError
-from wenlu.inference.batch import Engine, Request
+from wenlu.inference.batch import Engine
 from wenlu.inference.generate import generate
 from wenlu.inference.sample import Greedy, Sampling, row_generators, strategy
+from wenlu.inference.text import Request
 from wenlu.models.build import build
 from wenlu.models.config import ModelConfig
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 
 from wenlu.base.errors import UserError
 from wenlu.hub.folder import load
-from wenlu.inference.generator import Generator, Settings, StopTexts
+from wenlu.inference.generator import Generator, Settings
+from wenlu.inference.stream import StopTexts
 from wenlu.models.build import build
 from wenlu.models.config import ModelConfig
 from wenlu.tokenization.learn import learn
@@ -226,3 +228,44 @@ def test_every_end_token_of_the_configuration_ends_a_text(tokenizer):
     model.config = replace(model.config, eos_id=tokenizer.eos_id, other_eos_ids=(other,))
     result = Generator(model, tokenizer).generate("x", Settings(max_tokens=5, temperature=0))[0]
     assert (result.text, result.finish) == ("ab", "eos")
+
+
+@pytest.mark.parametrize("dropped", ["half-read", "unread", "in a loop"])
+def test_a_stream_that_is_dropped_is_cancelled(generator, dropped):
+    engine = generator.engine
+    other = generator.stream("一", replace(GREEDY, max_tokens=40))
+    stream = generator.stream("红楼梦", replace(GREEDY, max_tokens=90))
+    text, known = stream._text, weakref.ref(stream)
+    if dropped == "half-read":
+        next(stream)
+    elif dropped == "in a loop":
+        for _ in stream:
+            break
+    assert not stream.done
+    del stream
+    assert known() is None, "nothing else holds on to it"
+    assert text.finish == "cancelled"
+    engine.step()
+    assert text not in engine.texts and other._text in engine.texts
+    assert other.result.finish == "length", "its mate goes on"
+
+
+def test_a_loop_over_a_stream_keeps_it(generator):
+    settings = replace(GREEDY, max_tokens=30)
+    assert "".join(generator.stream("红", settings)) == generator.generate("红", settings)[0].text
+
+
+def test_a_text_that_fails_is_told_to_whoever_reads_it_and_to_nobody_else(tokenizer):
+    model = _model(tokenizer, tied=False)
+    bad = tokenizer.encode("好")[0]
+    with torch.no_grad():
+        model.embed.weight[bad] = float("nan")
+    generator = Generator(model, tokenizer)
+    fine, failing = (generator.stream(prompt, replace(GREEDY, max_tokens=6)) for prompt in ("x", "好"))
+    with pytest.raises(UserError, match="logits are not finite"):
+        list(failing)
+    assert failing.done and fine.result.finish == "length"
+    with pytest.raises(UserError, match="logits are not finite"):
+        _ = failing.result
+    with pytest.raises(UserError, match="logits are not finite"):
+        generator.generate("好", GREEDY)

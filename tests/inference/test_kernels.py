@@ -9,8 +9,9 @@ from torch import nn
 
 from wenlu.compress.quantize import quantize
 from wenlu.inference import kernels as module
-from wenlu.inference.batch import Engine, Request
+from wenlu.inference.batch import Engine
 from wenlu.inference.kernels import fast
+from wenlu.inference.text import Request
 from wenlu.models import kernels as compiled
 from wenlu.models.build import build
 from wenlu.models.config import ModelConfig

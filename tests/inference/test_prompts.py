@@ -10,7 +10,7 @@ from wenlu.base.errors import UserError
 from wenlu.cli.generate import main
 from wenlu.hub.folder import load, save
 from wenlu.inference.generator import Generator, Settings
-from wenlu.inference.prompts import read_prompts
+from wenlu.inference.prompts import continue_all, read_prompts
 from wenlu.models.build import build
 from wenlu.models.config import ModelConfig
 from wenlu.tokenization.learn import learn
@@ -149,7 +149,7 @@ def test_wrong_files_are_refused(tmp_path):
         (["--alternatives", "-1", "--json"], "alternatives must be 0 .the tokens made. or more, not -1"),
         (["--logit-bias", "3"], "logit-bias must be ID:NUMBER, such as 42:-inf, not 3"),
         (["--logit-bias", "3:x"], "logit-bias must be ID:NUMBER"),
-        (["--speculate", "-2"], "must guess at least 1 token, not -2"),
+        (["--speculate", "-2"], "speculate must be 0 .guess nothing. or more, not -2"),
         (["--rows", "0"], "needs room for at least 1 text, not 0"),
         (["--dtype", "int4"], "dtype must be f32 or bf16, not 'int4'"),
         (["--repetition-penalty", "0"], "repetition_penalty must be a positive number"),
@@ -159,3 +159,18 @@ def test_wrong_files_are_refused(tmp_path):
 def test_flags_that_do_not_belong_together(run, flags, message):
     with pytest.raises(UserError, match=message):
         main([str(run), *flags])
+
+
+def test_a_prompt_that_fails_leaves_the_others_written(run, prompts, tmp_path, capsys, kernel_cache):
+    """Its row is left out, so that the same command tries it again."""
+    out = tmp_path / "out.jsonl"
+    model, tokenizer = load(run)
+    model.lm_head = torch.nn.Linear(16, tokenizer.vocab, bias=False)  # else it would be the embedding
+    with torch.no_grad():
+        model.embed.weight[tokenizer.encode("坐")[0]] = float("nan")
+    prompts.write_text('{"prompt": "坐"}\n{"prompt": "the"}\n{"prompt": "坐在"}\n')
+    generator, settings = Generator(model, tokenizer), Settings(max_tokens=6)
+    told = []
+    with pytest.raises(UserError, match="2 of the texts have failed, the others are written; prompt 0: the model's lo"):
+        continue_all(generator, "m", read_prompts(prompts, settings), out, lambda rows, result: told.append(result))
+    assert [row["number"] for row in rows_of(out)] == [1] and sum(one is not None for one in told) == 1

@@ -8,10 +8,11 @@ import torch
 from wenlu.base.errors import UserError
 from wenlu.cli.main import main
 from wenlu.hub.folder import save
-from wenlu.inference.batch import Engine, Request
+from wenlu.inference.batch import Engine
 from wenlu.inference.generate import generate
 from wenlu.inference.generator import Generator, Settings
 from wenlu.inference.sample import Greedy, Sampling, row_generators
+from wenlu.inference.text import Request
 from wenlu.models.build import build
 from wenlu.models.config import ModelConfig
 from wenlu.tokenization.learn import learn
@@ -129,3 +130,14 @@ def test_the_command(written, capsys):
     wanted = generator.generate("the cat", Settings(max_tokens=9, temperature=0))[0].text
     assert main(["generate", str(folder), "--prompt", "the cat", "--max-tokens", "9", "--temperature", "0"]) == 0
     assert capsys.readouterr().out == wanted + "\n"
+
+
+def test_memory_held_counts_what_the_encoder_has_read():
+    model, held = random_model(), []
+    for source in (8, 16):
+        engine = Engine(model)
+        engine.add(Request(tuple(range(3, 3 + source)), max_tokens=4))
+        engine.step()
+        held.append(engine.bytes)
+    config = model.config
+    assert held[1] - held[0] == 8 * 2 * config.decoder_layers * config.heads * config.head_dim * 4

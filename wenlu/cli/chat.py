@@ -15,10 +15,12 @@ import tyro
 from wenlu.base.errors import UserError, did_you_mean
 from wenlu.base.log import console, say
 from wenlu.cli.flags import parse
+from wenlu.cli.writer import Writing
 
 if TYPE_CHECKING:
     from wenlu.inference.conversation import Answer, Conversation
-    from wenlu.inference.generator import Result, Settings
+    from wenlu.inference.generator import Settings
+    from wenlu.inference.stream import Result
     from wenlu.tokenization.tokenizer import Tokenizer
 
 DESCRIPTION = """A conversation with a model, by the chat template of its folder; in it, /help tells what else can be
@@ -40,8 +42,8 @@ SETTABLE = {"temperature": float, "top_k": int, "top_p": float, "min_p": float, 
 ALTERNATIVES = 3
 
 
-@dataclass(frozen=True)
-class Command:
+@dataclass(frozen=True, kw_only=True)
+class Command(Writing):
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """A run's folder, any Transformers folder with a chat template, or a hub id."""
     system: str = ""
@@ -52,21 +54,6 @@ class Command:
     """Longest answer, in tokens."""
     temperature: float = 0.7
     """0 = greedy: always the most probable token."""
-    top_k: int = 0
-    """Draw among the k most probable tokens; 0 = all, 1 = greedy."""
-    top_p: float = 1.0
-    """Draw among the fewest tokens that hold this much probability; 1 = all."""
-    min_p: float = 0.0
-    """Drop tokens less probable than min_p times the most probable one; 0 = none."""
-    seed: int = 0
-    stop: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """A text that ends an answer and is not part of it; may be given several times."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
-    dtype: str = "f32"
-    """f32, or bf16: half the bytes to read; texts may differ."""
-    quantize: str = "none"
-    """int8: weights in int8, made once and kept in RUN/wenlu/int8.safetensors."""
     json: bool = False
     """Print one JSON object for each answer."""
 
@@ -77,16 +64,15 @@ def main(arguments: list[str]) -> int:
 
 def run(command: Command) -> int:
     """Carry out the command; what is wrong with its flags is said before the model is read."""
-    from wenlu.cli.writer import check_format, writer
     from wenlu.inference.batch import Options
     from wenlu.inference.conversation import Conversation
     from wenlu.inference.generator import Settings
 
-    settings = Settings(**{name: getattr(command, name) for name in (*SETTABLE, "stop")}, alternatives=ALTERNATIVES)
-    check_format(command.dtype, command.quantize)
-    with writer(command.run, command.device, command.dtype, command.quantize) as (model, tokenizer):
+    settings = Settings(**command.sampling, alternatives=ALTERNATIVES)
+    command.check()
+    with command.model(command.run) as (model, tokenizer, guesses):
         # What was said is said again with every turn: it is read once.
-        options = Options(prefix_bytes=256 << 20)
+        options = Options(prefix_bytes=256 << 20, guesses=guesses)
         conversation = Conversation(model, tokenizer, system=command.system, options=options)
         if command.load is not None:
             conversation.load(command.load)
@@ -171,6 +157,7 @@ class Chat:
         self._last = result = answer.result
         if self._json:
             found = {"text": result.text, "finish": result.finish, "tokens": len(result.ids)}
+            found |= {"guessed": result.guessed, "taken": result.taken} if result.guessed else {}
             print(json_format.dumps({**found, "dropped_turns": answer.dropped}, ensure_ascii=False), flush=True)
             return
         print(flush=True)

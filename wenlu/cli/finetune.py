@@ -84,8 +84,10 @@ def main(arguments: list[str]) -> int:
 
 def _next(outcome: "Outcome") -> str:
     """What the run is for."""
-    if outcome.objective in ("the assistant's tokens", "text to text"):
-        return f'wenlu generate {outcome.run}{" --chat" if outcome.objective != "text to text" else ""} --prompt "..."'
+    if outcome.objective == "the assistant's tokens":
+        return f"wenlu chat {outcome.run}"
+    if outcome.objective == "text to text":
+        return f'wenlu generate {outcome.run} --prompt "..."'
     return f"wenlu eval {outcome.run} --examples FILE"
 
 

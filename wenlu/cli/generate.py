@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as json_format
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,14 +14,17 @@ import tyro
 from wenlu.base.errors import UserError
 from wenlu.base.log import console, say
 from wenlu.cli.flags import parse
+from wenlu.cli.writer import Writing
 
 if TYPE_CHECKING:
     from wenlu.inference.constrain import Constraint
-    from wenlu.inference.generator import Generator, Result, Settings
+    from wenlu.inference.generator import Generator, Settings
+    from wenlu.inference.stream import Result
 
 DESCRIPTION = """Text that continues a prompt, on stdout as it is made; what is said about it goes to stderr.
 
 example: wenlu generate runs/novel --prompt "It was" --max-tokens 100 --temperature 0.7 --stop "The End"
+         wenlu generate runs/large --draft runs/small --prompt "It was"
          wenlu generate runs/chat --chat --prompt "Who are you?"
          wenlu generate runs/chat --chat --prompts questions.jsonl --out answers.jsonl"""
 
@@ -29,7 +32,7 @@ INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
-class Command:
+class Command(Writing):
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """A run's folder, any Transformers folder of a known family, or a hub id."""
     prompt: str = ""
@@ -41,26 +44,13 @@ class Command:
     """Where results of --prompts go, a JSON line for each as it is done."""
     chat: bool = False
     """The prompt is what a user says: it is answered, by the chat template of the model's folder."""
-    max_tokens: int = 200
-    """Longest continuation, in tokens."""
-    temperature: float = 0.8
-    """0 = greedy: always the most probable token."""
-    top_k: int = 0
-    """Draw among the k most probable tokens; 0 = all, 1 = greedy."""
-    top_p: float = 1.0
-    """Draw among the fewest tokens that hold this much probability; 1 = all."""
-    min_p: float = 0.0
-    """Drop tokens less probable than min_p times the most probable one; 0 = none."""
     samples: int = 1
     """How many continuations; sample k of a seed is the same however many there are."""
-    seed: int = 0
     beams: int = 1
     """More than 1: the most probable text that a search with so many beams finds, nothing drawn; --samples N: the N
     best of them."""
     length_penalty: float = 0.6
     """With beams: above 0, long texts are favoured over short ones."""
-    stop: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """A text that ends the continuation and is not part of it; may be given several times."""
     repetition_penalty: float = 1.0
     """Above 1: logits of tokens in prompt and text are divided by it where positive, else multiplied."""
     presence_penalty: float = 0.0
@@ -79,18 +69,10 @@ class Command:
     """The text is what the grammar in this file, in Lark's notation, calls start."""
     alternatives: int | None = None
     """With --json or --prompts: log-probabilities of the tokens made, and so many likeliest ones at each place."""
-    speculate: int = 0
-    """Guess so many tokens ahead from the text itself and read them at once: the same text, sooner where it repeats."""
     batch_invariant: bool = False
     """Read each text by itself: equal bytes, whatever is written beside it."""
     rows: int = 64
     """Most texts side by side."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
-    dtype: str = "f32"
-    """f32, or bf16: half the bytes to read; texts may differ."""
-    quantize: str = "none"
-    """int8: weights in int8, a quarter of the memory; made once and kept in RUN/wenlu/int8.safetensors."""
     json: bool = False
     """Print one JSON object."""
 
@@ -101,18 +83,15 @@ def main(arguments: list[str]) -> int:
 
 def run(command: Command) -> int:
     """Carry out the command; what is wrong with its flags is said before the model is read."""
-    from wenlu.cli.writer import check_format, writer
     from wenlu.inference.batch import Options
     from wenlu.inference.generator import Generator
-    from wenlu.inference.speculative import Lookup
 
     settings = _settings(command)
     _check(command)
-    check_format(command.dtype, command.quantize)
-    guesses = Lookup(command.speculate) if command.speculate else None
-    options = Options(command.rows, 0, guesses, command.batch_invariant)
+    options = Options(command.rows, batch_invariant=command.batch_invariant)
     prompt = _read_prompt() if command.prompt == "-" else command.prompt
-    with writer(command.run, command.device, command.dtype, command.quantize) as (model, tokenizer):
+    with command.model(command.run) as (model, tokenizer, guesses):
+        options = replace(options, guesses=guesses)
         generator = Generator(model, tokenizer, chat=command.chat, options=options)
         if not generator.answers and tokenizer.chat_template is not None:
             console.print("note: this model's folder has a chat template; add --chat to be answered by it")
@@ -150,9 +129,8 @@ def _settings(command: Command) -> Settings:
 
     adjusted = ("repetition_penalty", "presence_penalty", "frequency_penalty")
     adjustments = Adjustments(*(getattr(command, name) for name in adjusted), _biases(command.logit_bias))
-    names = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "seed", "stop", "beams", "length_penalty")
-    chosen = {name: getattr(command, name) for name in (*names, "alternatives")}
-    return Settings(**chosen, adjustments=adjustments, constraint=_constraint(command))
+    chosen = {name: getattr(command, name) for name in ("beams", "length_penalty", "alternatives")}
+    return Settings(**command.sampling, **chosen, adjustments=adjustments, constraint=_constraint(command))
 
 
 def _constraint(command: Command) -> Constraint | None:
@@ -183,7 +161,10 @@ def _biases(given: tuple[str, ...]) -> tuple[tuple[int, float], ...]:
 
 def _check(command: Command) -> None:
     """Raises UserError for flags that do not belong together."""
+    command.check()
     _settings(command).check_samples(command.samples)
+    if command.beams > 1 and (command.speculate or command.draft):
+        raise UserError(f"{command.beams} beams guess nothing: leave out --speculate and --draft")
     if command.samples > 1 and command.temperature == 0 and command.beams == 1:
         raise UserError(f"at temperature 0 all {command.samples} samples are the same: ask for one, or a higher one")
     if (command.prompts is None) != (command.out is None):
@@ -204,13 +185,14 @@ def _many(generator: Generator, command: Command, settings: Settings) -> int:
     prompts = read_prompts(command.prompts, settings)
     # What a text depends on besides its row: the weights themselves, since a run may be trained further.
     identity = f"{source_hash(locate(command.run))} {command.dtype} {command.quantize} {command.chat}"
-    began, made = time.monotonic(), 0
+    began, made, guessed, taken = time.monotonic(), 0, 0, 0
     with progress("generate") as bar:
         task = bar.add_task("", total=len(prompts), note="")
 
-        def advance(rows: int, tokens: int) -> None:
-            nonlocal made
-            made += tokens
+        def advance(rows: int, result: Result | None) -> None:
+            nonlocal made, guessed, taken
+            if result is not None:
+                made, guessed, taken = made + len(result.ids), guessed + result.guessed, taken + result.taken
             bar.update(task, advance=rows, note=f"{made / max(1e-9, time.monotonic() - began):,.0f} tokens/s")
 
         try:
@@ -220,9 +202,11 @@ def _many(generator: Generator, command: Command, settings: Settings) -> int:
             return INTERRUPTED
     seconds = time.monotonic() - began
     there = f" ({before} were there already)" if before else ""
-    say(f"{len(prompts) - before} texts{there}, {made:,} tokens in {seconds:.1f} s; in {command.out}", style="dim")
+    told = f"{made:,} tokens in {seconds:.1f} s{_acceptance(guessed, taken)}"
+    say(f"{len(prompts) - before} texts{there}, {told}; in {command.out}", style="dim")
     if command.json:
         found = {"out": str(command.out), "texts": len(prompts), "there_before": before, "tokens": made}
+        found |= {"acceptance": taken / guessed} if guessed else {}
         print(json_format.dumps({**found, "seconds": seconds}, ensure_ascii=False))
     return 0
 
@@ -252,11 +236,13 @@ def _stream(generator: Generator, prompt: str, settings: Settings) -> Result:
 def _as_json(run: str, prompt: str, settings: Settings, results: list[Result]) -> dict:
     from wenlu.inference.prompts import as_row
 
+    guessed, taken = (sum(getattr(result, name) for result in results) for name in ("guessed", "taken"))
     return {
         "run": run,
         "prompt": prompt,
         "prompt_tokens": results[0].prompt_tokens,
         "settings": asdict(settings),
+        **({"acceptance": taken / guessed} if guessed else {}),
         "samples": [as_row(result) for result in results],
     }
 
@@ -264,8 +250,13 @@ def _as_json(run: str, prompt: str, settings: Settings, results: list[Result]) -
 def _say_how_it_ended(results: list[Result], seconds: float, context: int) -> None:
     tokens = sum(len(result.ids) for result in results)
     reasons = ", ".join(dict.fromkeys(result.finish for result in results))
-    console.print(f"{tokens} tokens in {seconds:.1f} s; ended by {reasons}", style="dim")
+    right = _acceptance(sum(result.guessed for result in results), sum(result.taken for result in results))
+    console.print(f"{tokens} tokens in {seconds:.1f} s{right}; ended by {reasons}", style="dim")
     if any(result.finish == "context" for result in results):
         console.print(f"stopped early: this gpt2 has no positions beyond {context} tokens")
     if any(result.beyond_context for result in results):
         console.print(f"note: the text is longer than the {context} tokens that the model was trained on")
+
+
+def _acceptance(guessed: int, taken: int) -> str:
+    return f", {taken:,} of {guessed:,} guessed tokens right ({taken / guessed:.0%})" if guessed else ""

@@ -1,52 +1,110 @@
-"""A model as the commands load it that write text: in the number format asked for, with fast products."""
+"""What the commands that write text have in common: their flags, and the model as they load it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import tyro
 
 from wenlu.base.errors import UserError
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from wenlu.inference.draft import Draft
+    from wenlu.inference.speculative import Lookup
     from wenlu.tokenization.tokenizer import Tokenizer
 
-
-def check_format(dtype: str, quantize: str) -> None:
-    """Raises UserError for number formats that are not there; before the model is read."""
-    if quantize not in ("none", "int8"):
-        raise UserError(f"quantize must be none or int8, not {quantize!r}")
-    if quantize == "int8" and dtype != "f32":
-        raise UserError(f"weights in int8 are not in {dtype} too: leave out --dtype or --quantize")
+SAMPLING = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "seed", "stop")
 
 
-@contextmanager
-def writer(
-    reference: str, device: str, dtype: str = "f32", quantize: str = "none"
-) -> Iterator[tuple[nn.Module, Tokenizer | None]]:
-    """The model and tokenizer of a folder or hub id, within this context fast, if that gains anything.
+@dataclass(frozen=True, kw_only=True)
+class Writing:
+    """Flags of a command that writes text."""
 
-    int8 weights lie beside the folder's own (`hub.quantized`); where they do not yet, they are made and kept there, and
-    that is said. Raises UserError where they were made from other weights than the folder holds now.
-    """
-    from wenlu.base.device import pick_device, pick_dtype
-    from wenlu.base.log import say
-    from wenlu.compress.quantize import quantize as to_int8
-    from wenlu.hub.folder import load, locate
-    from wenlu.hub.quantized import FILE, load_int8, save_int8
-    from wenlu.inference.kernels import fast, gains
+    max_tokens: int = 200
+    """Longest text, in tokens."""
+    temperature: float = 0.8
+    """0 = greedy: always the most probable token."""
+    top_k: int = 0
+    """Draw among the k most probable tokens; 0 = all, 1 = greedy."""
+    top_p: float = 1.0
+    """Draw among the fewest tokens that hold this much probability; 1 = all."""
+    min_p: float = 0.0
+    """Drop tokens less probable than min_p times the most probable one; 0 = none."""
+    seed: int = 0
+    stop: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """A text that ends what is written and is not part of it; may be given several times."""
+    speculate: int = 0
+    """Guess so many tokens ahead from the text itself, or by --draft (4 there unless given), and read them at once: the
+    same text, sooner where guesses are right."""
+    draft: str = ""
+    """A smaller model with the same tokenizer that guesses."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    dtype: str = "f32"
+    """f32, or bf16: half the bytes to read; texts may differ."""
+    quantize: str = "none"
+    """int8: weights in int8, a quarter of the memory; made once and kept in RUN/wenlu/int8.safetensors."""
 
-    check_format(dtype, quantize)
-    place = pick_device(device)
-    if quantize == "int8":
-        folder = locate(reference)
-        if not (folder / FILE).exists():
-            file = save_int8(to_int8(load(folder)[0]), folder)
-            say(f"weights in int8 are kept in {file}, to be read next time")
-        model, tokenizer = load_int8(folder, place)
-    else:
-        model, tokenizer = load(reference, place, pick_dtype(dtype, place))
-    with fast(model) if gains(model) else nullcontext():
-        yield model, tokenizer
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """Those of them that are `Settings`."""
+        return {name: getattr(self, name) for name in SAMPLING}
+
+    def check(self) -> None:
+        """Raises UserError for what can be told to be wrong before a model is read."""
+        if self.quantize not in ("none", "int8"):
+            raise UserError(f"quantize must be none or int8, not {self.quantize!r}")
+        if self.quantize == "int8" and self.dtype != "f32":
+            raise UserError(f"weights in int8 are not in {self.dtype} too: leave out --dtype or --quantize")
+        if self.speculate < 0:
+            raise UserError(f"speculate must be 0 (guess nothing) or more, not {self.speculate}")
+
+    @contextmanager
+    def model(self, reference: str) -> Iterator[tuple[nn.Module, Tokenizer | None, Lookup | Draft | None]]:
+        """The model and tokenizer of a folder or hub id, and what guesses for it; within this context fast, if that
+        gains anything. Raises UserError for a draft that does not fit."""
+        from wenlu.inference.draft import Draft, check_same_tokens
+        from wenlu.inference.speculative import Lookup
+
+        self.check()
+        with self._loaded(reference) as (model, tokenizer):
+            if not self.draft:
+                yield model, tokenizer, Lookup(self.speculate) if self.speculate else None
+                return
+            with self._loaded(self.draft) as (smaller, its_own):
+                draft = Draft(smaller, self.speculate or Draft.tokens)
+                draft.check(model, None if tokenizer is None else tokenizer.vocab)
+                if tokenizer is not None:
+                    check_same_tokens(its_own, tokenizer)
+                yield model, tokenizer, draft
+
+    @contextmanager
+    def _loaded(self, reference: str) -> Iterator[tuple[nn.Module, Tokenizer | None]]:
+        """A model in the number format that is asked for.
+
+        int8 weights lie beside the folder's own (`hub.quantized`); where they do not yet, they are made and kept there,
+        and that is said. Raises UserError where they were made from other weights than the folder holds now.
+        """
+        from wenlu.base.device import pick_device, pick_dtype
+        from wenlu.base.log import say
+        from wenlu.compress.quantize import quantize as to_int8
+        from wenlu.hub.folder import load, locate
+        from wenlu.hub.quantized import FILE, load_int8, save_int8
+        from wenlu.inference.kernels import fast, gains
+
+        place = pick_device(self.device)
+        if self.quantize == "int8":
+            folder = locate(reference)
+            if not (folder / FILE).exists():
+                file = save_int8(to_int8(load(folder)[0]), folder)
+                say(f"weights in int8 are kept in {file}, to be read next time")
+            model, tokenizer = load_int8(folder, place)
+        else:
+            model, tokenizer = load(reference, place, pick_dtype(self.dtype, place))
+        with fast(model) if gains(model) else nullcontext():
+            yield model, tokenizer

@@ -17,7 +17,7 @@ from wenlu.evaluation.results import Results, key_of
 from wenlu.evaluation.task import Asked, Settings, Task, asked, refuse_family
 from wenlu.evaluation.uncertainty import Uncertainty, uncertainty
 from wenlu.evaluation.writing import Writing
-from wenlu.inference.generator import Result as Written
+from wenlu.inference.stream import Result as Written
 from wenlu.metrics.intervals import Estimate
 from wenlu.prompting.examples import Example
 

@@ -9,7 +9,8 @@ from typing import Literal
 
 from wenlu.base.errors import UserError
 from wenlu.evaluation.kinds import Asks, Row, means
-from wenlu.inference.generator import Result, Settings
+from wenlu.inference.generator import Settings
+from wenlu.inference.stream import Result
 from wenlu.metrics.intervals import Estimate
 from wenlu.metrics.scores import cmrc_score, squad_score
 from wenlu.metrics.text import bleu, chrf

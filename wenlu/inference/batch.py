@@ -2,68 +2,22 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from wenlu.base.errors import UserError
-from wenlu.inference.adjust import UNCHANGED, Adjustments
-from wenlu.inference.constrain import Matcher, masked
+from wenlu.inference.arrivals import Arrivals
+from wenlu.inference.choose import go_on
+from wenlu.inference.draft import Draft
 from wenlu.inference.prefix import PrefixCache
-from wenlu.inference.reading import Finish, Reader, check_prompt, evaluating, limit_of
-from wenlu.inference.sample import GREEDY, Strategy, finite
-from wenlu.inference.speculative import Lookup
+from wenlu.inference.reading import Reader, check_prompt, evaluating, limit_of
+from wenlu.inference.sample import finite
+from wenlu.inference.speculative import Guesser, Lookup
+from wenlu.inference.text import Request, Text
 from wenlu.models.cache import KeyValueCache, gap_filled
 from wenlu.models.config import ROTARY
-
-NEAR = 2e-4
-"""2 ε of law 8: a choice with a smaller margin may come out otherwise beside other texts, or without a cache."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """A text that is wanted."""
-
-    ids: tuple[int, ...]
-    """The prompt."""
-    strategy: Strategy = GREEDY
-    max_tokens: int = 200
-    stop_ids: frozenset[int] = frozenset()
-    """End tokens; they are not given out."""
-    generator: torch.Generator | None = None
-    """Of this text's draws alone (`sample.row_generators`)."""
-    adjustments: Adjustments = UNCHANGED
-    matcher: Matcher | None = None
-    """What a constraint allows next (`constrain.Constrainer.matcher`); each text has its own."""
-    alternatives: int | None = None
-    """Keep log-probabilities: of the chosen tokens, and of so many likeliest ones."""
-
-
-@dataclass
-class Text:
-    """A text in the making."""
-
-    request: Request
-    limit: int
-    """How many tokens it may have."""
-    last: Finish
-    """Why it may have no more."""
-    ids: list[int] = field(default_factory=list)
-    finish: Finish | None = None
-    """Why it has ended, once it has."""
-    near_ties: list[int] = field(default_factory=list)
-    """Places in it that were chosen by a margin less than `NEAR`."""
-    log_probabilities: list[float] = field(default_factory=list)
-    """In nats, of the chosen tokens by the model itself, whatever was asked for besides; where alternatives are."""
-    alternatives: list[list[tuple[int, float]]] = field(default_factory=list)
-    """(id, log-probability) of the likeliest tokens at each place."""
-
-    def end(self, reason: Finish = "cancelled") -> None:
-        """End it from outside: it leaves before the next step, and its mates go on as they would."""
-        self.finish = reason
 
 
 @dataclass(frozen=True)
@@ -74,15 +28,31 @@ class Options:
     """Most texts side by side; others wait."""
     prefix_bytes: int = 0
     """Room for keys and values of what was read, for texts that begin alike; 0 = none are kept."""
-    guesses: Lookup | None = None
-    """Read tokens ahead that are guessed from the text itself (speculative decoding)."""
+    guesses: Lookup | Draft | None = None
+    """Read tokens ahead that are guessed (speculative decoding): from the text itself, or by a smaller model."""
     batch_invariant: bool = False
     """Read each text by itself, so that its bytes do not depend on the others."""
+    chunk: int = 256
+    """About so many tokens of prompts are read a step, so that texts being written do not wait for long ones (Agrawal
+    et al. 2023); what t5's encoder reads is never cut."""
 
     def __post_init__(self):
         if self.rows < 1:
             raise UserError(f"an engine needs room for at least 1 text, not {self.rows}")
+        if self.chunk < 1:
+            raise UserError(f"an engine must read at least 1 token of a prompt at once, not {self.chunk}")
         _ = PrefixCache(self.prefix_bytes)
+        if self.batch_invariant and self.prefix_bytes:
+            raise UserError("prefixes that others have read change the bytes of a text: leave out prefix_bytes")
+
+
+@dataclass
+class _Group:
+    """Texts that are written side by side, and what guesses for them."""
+
+    reader: Reader
+    texts: list[Text]
+    guesser: Guesser | None
 
 
 class Engine:
@@ -91,37 +61,44 @@ class Engine:
     >>> engine = Engine(model)
     >>> texts = [engine.add(Request((1, 2, 3))), engine.add(Request((1, 2, 4)))]
     >>> while engine.step(): pass
+
+    A text of which no token can be chosen (its logits are not finite, or all are barred) ends with `Text.error`; the
+    others go on.
     """
 
     def __init__(self, model: nn.Module, vocab: int | None = None, options: Options | None = None):
         """vocab: choose among the first so many ids only.
 
-        Raises UserError for guesses of an LSTM, which cannot forget wrong ones. Prefixes are kept of models with keys
-        and values that grow with the text: not of an LSTM's state, nor of what t5's encoder reads.
+        Raises UserError for guesses of an LSTM, which cannot forget wrong ones, and for a draft that does not fit.
+        Prefixes are kept of models with keys and values that grow with the text: not of an LSTM's state, nor of what
+        t5's encoder reads.
         """
         options, family = options or Options(), model.config.family
-        if family == "lstm" and options.guesses is not None:
-            raise UserError("an lstm cannot take back what it has read: leave out guesses (speculative decoding)")
-        self._model, self._vocab, self._rows = model, vocab, options.rows
-        self._guesses, self._alone = options.guesses, options.batch_invariant
+        if options.guesses is not None:
+            if family == "lstm":
+                raise UserError("an lstm cannot take back what it has read: leave out guesses (speculative decoding)")
+            options.guesses.check(model, vocab)
+        _ = model.begin_id if family == "t5" else None  # refused here, not once texts are being written
+        self._model, self._vocab, self._options = model, vocab, options
         kept = options.prefix_bytes and family not in ("lstm", "t5")
         self.prefixes = PrefixCache(options.prefix_bytes) if kept else None
-        self._waiting: deque[Text] = deque()
-        self._groups: list[tuple[Reader, list[Text]]] = []
+        self._arrivals = Arrivals(model, vocab, options.chunk, options.batch_invariant, self.prefixes)
+        self._groups: list[_Group] = []
 
     @property
     def texts(self) -> list[Text]:
         """Those that are being written, in the order of their rows."""
-        return [text for _, texts in self._groups for text in texts]
+        return [text for group in self._groups for text in group.texts]
 
     @property
     def bytes(self) -> int:
-        """Memory that is held for texts being written."""
-        return sum(reader.cache.bytes for reader, _ in self._groups)
+        """Memory that is held for texts being written, or read for."""
+        guessers = (group.guesser.bytes for group in self._groups if group.guesser)
+        return self._arrivals.bytes + sum(group.reader.cache.bytes for group in self._groups) + sum(guessers)
 
     def add(self, request: Request) -> Text:
-        """A text that joins with the next step, or when there is room. Raises UserError for a prompt that the model
-        cannot read."""
+        """A text that joins with the next step, or when there is room and its prompt is read. Raises UserError for a
+        prompt that the model cannot read."""
         config = self._model.config
         check_prompt(config, request.ids)
         if request.max_tokens < 1:
@@ -134,20 +111,24 @@ class Engine:
         if text.limit < 1:
             text.finish = text.last
         else:
-            self._waiting.append(text)
+            self._arrivals.add(text, request.ids)
         return text
 
     def step(self) -> bool:
-        """One token more, or several that were guessed, of every text; whether any is still to be written."""
+        """One token more, or several that were guessed, of every text, and a part of the prompts that are still to be
+        read; whether any text is still to be written."""
         with evaluating(self._model):
             self._leave()
-            for reader, texts in self._groups:
-                guesses = self._guess(reader, texts)
-                self._advance(reader, texts, guesses, self._read(reader, texts, guesses))
-            for reader, texts, logits in self._begun():
-                self._advance(reader, texts, [[] for _ in texts], logits[:, None], first=True)
-                self._join(reader, texts)
-        return bool(self._waiting) or any(text.finish is None for text in self.texts)
+            for group in self._groups:
+                guesses = self._guess(group)
+                self._advance(group, guesses, self._read(group, guesses))
+            for begun, logits in self._arrivals.read(self._options.rows - len(self.texts)):
+                guesses = self._options.guesses
+                guesser = guesses.guesser(self._model, self._vocab, self._options.chunk) if guesses else None
+                group = _Group(begun.reader, begun.texts, guesser)
+                self._advance(group, [[] for _ in group.texts], logits[:, None], first=True)
+                self._join(group)
+        return bool(self._arrivals) or any(text.finish is None for text in self.texts)
 
     def beyond_context(self, text: Text) -> bool:
         """Whether a rotary model has been led past the longest sequence that it was trained on."""
@@ -156,133 +137,101 @@ class Engine:
 
     def _leave(self) -> None:
         """Free the rows of texts that have ended."""
-        self._waiting = deque(text for text in self._waiting if text.finish is None)
-        staying = []
-        for reader, texts in self._groups:
-            ended = [row for row, text in enumerate(texts) if text.finish is not None]
-            if len(ended) < len(texts):
-                if ended:
-                    order = gap_filled(len(texts), ended)
-                    reader.cache.keep(order)
-                    texts = [texts[row] for row in order]
-                staying.append((reader, texts))
-        self._groups = staying
+        self._arrivals.leave()
+        for group in self._groups:
+            ended = [row for row, text in enumerate(group.texts) if text.finish is not None]
+            if ended:
+                order = gap_filled(len(group.texts), ended)
+                if order:
+                    group.reader.cache.keep(order)
+                group.texts = [group.texts[row] for row in order]
+        self._groups = [group for group in self._groups if group.texts]
 
-    def _begun(self) -> list[tuple[Reader, list[Text], Tensor]]:
-        """The texts for which there is now room, their prompts read: those read at once, and logits for each."""
-        new = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._rows - len(self.texts)))]
-        t5, batches = self._model.config.family == "t5", {}
-        for number, text in enumerate(new):
-            key = number if self._alone else 0 if t5 else text.request.ids if self.prefixes else len(text.request.ids)
-            batches.setdefault(key, []).append(text)
-        return [self._begin(texts) for texts in batches.values()]
-
-    def _begin(self, texts: list[Text]) -> tuple[Reader, list[Text], Tensor]:
-        """Read the prompts of texts that can be read at once, each prompt once."""
-        prompts = list(dict.fromkeys(text.request.ids for text in texts))
-        reader = Reader(self._model, self._vocab)
-        known = self.prefixes.find(prompts[0]) if self.prefixes and len(prompts) == 1 else ()
-        logits = reader.begin(prompts, max(text.limit for text in texts) - 1, known)
-        if self.prefixes:
-            for row, prompt in enumerate(prompts):
-                self.prefixes.add(prompt, reader.cache, row)
-        if len(prompts) < len(texts):
-            rows = torch.tensor([prompts.index(text.request.ids) for text in texts], device=logits.device)
-            reader.cache.select(rows)
-            logits = logits[rows]
-        return reader, texts, logits
-
-    def _join(self, reader: Reader, texts: list[Text]) -> None:
-        if self._groups and not self._alone:
-            self._groups[0][0].cache.join(reader.cache)
-            self._groups[0][1].extend(texts)
+    def _join(self, group: _Group) -> None:
+        if self._groups and not self._options.batch_invariant:
+            self._groups[0].reader.cache.join(group.reader.cache)
+            self._groups[0].texts.extend(group.texts)
         else:
-            self._groups.append((reader, texts))
+            self._groups.append(group)
 
-    def _guess(self, reader: Reader, texts: list[Text]) -> list[list[int]]:
+    def _guess(self, group: _Group) -> list[list[int]]:
         """Tokens of each text to be read ahead, none of which would be beyond its end, or a gpt2's last position."""
-        if self._guesses is None:
-            return [[] for _ in texts]
-        config = self._model.config
-        room = config.context - reader.cache.length - 1 if config.family == "gpt2" else self._guesses.tokens
-        guesses = []
-        for text in texts:
-            known = text.ids if config.family == "t5" else [*text.request.ids, *text.ids]
-            most = 0 if text.request.matcher is not None else min(room, text.limit - len(text.ids) - 1)
-            guesses.append(self._guesses.guess(known, most))
-        return guesses
+        if group.guesser is None:
+            return [[] for _ in group.texts]
+        most, config = [], self._model.config
+        for text in group.texts:
+            room = text.limit - len(text.ids) - 1
+            if config.family == "gpt2":
+                room = min(room, config.context - group.reader.cache.length - 1)
+            most.append(0 if text.request.matcher is not None else room)
+        return group.guesser.guess(group.texts, most)
 
-    def _read(self, reader: Reader, texts: list[Text], guesses: list[list[int]]) -> Tensor:
+    def _read(self, group: _Group, guesses: list[list[int]]) -> Tensor:
         """Logits after the newest token of each text and after its guesses, [rows, 1 + most guesses, vocab]."""
-        most = max(map(len, guesses))
-        rows = [[text.ids[-1], *guess, *[0] * (most - len(guess))] for text, guess in zip(texts, guesses, strict=True)]
-        return reader.read(torch.tensor(rows, device=next(self._model.parameters()).device))
+        most, pairs = max(map(len, guesses)), zip(group.texts, guesses, strict=True)
+        # What fills a row is a token that is read anyway: one of which the model has no numbers would harm the others.
+        rows = [[text.ids[-1], *guess, *text.ids[-1:] * (most - len(guess))] for text, guess in pairs]
+        return group.reader.read(torch.tensor(rows, device=next(self._model.parameters()).device))
 
-    def _advance(
-        self, reader: Reader, texts: list[Text], guesses: list[list[int]], logits: Tensor, first: bool = False
-    ) -> None:
-        """Choose the next tokens; forget what was guessed wrongly."""
+    def _advance(self, group: _Group, guesses: list[list[int]], logits: Tensor, first: bool = False) -> None:
+        """Choose the next tokens, place by place where guesses were right; forget those that were wrong."""
+        texts, read = group.texts, logits.shape[1]
         before = [len(text.ids) for text in texts]
-        self._choose(texts, logits[:, 0])
-        for row, (text, guess) in enumerate(zip(texts, guesses, strict=True)):
-            for place, token in enumerate(guess, 1):
-                if text.finish is not None or text.ids[-1] != token:
-                    break
-                self._choose([text], logits[row : row + 1, place])
-        if not first and logits.shape[1] > 1:
-            assert isinstance(reader.cache, KeyValueCache)
-            read = logits.shape[1]
+        unsound = {} if _all_finite(logits) else _not_finite(logits)
+        going = list(range(len(texts)))
+        for place in range(read):
+            for row in going:
+                texts[row].guessed += place == 0 and len(guesses[row])
+                texts[row].taken += place > 0
+                if (row, place) in unsound:
+                    texts[row].fail(unsound[row, place])
+            going = [row for row in going if texts[row].finish is None]
+            if going:
+                go_on(
+                    [texts[row] for row in going],
+                    logits[:, place] if len(going) == len(texts) else logits[going, place],
+                )
+            going = [row for row in going if _right(texts[row], guesses[row], place)]
+            if not going:
+                break
+        if not first and read > 1:
             # A text that has just ended may have made one token less than it was given room for; it leaves anyway.
             made = [max(1, len(text.ids) - count) for text, count in zip(texts, before, strict=True)]
-            reader.cache.crop([n - read + new for n, new in zip(reader.cache.lengths, made, strict=True)])
-
-    def _choose(self, texts: list[Text], logits: Tensor) -> None:
-        """The next token of each text, from logits [rows, vocab]; texts with the same strategy together."""
-        finite(logits)
-        alike: dict[Strategy, list[int]] = {}
-        for row, text in enumerate(texts):
-            if text.finish is None:
-                alike.setdefault(text.request.strategy, []).append(row)
-        for strategy, rows in alike.items():
-            of_rows = logits if len(rows) == len(texts) else logits[rows]
-            members = [texts[row] for row in rows]
-            choice = strategy.choose(_adjusted(of_rows, members), [text.request.generator for text in members])
-            margins = choice.margin.tolist()
-            for text, token, margin, row in zip(members, choice.ids.tolist(), margins, of_rows, strict=True):
-                _add(text, token, margin < NEAR, row)
+            _crop(group.reader, [n - read + new for n, new in zip(group.reader.cache.lengths, made, strict=True)])
+        if unsound:
+            _wipe(group, {row for row, _ in unsound})
 
 
-def _adjusted(logits: Tensor, texts: Sequence[Text]) -> Tensor:
-    """The same logits where nothing is asked for but the prompt."""
-    changed = None
-    for row, text in enumerate(texts):
-        request = text.request
-        if request.adjustments.none and request.matcher is None:
-            continue
-        changed = logits.float().clone() if changed is None else changed
-        if not request.adjustments.none:
-            changed[row] = request.adjustments.applied(logits[row], request.ids, text.ids)
-        if request.matcher is not None:
-            changed[row] = masked(changed[row], request.matcher.allowed()[: logits.shape[1]])
-    return logits if changed is None else changed
+def _right(text: Text, guess: list[int], place: int) -> bool:
+    """Whether a text goes on with what was guessed at this place."""
+    return text.finish is None and place < len(guess) and text.ids[-1] == guess[place]
 
 
-def _add(text: Text, token: int, near: bool, logits: Tensor) -> None:
-    """Note a chosen token, and whether the text ends with it."""
-    request = text.request
-    if near:
-        text.near_ties.append(len(text.ids))
-    if token in request.stop_ids:
-        text.finish = "eos"
-        return
-    text.ids.append(token)
-    if request.matcher is not None:
-        request.matcher.push(token)
-        text.finish = "stop" if request.matcher.done else None
-    if request.alternatives is not None:
-        log_probabilities = logits.float().log_softmax(-1)
-        text.log_probabilities.append(log_probabilities[token].item())
-        best = log_probabilities.topk(min(request.alternatives, len(logits)))
-        text.alternatives.append(list(zip(best.indices.tolist(), best.values.tolist(), strict=True)))
-    if len(text.ids) == text.limit:
-        text.finish = text.finish or text.last
+def _crop(reader: Reader, lengths: list[int]) -> None:
+    assert isinstance(reader.cache, KeyValueCache)
+    reader.cache.crop(lengths)
+
+
+def _all_finite(logits: Tensor) -> bool:
+    return bool(torch.isfinite(logits).all())
+
+
+def _not_finite(logits: Tensor) -> dict[tuple[int, int], UserError]:
+    """The rows and places where they are not, and what is to be said of it."""
+    found = {}
+    for row, place in (~torch.isfinite(logits).all(-1)).nonzero().tolist():
+        try:
+            finite(logits[row, place])
+        except UserError as error:
+            found[row, place] = error
+    return found
+
+
+def _wipe(group: _Group, rows: set[int]) -> None:
+    """Leave no numbers that are not finite where these rows' mates may come to lie."""
+    cache = group.reader.cache
+    if isinstance(cache, KeyValueCache):
+        failed = {row for row in rows if group.texts[row].error is not None}
+        cache.crop([0 if row in failed else length for row, length in enumerate(cache.lengths)])
+        for row in rows:
+            cache.wipe(row)

@@ -11,7 +11,8 @@ from torch import nn
 from wenlu.base.errors import UserError
 from wenlu.base.files import atomic_write
 from wenlu.inference.batch import Options
-from wenlu.inference.generator import Generator, Result, Settings, Stream
+from wenlu.inference.generator import Generator, Settings
+from wenlu.inference.stream import Result, Stream
 from wenlu.tokenization.chat_format import ChatFormat, Message
 from wenlu.tokenization.tokenizer import Tokenizer
 

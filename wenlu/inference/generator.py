@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,11 +10,12 @@ from torch import nn
 
 from wenlu.base.errors import UserError
 from wenlu.inference.adjust import UNCHANGED, Adjustments
-from wenlu.inference.batch import Engine, Options, Request, Text
+from wenlu.inference.batch import Engine, Options
 from wenlu.inference.beam import Beams, Hypothesis, beam_search
 from wenlu.inference.constrain import Constrainer, Constraint, Matcher
-from wenlu.inference.reading import Finish
 from wenlu.inference.sample import Strategy, row_generator, strategy
+from wenlu.inference.stream import Result, Row, Stream
+from wenlu.inference.text import Request
 from wenlu.models.config import ROTARY
 from wenlu.tokenization.chat_format import ChatFormat
 from wenlu.tokenization.tokenizer import Tokenizer
@@ -85,157 +86,6 @@ class Settings:
     def strategy(self) -> Strategy:
         """The same choice as an object."""
         return strategy(self.temperature, self.top_k, self.top_p, self.min_p)
-
-
-@dataclass(frozen=True)
-class Result:
-    """One continuation of a prompt."""
-
-    text: str
-    """The continuation alone, cut before a stop text."""
-    ids: tuple[int, ...]
-    """Every token that was made, those of a stop text included, an end token not."""
-    finish: Finish
-    """stop (a stop text, or a constraint that is met), length (max_tokens), eos (an end token), context (a gpt2 out of
-    positions), cancelled."""
-    prompt_tokens: int
-    """Tokens of the prompt, the one that begins a document included."""
-    beyond_context: bool
-    """Whether a rotary model was led past the longest sequence it was trained on, where its text may get worse."""
-    log_probability: float | None = None
-    """In nats, of a text that beams found."""
-    near_ties: int = 0
-    """Tokens that were chosen by so small a margin that beside other texts others may be (`batch.NEAR`)."""
-    log_probabilities: tuple[float, ...] = ()
-    """In nats, of the ids, where alternatives were asked for."""
-    alternatives: tuple[tuple[tuple[int, float], ...], ...] = ()
-    """(id, log-probability) of the likeliest tokens at each place."""
-
-
-class StopTexts:
-    """Cuts a text, given in pieces, before the first stop text; holds back what may be the beginning of one.
-
-    Of several stop texts the one completed first counts (of those, the longest), so the result does not depend on
-    where the pieces are cut.
-    """
-
-    def __init__(self, stops: tuple[str, ...]):
-        self._stops = stops
-        self._held = ""
-        self.found = False
-        """Whether a stop text has been read; nothing is given out after it."""
-
-    def push(self, piece: str) -> str:
-        """What is now certain to belong to the text."""
-        if self.found:
-            return ""
-        text = self._held + piece
-        ends = [(i + len(stop), i) for stop in self._stops if (i := text.find(stop)) >= 0]
-        if ends:
-            self.found, self._held = True, ""
-            return text[: min(ends)[1]]
-        keep = max((_overlap(text, stop) for stop in self._stops), default=0)
-        self._held = text[len(text) - keep :]
-        return text[: len(text) - keep]
-
-    def flush(self) -> str:
-        """What was held back, now that no more text comes."""
-        held, self._held = self._held, ""
-        return held
-
-
-def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of `text` that begins `stop`."""
-    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if text.endswith(stop[:n])), 0)
-
-
-class _Row:
-    """One continuation in the making: ids in, certain text out."""
-
-    def __init__(self, tokenizer: Tokenizer, prompt: list[int], stops: tuple[str, ...]):
-        # The prompt goes through the decoder too: whether a space stands before the first new word depends on it.
-        self._stream = tokenizer.stream()
-        for token in prompt:
-            self._stream.push(token)
-        self._stops = StopTexts(stops)
-        self.ids: list[int] = []
-        self.text = ""
-
-    def push(self, token: int) -> str:
-        self.ids.append(token)
-        return self._add(self._stops.push(self._stream.push(token)))
-
-    def flush(self) -> str:
-        return self._add(self._stops.push(self._stream.flush()) + self._stops.flush())
-
-    @property
-    def stopped(self) -> bool:
-        return self._stops.found
-
-    def _add(self, piece: str) -> str:
-        self.text += piece
-        return piece
-
-
-class Stream:
-    """The pieces of one continuation, as they become certain; `result` once they have all been read.
-
-    Streams of one Generator are written side by side: each step of one is a step of all.
-    """
-
-    def __init__(self, engine: Engine, text: Text, row: _Row):
-        self._engine, self._text, self._row = engine, text, row
-        self._pieces = self._make()
-
-    def __iter__(self) -> Iterator[str]:
-        return self._pieces
-
-    def __next__(self) -> str:
-        return next(self._pieces)
-
-    @property
-    def done(self) -> bool:
-        """Whether the text has ended."""
-        return self._text.finish is not None
-
-    def cancel(self) -> None:
-        """End the text where it is; its place is free with the next step."""
-        if not self.done:
-            self._text.end()
-
-    def pull(self) -> str:
-        """What has become certain of the text since the last pull; nothing is computed."""
-        text, row, piece = self._text, self._row, ""
-        for token in text.ids[len(row.ids) :]:
-            piece += row.push(token)
-            if row.stopped:
-                # Tokens that were guessed beyond the stop text do not count.
-                del text.ids[len(row.ids) :]
-                text.end("stop")
-                return piece
-        return piece + (row.flush() if text.finish is not None else "")
-
-    @property
-    def result(self) -> Result:
-        """The whole; the rest of it is made first if it has not been read yet."""
-        for _ in self._pieces:
-            pass
-        text, made = self._text, len(self._text.ids)
-        assert text.finish is not None
-        return Result(
-            self._row.text, tuple(text.ids), text.finish, len(text.request.ids), self._engine.beyond_context(text),
-            near_ties=sum(place <= made for place in text.near_ties),
-            log_probabilities=tuple(text.log_probabilities[:made]),
-            alternatives=tuple(map(tuple, text.alternatives[:made])),
-        )  # fmt: skip
-
-    def _make(self) -> Iterator[str]:
-        while True:
-            if piece := self.pull():
-                yield piece
-            if self.done:
-                return
-            self._engine.step()
 
 
 class Generator:
@@ -373,9 +223,9 @@ class Generator:
         config = self._model.config
         return {self._tokenizer.eos_id, config.eos_id, *config.other_eos_ids} - {None}
 
-    def _row(self, ids: list[int], settings: Settings) -> _Row:
+    def _row(self, ids: list[int], settings: Settings) -> Row:
         """t5 begins a text of its own, the others continue their prompt."""
-        return _Row(self._tokenizer, [] if self.answers else ids, settings.stop)
+        return Row(self._tokenizer, [] if self.answers else ids, settings.stop)
 
 
 def begin_id(model: nn.Module, tokenizer: Tokenizer) -> int | None:

@@ -11,7 +11,8 @@ from typing import Any
 
 from wenlu.base.errors import UserError, did_you_mean
 from wenlu.base.log import JsonLines, read_rows
-from wenlu.inference.generator import Generator, Result, Settings, Stream
+from wenlu.inference.generator import Generator, Settings
+from wenlu.inference.stream import Result
 
 OWN = tuple(
     field.name
@@ -76,12 +77,12 @@ def _prompt(row: Any, number: int, settings: Settings) -> Prompt:
 
 
 def continue_all(
-    generator: Generator, model: str, prompts: list[Prompt], out: Path, advance: Callable[[int, int], None]
+    generator: Generator, model: str, prompts: list[Prompt], out: Path, advance: Callable[[int, Result | None], None]
 ) -> int:
     """Write a row for each prompt to `out` as it is done, and how many of them were there already.
 
-    `advance(rows, tokens)` is told of each. Raises UserError where `out` holds rows of other prompts or settings: it is
-    never overwritten.
+    `advance` is told of those that were there, and of each result. Raises UserError where `out` holds rows of other
+    prompts or settings (it is never overwritten), and at the end where texts have failed, which have no row then.
     """
     file = JsonLines(out)
     try:
@@ -93,7 +94,7 @@ def continue_all(
                 raise UserError(
                     f"{out} holds results of another model, other prompts or settings: give another --out, or remove it"
                 )
-        advance(len(done), 0)
+        advance(len(done), None)
         _write_rest(generator, model, [prompt for prompt in prompts if prompt.number not in done], file, advance)
         file.sync()
         return len(done)
@@ -102,11 +103,11 @@ def continue_all(
 
 
 def _write_rest(generator: Generator, model: str, prompts: list[Prompt], file: JsonLines, advance) -> None:
-    waiting, going, room = prompts[::-1], [], generator.options.rows
+    waiting, going, failed, room = prompts[::-1], [], [], generator.options.rows
 
     def give_out(prompt: Prompt, result: Result) -> None:
         file.write(number=prompt.number, key=prompt.key(model), **prompt.kept, prompt=prompt.text, **as_row(result))
-        advance(1, len(result.ids))
+        advance(1, result)
 
     while waiting or going:
         while waiting and len(going) < room:
@@ -116,20 +117,29 @@ def _write_rest(generator: Generator, model: str, prompts: list[Prompt], file: J
             else:
                 going.append((prompt, generator.stream(prompt.text, prompt.settings)))
         generator.engine.step()
-        going = [pair for pair in going if not _ended(*pair, give_out)]
-
-
-def _ended(prompt: Prompt, stream: Stream, give_out: Callable[[Prompt, Result], None]) -> bool:
-    stream.pull()
-    if stream.done:
-        give_out(prompt, stream.result)
-    return stream.done
+        still = []
+        for prompt, stream in going:
+            stream.pull()
+            if not stream.done:
+                still.append((prompt, stream))
+                continue
+            try:
+                give_out(prompt, stream.result)
+            except UserError as error:
+                failed.append((prompt.number, error))
+        going = still
+    if failed:
+        number, error = failed[0]
+        many = f"{len(failed)} of the texts have failed" if len(failed) > 1 else "a text has failed"
+        raise UserError(f"{many}, the others are written; prompt {number}: {error}")
 
 
 def as_row(result: Result) -> dict[str, Any]:
     """A result as it is written to JSON; what was not asked for is left out."""
     row = {"text": result.text, "tokens": len(result.ids), "prompt_tokens": result.prompt_tokens}
     row |= {"finish": result.finish, "beyond_context": result.beyond_context, "near_ties": result.near_ties}
+    if result.guessed:
+        row |= {"guessed": result.guessed, "taken": result.taken}
     if result.log_probability is not None:
         row["log_probability"] = result.log_probability
     if result.log_probabilities:

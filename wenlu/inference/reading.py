@@ -15,9 +15,9 @@ from wenlu.models.config import ModelConfig
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
-Finish = Literal["stop", "length", "eos", "context", "cancelled"]
+Finish = Literal["stop", "length", "eos", "context", "cancelled", "error"]
 """Why a text ended: a stop text (or a constraint that is met), `max_tokens`, an end token, a gpt2 that has no more
-positions, or from outside."""
+positions, from outside, or because no token could be chosen."""
 
 _ROOM = 256
 """New tokens that a cache has room for at first; it grows for more."""
@@ -70,10 +70,15 @@ class Reader:
         self._t5 = model.config.family == "t5"
         self._device = next(model.parameters()).device
 
-    def begin(
-        self, prompts: Sequence[Sequence[int]], room: int, known: Sequence[Tensor] = ()
-    ) -> Float[Tensor, "rows vocab"]:
-        """Read the prompts: logits of the first token to choose after each.
+    def begin(self, prompts: Sequence[Sequence[int]], room: int) -> Float[Tensor, "rows vocab"]:
+        """Read the prompts: logits of the first token to choose after each (`open`, then all of `read_on`)."""
+        self.open(prompts, room)
+        logits = self.read_on(self.left)
+        assert logits is not None
+        return logits
+
+    def open(self, prompts: Sequence[Sequence[int]], room: int, known: Sequence[Tensor] = ()) -> None:
+        """Prompts to be read; nothing is yet.
 
         Several prompts are of one length, but for t5, whose encoder reads them: what its decoder writes begins anew.
         room: for how many more tokens there is room at first. known: keys and values (`KeyValueCache.cut`) of the
@@ -81,17 +86,38 @@ class Reader:
         """
         rows, room = len(prompts), min(room, _ROOM)
         if self._t5:
-            ids, segments = padded(prompts, self._model.begin_id, self._device)
-            begin = torch.full((rows, 1), self._model.begin_id, device=self._device)
+            self._prompt, self._segments = padded(prompts, self._model.begin_id, self._device)
             self.cache = self._model.new_cache(rows, 1 + room)
-            return self._logits(self._model.hidden(ids, begin, segments, cache=self.cache)[:, -1])
-        assert len(set(map(len, prompts))) == 1, "only t5 begins with prompts of several lengths"
-        self.cache = self._model.new_cache(rows, len(prompts[0]) + room)
-        ids = torch.tensor([list(prompt) for prompt in prompts], device=self._device)
+        else:
+            assert len(set(map(len, prompts))) == 1, "only t5 begins with prompts of several lengths"
+            self.cache = self._model.new_cache(rows, len(prompts[0]) + room)
+            self._prompt = torch.tensor([list(prompt) for prompt in prompts], device=self._device)
+        self._at = 0
         if known:
             self.cache.begin_with(known)
-            ids = ids[:, self.cache.length :]
-        return self._logits(self._model.hidden(ids, cache=self.cache)[:, -1])
+            self._at = self.cache.length
+
+    @property
+    def left(self) -> int:
+        """Tokens of each prompt that are still to be read."""
+        return self._prompt.shape[1] - self._at
+
+    def read_on(self, most: int) -> Float[Tensor, "rows vocab"] | None:
+        """Read at most so many tokens more of each prompt (t5's encoder, which looks both ways: all of them): logits of
+        the first token to choose after each once they are read, None before."""
+        if self._t5:
+            begin = torch.full((len(self._prompt), 1), self._model.begin_id, device=self._device)
+            states = self._model.hidden(self._prompt, begin, self._segments, cache=self.cache)
+            self._at = self._prompt.shape[1]
+        else:
+            states = self._model.hidden(self._prompt[:, self._at : self._at + most], cache=self.cache)
+            self._at = min(self._at + most, self._prompt.shape[1])
+        return None if self.left else self._logits(states[:, -1])
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Of prompts that are being read, go on with these, in rising order."""
+        self.cache.keep(rows)
+        self._prompt = self._prompt[list(rows)]
 
     def read(self, ids: Int[Tensor, "rows new"]) -> Float[Tensor, "rows new vocab"]:
         """Read more tokens of each row: logits of what follows each."""

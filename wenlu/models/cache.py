@@ -127,6 +127,10 @@ class KeyValueCache:
         assert all(new <= old for new, old in zip(lengths, self._lengths, strict=True)), "a cache cannot be made longer"
         self._set(list(lengths))
 
+    def wipe(self, row: int) -> None:
+        """Leave nothing beyond a row's length: what is not a number there would come through every mask."""
+        self._store[:, :, row, :, self._lengths[row] :] = 0
+
     def select(self, rows: Tensor, same_source: bool = False) -> None:
         """Keep these rows, [kept], some of them perhaps several times."""
         kept = self._store[..., : self.length, :].index_select(2, rows)
@@ -242,6 +246,10 @@ class EncoderDecoderCache(KeyValueCache):
         """For each of the decoder's layers, keys and values of the encoder's states; empty before it has read."""
         self.hidden: Tensor | None = None
         """What hides the padding among them, as a bias of attention, [rows, 1, 1, source]."""
+
+    @property
+    def bytes(self) -> int:
+        return super().bytes + sum(keys.nbytes + values.nbytes for keys, values in self.read)
 
     def select(self, rows: Tensor, same_source: bool = False) -> None:
         """Keep these rows; with `same_source`, each takes the place of one whose source is the same."""

@@ -17,8 +17,9 @@ from wenlu.base.errors import UserError
 if TYPE_CHECKING:
     from torch import nn
 
-    from wenlu.inference.generator import Generator, Result, Settings
+    from wenlu.inference.generator import Generator, Settings
     from wenlu.inference.score import Query, Score
+    from wenlu.inference.stream import Result
     from wenlu.tokenization.chat_format import ChatFormat, Message
     from wenlu.tokenization.tokenizer import Tokenizer
 

@@ -82,7 +82,8 @@ def test_the_commands(models, tmp_path, capsys):
     assert found["step"] == 2 and found["scores"]["loss"]["low"] < found["scores"]["loss"]["value"]
     assert "⟦0, 0<|im_end|>⟧" in said.err and "held out: 4 rows of 4 records (4 messages)" in said.err
     assert main(["finetune", "--resume", "--out", out]) == 0
-    assert "held out, loss" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "held out, loss" in said and f"go on:  wenlu chat {out}\n" in said
     assert main(["train", "--resume", "--out", out]) == 2
     assert "is for wenlu finetune: use that command" in capsys.readouterr().err
     assert main(["finetune", str(models / "qwen3"), *files]) == 2
