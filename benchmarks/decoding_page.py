@@ -92,7 +92,7 @@ def decode_first(result: dict) -> list[str]:
         "### The first token",
         "",
         f"`python benchmarks/decode.py --only first`: a prompt of {result['length']} tokens, the 110M Llama in",
-        "f32. The least: the machine's measured speed of products, or of reading the weights once where that takes longer.",
+        "f32. Least: by the machine's measured speed of products, or of reading the weights once where that is longer.",
     ]
     return [*lines, *table("engine | first token | least | reached", rows), "", where(result["about"]), ""]
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
 
 AT_ONCE = 512
-"""Tokens of a tree read at once on a processor, where products of so many rows are at their best; half as many by narrow
-models, whose attention costs more than their products; more on a GPU."""
+"""Tokens of a tree read at once on a processor, where products of so many rows are at their best; half as many by
+narrow models, whose attention costs more than their products; more on a GPU."""
 NARROW = 512
 AT_ONCE_GPU = 4096
 
