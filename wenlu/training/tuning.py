@@ -44,7 +44,10 @@ FAMILIES = {"chat": WRITERS, "pairs": (*WRITERS, "t5"), **dict.fromkeys(("classi
 LONGEST = 1024
 """Tokens of a row by default, where the model can read more."""
 RATES = {"t5": (3e-4, 512), "bert": (5e-5, 768)}
-"""Peak learning rate of Adam and AdamW at a width, by family; others as bert. It goes with 1 / width."""
+"""Peak learning rate of Adam and AdamW at a width, by family. It goes with 1 / width."""
+OTHERS = (2e-4, 768)
+"""Of models that read from left to right. Four times a bert's: at a bert's rate one of 4.7 million parameters had after
+242 steps of talks a held-out loss of 2.55 nats, at ten times as much after 81 steps 0.71."""
 HIGHEST_RATE = 2e-3
 EVALUATIONS = 10
 FEW = 20
@@ -238,7 +241,7 @@ def _decided(setup: Setup, folder: RunFolder, began: float) -> TuningRecipe:
     chosen: dict[str, dict[str, Any]] = _of_start(recipe.model, recipe.tuning.hash)
     chosen["training"] = {"steps": training.steps}
     if not recipe.optimizer.lr and recipe.optimizer.name in ("adam", "adamw"):
-        rate, width = RATES.get(recipe.model.family, RATES["bert"])
+        rate, width = RATES.get(recipe.model.family, OTHERS)
         lr = float(f"{min(HIGHEST_RATE, rate * width / recipe.model.dim):.2g}")
         chosen["optimizer"] = {"lr": lr}
         recipe = resolve(recipe, {"optimizer": {"lr": lr}})
