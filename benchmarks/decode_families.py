@@ -2,8 +2,9 @@
 
 The T5 is of t5-small's shape, its weights random; what it reads are random ids. A step reads the decoder's weights
 (but the matrices that read the encoder's states, used once), the head, and keys and values of what was written and
-of the source. The LSTM has two layers of 1,024; the peer holds the same weights in `nn.LSTM` and takes the best id of
-each step, so both write the same ids.
+of the source; reading a source costs the products of the encoder. The LSTM has two layers of 1,024; the peer holds the
+same weights in `nn.LSTM` and takes the best id of each step, so both write the same ids. Reading a prompt it multiplies
+by one matrix of a layer token after token: where products are quick, reading that matrix each time is what bounds it, unless a cache holds it.
 """
 
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from decode import DTYPES, FORMATS, bounded, figures, in_turn, prompts_of, tell, text_bytes, written
+from decode import DTYPES, FORMATS, bounded, figures, in_turn, product_speed, prompts_of, tell, text_bytes, written
 
 T5 = {"family": "t5", "dim": 512, "layers": 6, "heads": 8, "ffn": 2048, "context": 512, "vocab": 32128, "pad_id": 0}
 LSTM = {"family": "lstm", "dim": 1024, "layers": 2, "vocab": 16000}
@@ -36,12 +37,27 @@ def in_format(model, format: str):
     return quantize(model) if format == "int8" else model.to(DTYPES[format])
 
 
+def numbers(model, *parts: str) -> int:
+    """Weights whose names hold one of these."""
+    return sum(tensor.numel() for name, tensor in model.named_parameters() if any(part in name for part in parts))
+
+
+def read_within(row: dict, tokens: int, seconds: float) -> dict:
+    """The bound of reading prompts, and the part of it that is reached."""
+    bound = tokens / seconds
+    return {"prefill_bound": bound, "prefill_reached": row["ours"]["prefill"] / bound}
+
+
 def t5(options, speed: float, place: Path) -> dict:
     from wenlu.hub.folder import load, save
 
     save(random_model(T5), None, place / "t5")
-    rows = []
+    rows, exact = [], load(place / "t5")[0]
+    attention = 4 * SOURCE**2 * T5["layers"] * T5["dim"]
+    operations = 2 * SOURCE * numbers(exact, "encoder.blocks", ".cross.kv") + attention
+    operations += 2 * numbers(exact, "decoder.blocks", "embed.weight")
     for format in FORMATS:
+        products = product_speed(format)
         model = in_format(load(place / "t5")[0], format)
         held = {n: tensor.nbytes for n, tensor in model.state_dict().items() if not n.startswith("encoder.")}
         weights = sum(size for name, size in held.items() if ".cross.kv" not in name)
@@ -57,9 +73,11 @@ def t5(options, speed: float, place: Path) -> dict:
             source = text_bytes(model.config, SOURCE, format)
             read = source + text_bytes(model.config, options.tokens // 2, format)
             row |= bounded(row["ours"]["decode"], batch * speed / (weights + batch * read))
+            row |= read_within(row, SOURCE, operations / products)
             row["bytes_a_text"] = held_for_texts // batch
             row["bytes_needed"] = source + text_bytes(model.config, options.tokens, format)
-            row["same_texts"] = sum(a == b for a, b in zip(ids["ours"], ids.get("peer", ids["ours"]), strict=True))
+            if "peer" in ids:
+                row["same_texts"] = sum(a == b for a, b in zip(ids["ours"], ids["peer"], strict=True))
             rows.append(row)
             tell(f"t5-small {format} batch {batch} source {SOURCE}", row)
     return {"shape": T5, "results": rows}
@@ -118,8 +136,9 @@ class PlainLSTM(nn.Module):
 
 
 def lstm(options, speed: float, place: Path) -> dict:
-    rows = []
+    rows, exact = [], random_model(LSTM, tied=False)
     for format in FORMATS:
+        products = product_speed(format)
         model = in_format(random_model(LSTM, tied=False), format)
         weights = sum(t.nbytes for name, t in model.state_dict().items() if not name.startswith("embed"))
         sides = {"ours": lambda prompts, tokens, model=model: written(model, prompts, tokens)}
@@ -132,11 +151,16 @@ def lstm(options, speed: float, place: Path) -> dict:
             best, ids, held = in_turn(sides, prompts, options.tokens, options.rounds)
             row = {"form": "LSTM", "format": format, "batch": batch, "prompt": PROMPT, "weights": weights}
             row |= figures(best, batch, PROMPT, options.tokens)
-            state = 2 * LSTM["layers"] * LSTM["dim"] * (2 if format == "bf16" else 4)
+            width = 2 if format == "bf16" else 4
+            state = 2 * LSTM["layers"] * LSTM["dim"] * width
+            operations = 2 * PROMPT * numbers(exact, ".w", ".u") + 2 * LSTM["dim"] * LSTM["vocab"]
+            seconds = max(batch * operations / products, PROMPT * width * numbers(exact, ".u") / speed)
+            row |= read_within(row, batch * PROMPT, seconds)
             # The state is read and written anew at each step.
             row |= bounded(row["ours"]["decode"], batch * speed / (weights + 2 * batch * state))
             row["bytes_a_text"], row["bytes_needed"] = held // batch, state
-            row["same_texts"] = sum(a == b for a, b in zip(ids["ours"], ids.get("peer", ids["ours"]), strict=True))
+            if "peer" in ids:
+                row["same_texts"] = sum(a == b for a, b in zip(ids["ours"], ids["peer"], strict=True))
             rows.append(row)
             tell(f"LSTM {format} batch {batch} prompt {PROMPT}", row)
     return {"shape": LSTM, "results": rows}

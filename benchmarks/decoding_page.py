@@ -126,7 +126,8 @@ def decode_formats(result: dict) -> list[str]:
         "### What rounding costs",
         "",
         "`python benchmarks/decode.py --only formats`: stories260K on a text of its own and on one like none that it",
-        "has learned, where its perplexity says nothing but by its ratio to f32's.",
+        f"has learned ({result['characters']:,} characters), where its perplexity says nothing but by its ratio to",
+        "f32's.",
     ]
     header = "text | weights | perplexity | ratio to f32 | MB of weights"
     return [*lines, *table(header, rows), "", where(result["about"]), ""]

@@ -264,6 +264,16 @@ def test_a_constraint_that_cannot_be_kept_ends_its_text_alone():
     assert texts[1].finish == "length" and texts[1].error is None
 
 
+def test_a_text_that_is_cancelled_while_a_step_is_made_stays_so():
+    """By another thread, or since its stream was dropped just then."""
+    held = Constrainer(BYTES, VOCAB, [BYTES.eos_id]).matcher(Constraint("regex", "[ab]{9}"))
+    engine, push = Engine(random_model("llama")), held.push
+    text = engine.add(Request((1, 2), matcher=held, stop_ids=frozenset([BYTES.eos_id])))
+    held.push = lambda token: (push(token), text.end())
+    assert not engine.step() and text.finish == "cancelled"
+    assert not engine.step() and not engine.texts and engine.bytes == 0
+
+
 def test_a_t5_that_cannot_begin_is_refused_before_anything_is_written():
     model = random_model("t5")
     model.config = replace(model.config, pad_id=None)

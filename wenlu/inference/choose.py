@@ -103,6 +103,7 @@ def _add(text: Text, token: int, near: bool, logits: Tensor) -> None:
         text.alternatives.append(list(zip(best.indices.tolist(), best.values.tolist(), strict=True)))
     if request.matcher is not None:
         request.matcher.push(token)
-        text.finish = "stop" if request.matcher.done else None
+        # One that was cancelled while this step was made stays so.
+        text.finish = "stop" if request.matcher.done else text.finish
     if len(text.ids) == text.limit:
         text.finish = text.finish or text.last
