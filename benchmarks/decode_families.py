@@ -4,7 +4,8 @@ The T5 is of t5-small's shape, its weights random; what it reads are random ids.
 (but the matrices that read the encoder's states, used once), the head, and keys and values of what was written and
 of the source; reading a source costs the products of the encoder. The LSTM has two layers of 1,024; the peer holds the
 same weights in `nn.LSTM` and takes the best id of each step, so both write the same ids. Reading a prompt it multiplies
-by one matrix of a layer token after token: where products are quick, reading that matrix each time is what bounds it, unless a cache holds it.
+by one matrix of a layer token after token: where products are quick, reading that matrix each time is what bounds it,
+unless a cache holds it.
 """
 
 import time
