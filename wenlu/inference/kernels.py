@@ -75,6 +75,9 @@ class Chooser:
 
     def __init__(self, found: Kernels):
         self.kernels = found
+        self._file = cache_folder() / "products.json"
+        self._here = f"{_processor()}, torch {torch.__version__}, kernels {found.identity}"
+        self._answers: dict[str, str] = {}
         self._known: dict[tuple, bool] = {}
         self._peers: dict[tuple, list[tuple[Tensor, Tensor | None]]] = {}
         self._all_blocks: list[Block] = []
@@ -138,6 +141,9 @@ class Chooser:
 
     def _choose_block(self, block: Block, x: Tensor, rotary: Rotary | None, tokens: int) -> bool:
         tokens = next(size for size in CLASSES if size >= tokens)
+        name = f"block {_shape(block)}, {str(x.dtype).removeprefix('torch.')}, {tokens} tokens"
+        if (known := self._recall(name)) is not None:
+            return known
         like = [other for other in self._all_blocks if _shape(other) == _shape(block)]
         heads, head_dim = block.attention.kv_heads, block.attention.head_dim
         layers = 1 + max(other.attention.layer for other in like)
@@ -158,7 +164,6 @@ class Chooser:
 
         x = x.new_ones(tokens, 1, x.shape[-1])
         torchs(x, like[0])  # so that products are chosen before
-        name = f"block {_shape(block)}, {str(x.dtype).removeprefix('torch.')}, {tokens} tokens"
         return self._quicker(name, [kernel, torchs], x, [(other,) for other in like])
 
     def _choose(self, x: Tensor, weight: Tensor, scale: Tensor | None, rows: int) -> bool:
@@ -170,18 +175,25 @@ class Chooser:
 
     def _quicker(self, name: str, ways: list[Callable], x: Tensor, peers: list[tuple]) -> bool:
         """Whether the first of two ways, the kernel's, is quicker than torch's: as was measured before, or is now."""
-        name = f"{name}, {torch.get_num_threads()} threads"
-        here = f"{_processor()}, torch {torch.__version__}, kernels {self.kernels.identity}"
-        file = cache_folder() / "products.json"
-        known = _read(file).get(here, {}).get(name)
-        if known in ("kernel", "torch"):
-            return known == "kernel"
+        if (known := self._recall(name)) is not None:
+            return known
         kernel, torchs = measure(ways, x, peers)
-        answers = _read(file)  # anew, for others may have written meanwhile; what is lost is measured again
-        answers.setdefault(here, {})[name] = "kernel" if kernel < torchs else "torch"
+        answers = _read(self._file)  # anew, for others may have written meanwhile; what is lost is measured again
+        answer = answers.setdefault(self._here, {})[self._full(name)] = "kernel" if kernel < torchs else "torch"
+        self._answers[self._full(name)] = answer
         with suppress(OSError, UserError):  # where the folder takes nothing, the next process measures for itself
-            atomic_write(file, json.dumps(answers, indent=1, ensure_ascii=False))
+            atomic_write(self._file, json.dumps(answers, indent=1, ensure_ascii=False))
         return kernel < torchs
+
+    def _recall(self, name: str) -> bool | None:
+        """Whether the kernel is quicker, as was measured before; None where it was not. The file is read once."""
+        if not self._answers:
+            self._answers = _read(self._file).get(self._here, {})
+        known = self._answers.get(self._full(name))
+        return known == "kernel" if known in ("kernel", "torch") else None
+
+    def _full(self, name: str) -> str:
+        return f"{name}, {torch.get_num_threads()} threads"
 
 
 def measure(ways: list[Callable], x: Tensor, peers: list[tuple]) -> list[float]:
