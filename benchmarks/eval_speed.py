@@ -68,8 +68,8 @@ def ours(task: Task, candidate: Candidate, shots: int, limit: int) -> dict:
     }
 
 
-def peer_task(task: Task, shots: int, limit: int, place: Path):
-    """The same task in the peer's words, over local JSON files."""
+def peer_task(task: Task, shots: int, limit: int, place: Path, begin: str):
+    """The same task in the peer's words, over JSON files; begin: what its tokenizer does not put before a text."""
     from lm_eval.api.task import ConfigurableTask
 
     name = task.name.replace("/", "_")
@@ -93,12 +93,13 @@ def peer_task(task: Task, shots: int, limit: int, place: Path):
         "test_split": "test",
         "fewshot_split": "train",
         "fewshot_config": {"sampler": "first_n", "split": "train"},
+        "description": begin,
         "doc_to_text": "{{query}}",
         "fewshot_delimiter": "\n\n",
         "target_delimiter": " ",
     }
     if cloze:
-        config |= {"output_type": "loglikelihood", "doc_to_target": "{{choices[0]}}"}
+        config |= {"output_type": "loglikelihood", "doc_to_target": "{{' ' + choices[0]}}"}
         config |= {"metric_list": [{"metric": "perplexity"}, {"metric": "acc"}]}
     else:
         config |= {"output_type": "multiple_choice", "doc_to_choice": "{{choices}}", "doc_to_target": "{{gold}}"}
@@ -108,11 +109,11 @@ def peer_task(task: Task, shots: int, limit: int, place: Path):
     return name, found
 
 
-def theirs(name: str, task, model, tokenizer, batch: int) -> dict:
+def theirs(name: str, task, model, tokenizer, batch: int, adds: bool) -> dict:
     from lm_eval.evaluator import evaluate
     from lm_eval.models.huggingface import HFLM
 
-    judge = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch, max_length=2048, add_bos_token=True)
+    judge = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch, max_length=2048, add_bos_token=adds)
     began = time.perf_counter()
     found = evaluate(judge, {name: task}, bootstrap_iters=0, log_samples=True)
     seconds = time.perf_counter() - began
@@ -124,9 +125,11 @@ def theirs(name: str, task, model, tokenizer, batch: int) -> dict:
 
 
 def compared(task: Task, candidate: Candidate, peer, shots: int, limit: int, place: Path) -> dict:
-    name, its = peer_task(task, shots, limit, place)
+    first = peer[1]("a").input_ids[0]
+    begin = "" if first == peer[1].bos_token_id else peer[1].bos_token
+    name, its = peer_task(task, shots, limit, place, begin)
     mine = ours(task, candidate, shots, limit)
-    tries = {batch: theirs(name, its, *peer, batch) for batch in BATCHES}
+    tries = {batch: theirs(name, its, *peer, batch, not begin) for batch in BATCHES}
     batch = min(tries, key=lambda one: tries[one]["seconds"])
     best = tries[batch]
     ratio = best["seconds"] / mine["seconds"]

@@ -20,6 +20,7 @@ from decoding_page import (
     llamacpp,
 )
 from markdown_parts import table, where
+from prompting_page import eval_speed, instruction_search, prompt_search
 from selection_page import metrics, selection
 from trained_page import bert, polarity, train_throughput, translation
 
@@ -381,6 +382,9 @@ def main() -> None:
         "tokenizers": tokenizers,
         "selection": selection,
         "metrics": metrics,
+        "eval_speed": eval_speed,
+        "prompt_search": prompt_search,
+        "instruction_search": instruction_search,
     }
     for name, section in sections.items():
         result = load(name)
