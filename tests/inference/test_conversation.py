@@ -185,6 +185,19 @@ def test_answers_as_json_and_as_text_are_the_same(run, monkeypatch, capsys, kern
     assert text == "".join(row["text"] + "\n" for row in rows)
 
 
+@pytest.mark.parametrize("read", [list, lambda answer: answer.result])
+def test_what_cannot_be_answered_is_not_part_of_the_conversation(conversation, read):
+    first = conversation.ask("the cat", BRIEF).result
+    model, tokenizer = conversation._generator._model, conversation._generator._tokenizer
+    model.lm_head = torch.nn.Linear(16, tokenizer.vocab, bias=False)
+    with torch.no_grad():
+        model.embed.weight[tokenizer.encode("坐")[0]] = float("nan")
+    with pytest.raises(UserError, match="logits are not finite"):
+        read(conversation.ask("坐", BRIEF))
+    assert [message["content"] for message in conversation.messages] == ["the cat", first.text]
+    assert conversation.ask("the", BRIEF).result.finish != "error" and len(conversation.messages) == 4
+
+
 def test_a_draft_answers_the_same(run, monkeypatch, capsys, kernel_cache):
     lines, flags = ["the cat", "你好"], ["--json", "--seed", "4"]
     plain, _ = chat(monkeypatch, capsys, run, lines, *flags)

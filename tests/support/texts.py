@@ -12,6 +12,7 @@ from wenlu.inference.text import Request
 from small_models import BYTES
 
 VOCAB = BYTES.vocab
+CONSTRAINER = Constrainer(BYTES, VOCAB, [BYTES.eos_id])
 CONSTRAINTS = (Constraint("regex", "[a-c]{2,12}(你|好)?"), Constraint("choices", ("yes", "no", "你好")))
 
 
@@ -23,7 +24,6 @@ def request(number, *, greedy=None):
     repeated = ids * 2 if chance.random() < 0.3 else ids
     strategies = (Greedy(), Sampling(1.0), Sampling(0.7, top_k=9), Sampling(1.3, top_p=0.9, min_p=0.01))
     adjustments = (Adjustments(), Adjustments(1.2, 0.1, 0.2), Adjustments(logit_bias=((3, -float("inf")), (5, 2.0))))
-    constrainer = Constrainer(BYTES, VOCAB, [BYTES.eos_id])
     return Request(
         repeated,
         Greedy() if greedy else chance.choice(strategies),
@@ -31,7 +31,7 @@ def request(number, *, greedy=None):
         frozenset([BYTES.eos_id] if held else chance.sample(range(VOCAB), chance.choice((0, 5, 20)))),
         row_generators(number, 1)[0],
         chance.choice(adjustments),
-        held and constrainer.matcher(held),
+        held and CONSTRAINER.matcher(held),
         alternatives=chance.choice((None, 0, 3)),
     )
 

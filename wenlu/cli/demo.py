@@ -9,7 +9,7 @@ from pathlib import Path
 from wenlu.base.errors import UserError
 from wenlu.base.files import atomic_write
 from wenlu.base.log import console
-from wenlu.cli.flags import parse
+from wenlu.cli.flags import INTERRUPTED, parse
 from wenlu.data.config import PrepareConfig
 from wenlu.training.recipe import Recipe, TrainingConfig, resolve
 from wenlu.training.run_folder import RunFolder
@@ -66,7 +66,7 @@ def main(arguments: list[str]) -> int:
     finally:
         corpus.unlink(missing_ok=True)
     if outcome.finished == "interrupted":
-        return 130
+        return INTERRUPTED
     facts = {"corpus_sha256": digest, "corpus_bytes": size, "seconds": outcome.seconds, **score(out)}
     if command.json:
         print(json_format.dumps({**facts, "samples": write(out)}, ensure_ascii=False))

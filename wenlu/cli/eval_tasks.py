@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from wenlu.base.errors import UserError
 from wenlu.base.log import console, progress, say
+from wenlu.cli.flags import INTERRUPTED
 
 if TYPE_CHECKING:
     from wenlu.cli.eval import Command
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from wenlu.evaluation.results import Results
     from wenlu.evaluation.run import Outcome, Plan
     from wenlu.evaluation.task import Settings
-
-INTERRUPTED = 130
 
 
 def run(command: Command) -> int:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from wenlu.base.errors import UserError
-from wenlu.cli.flags import parse
-from wenlu.cli.recipe_flags import INTERRUPTED, default_recipe, long_flag, texts_of
+from wenlu.cli.flags import INTERRUPTED, parse
+from wenlu.cli.recipe_flags import default_recipe, long_flag, texts_of
 from wenlu.data.config import PrepareConfig
 from wenlu.data.rows.config import located
 from wenlu.models.config import ModelConfig

@@ -4,6 +4,9 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+INTERRUPTED = 130
+"""What a command exits with that was interrupted, as shells do for Ctrl-C."""
+
 
 def parse(cls: type[T], name: str, arguments: list[str], description: str, default: T | None = None) -> T:
     """The flags of command `name` as an instance of `cls`; `--help` and mistakes end the process (exit code 2)."""

@@ -13,7 +13,7 @@ import tyro
 
 from wenlu.base.errors import UserError
 from wenlu.base.log import console, say
-from wenlu.cli.flags import parse
+from wenlu.cli.flags import INTERRUPTED, parse
 from wenlu.cli.writer import Writing
 
 if TYPE_CHECKING:
@@ -28,10 +28,8 @@ example: wenlu generate runs/novel --prompt "It was" --max-tokens 100 --temperat
          wenlu generate runs/chat --chat --prompt "Who are you?"
          wenlu generate runs/chat --chat --prompts questions.jsonl --out answers.jsonl"""
 
-INTERRUPTED = 130
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Command(Writing):
     run: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """A run's folder, any Transformers folder of a known family, or a hub id."""

@@ -7,6 +7,7 @@ import sys
 
 import wenlu
 from wenlu.base.errors import UserError, did_you_mean
+from wenlu.cli.flags import INTERRUPTED
 
 COMMANDS = {
     "prepare": "text files → a folder of token ids, with its tokenizer",
@@ -45,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print("wenlu: interrupted", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:
         _leave_stdout()
         return 0

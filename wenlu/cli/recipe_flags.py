@@ -16,10 +16,6 @@ SHORT = {
 }
 
 
-INTERRUPTED = 130
-"""What a command exits with whose run was interrupted, as shells do for Ctrl-C."""
-
-
 def long_flag(argument: str, short: dict[str, str] = SHORT) -> str:
     """The whole name of a flag that has a short one."""
     flag, equals, value = argument.partition("=")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from wenlu.base.errors import UserError
-from wenlu.cli.flags import parse
+from wenlu.cli.flags import INTERRUPTED, parse
 from wenlu.training.recipe import Recipe, read_recipe
 from wenlu.training.sweep.folder import SweepFolder
 from wenlu.training.sweep.space import SweepConfig, configurations
@@ -25,7 +25,6 @@ as the recipe has, or as the minutes allow. Defaults < recipe < flags, as in wen
 goes on by: wenlu sweep --resume --out SWEEP
 
 example: wenlu sweep recipe.toml --over optimizer.lr=0.003,0.01,0.03 --minutes 10 --out sweeps/lr"""
-INTERRUPTED = 130
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Annotated
 import tyro
 
 from wenlu.base.errors import UserError
-from wenlu.cli.flags import parse
-from wenlu.cli.recipe_flags import INTERRUPTED, default_recipe, long_flag, recipe_of
+from wenlu.cli.flags import INTERRUPTED, parse
+from wenlu.cli.recipe_flags import default_recipe, long_flag, recipe_of
 from wenlu.training.recipe import Recipe
 
 DESCRIPTION = """A model from text files, from a folder made by `wenlu prepare`, or from a recipe (a TOML file of the

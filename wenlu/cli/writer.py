@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import tyro
 
 from wenlu.base.errors import UserError
+from wenlu.inference.draws import Draws
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,24 +19,11 @@ if TYPE_CHECKING:
     from wenlu.inference.speculative import Lookup
     from wenlu.tokenization.tokenizer import Tokenizer
 
-SAMPLING = ("max_tokens", "temperature", "top_k", "top_p", "min_p", "seed", "stop")
-
 
 @dataclass(frozen=True, kw_only=True)
-class Writing:
+class Writing(Draws):
     """Flags of a command that writes text."""
 
-    max_tokens: int = 200
-    """Longest text, in tokens."""
-    temperature: float = 0.8
-    """0 = greedy: always the most probable token."""
-    top_k: int = 0
-    """Draw among the k most probable tokens; 0 = all, 1 = greedy."""
-    top_p: float = 1.0
-    """Draw among the fewest tokens that hold this much probability; 1 = all."""
-    min_p: float = 0.0
-    """Drop tokens less probable than min_p times the most probable one; 0 = none."""
-    seed: int = 0
     stop: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """A text that ends what is written and is not part of it; may be given several times."""
     speculate: int = 0
@@ -53,7 +41,7 @@ class Writing:
     @property
     def sampling(self) -> dict[str, Any]:
         """Those of them that are `Settings`."""
-        return {name: getattr(self, name) for name in SAMPLING}
+        return {field.name: getattr(self, field.name) for field in fields(Draws)}
 
     def check(self) -> None:
         """Raises UserError for what can be told to be wrong before a model is read."""

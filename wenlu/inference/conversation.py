@@ -46,13 +46,14 @@ class Conversation:
         self.messages = [message for message in self.messages if message["role"] == "system"]
 
     def ask(self, text: str, settings: Settings | None = None) -> Answer:
-        """The answer to one more message of the user's. UserError for one that has no room in the context, which is
-        then not part of the conversation."""
+        """The answer to one more message of the user's. UserError for one that has no room in the context, or (from the
+        answer) where none can be written; the message is then not part of the conversation."""
+        before = len(self.messages)
         self.messages.append({"role": "user", "content": text})
         try:
-            return self._answer(settings or Settings())
+            return self._answer(settings or Settings(), before)
         except UserError:
-            self.messages.pop()
+            del self.messages[before:]
             raise
 
     def again(self, settings: Settings | None = None) -> Answer:
@@ -61,7 +62,7 @@ class Conversation:
             self.messages.pop()
         if not self.messages or self.messages[-1]["role"] != "user":
             raise UserError("there is no answer to give again: ask something first")
-        return self._answer(settings or Settings())
+        return self._answer(settings or Settings(), len(self.messages))
 
     def save(self, file: Path) -> None:
         """Write all that was said. UserError for a file that holds anything else than a saved conversation."""
@@ -76,9 +77,10 @@ class Conversation:
         """Go on with a conversation that was saved. UserError for any other file; then nothing changes."""
         self.messages = _read(file)
 
-    def _answer(self, settings: Settings) -> Answer:
+    def _answer(self, settings: Settings, before: int) -> Answer:
+        """before: how many messages stay where none can be written."""
         ids, dropped = self._fitting(settings)
-        return Answer(self._generator.stream(ids, settings), self.messages, dropped)
+        return Answer(self._generator.stream(ids, settings), self.messages, before, dropped)
 
     def _fitting(self, settings: Settings) -> tuple[list[int], int]:
         """The prompt with as many of the last turns as leave room for an answer, and how many turns are left out."""
@@ -116,14 +118,17 @@ def _is_message(found: object) -> bool:
 class Answer:
     """An answer in pieces, as they become certain; it is part of the conversation once it has ended, or is stopped."""
 
-    def __init__(self, stream: Stream, messages: list[Message], dropped: int):
-        self._stream, self._messages, self._kept = stream, messages, False
+    def __init__(self, stream: Stream, messages: list[Message], before: int, dropped: int):
+        self._stream, self._messages, self._before, self._kept = stream, messages, before, False
         self.dropped = dropped
         """How many of the oldest turns the model did not see, for want of room."""
 
     def __iter__(self) -> Iterator[str]:
-        yield from self._stream
-        self._keep()
+        try:
+            yield from self._stream
+        finally:
+            if self._stream.done:
+                self._keep()
 
     def stop(self) -> None:
         """End it here; what came of it is kept."""
@@ -132,12 +137,17 @@ class Answer:
 
     @property
     def result(self) -> Result:
-        """The whole."""
-        result = self._stream.result
+        """The whole. UserError where it cannot be written."""
         self._keep()
-        return result
+        return self._stream.result
 
     def _keep(self) -> None:
-        if not self._kept:
-            self._kept = True
+        """Make it part of the conversation, or take back what was asked, once."""
+        if self._kept:
+            return
+        self._kept = True
+        try:
             self._messages.append({"role": "assistant", "content": self._stream.result.text})
+        except UserError:
+            del self._messages[self._before :]
+            raise

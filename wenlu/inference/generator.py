@@ -13,6 +13,7 @@ from wenlu.inference.adjust import UNCHANGED, Adjustments
 from wenlu.inference.batch import Engine, Options
 from wenlu.inference.beam import Beams, Hypothesis, beam_search
 from wenlu.inference.constrain import Constrainer, Constraint, Matcher
+from wenlu.inference.draws import Draws
 from wenlu.inference.sample import Strategy, row_generator, strategy
 from wenlu.inference.stream import Result, Row, Stream
 from wenlu.inference.text import Request
@@ -22,23 +23,9 @@ from wenlu.tokenization.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Draws):
     """How to continue a prompt. Raises UserError for a value out of its range."""
 
-    max_tokens: int = 200
-    """Longest continuation, in tokens."""
-    temperature: float = 0.8
-    """0 = greedy: always the most probable token."""
-    top_k: int = 0
-    """Draw among the k most probable tokens; 0 = all."""
-    top_p: float = 1.0
-    """Draw among the fewest tokens that hold this much probability; 1 = all."""
-    min_p: float = 0.0
-    """Drop tokens less probable than min_p times the most probable one; 0 = none."""
-    seed: int = 0
-    """Of the draws; sample k of a seed is the same however many samples are asked for."""
-    stop: tuple[str, ...] = ()
-    """Texts that end the continuation; they are not part of it."""
     beams: int = 1
     """More than 1: the most probable texts that a search with so many beams finds; nothing is drawn."""
     length_penalty: float = 0.6
