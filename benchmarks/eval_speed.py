@@ -99,7 +99,7 @@ def peer_task(task: Task, shots: int, limit: int, place: Path, begin: str):
         "target_delimiter": " ",
     }
     if cloze:
-        config |= {"output_type": "loglikelihood", "doc_to_target": "{{' ' + choices[0]}}"}
+        config |= {"target_delimiter": "", "output_type": "loglikelihood", "doc_to_target": "{{' ' + choices[0]}}"}
         config |= {"metric_list": [{"metric": "perplexity"}, {"metric": "acc"}]}
     else:
         config |= {"output_type": "multiple_choice", "doc_to_choice": "{{choices}}", "doc_to_target": "{{gold}}"}

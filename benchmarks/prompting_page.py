@@ -11,7 +11,7 @@ def eval_speed(result: dict) -> list[str]:
         "## Tasks beside lm-evaluation-harness",
         "",
         f"`python benchmarks/eval_speed.py`: lm-evaluation-harness {peer['lm_eval']} (HFLM, Transformers",
-        f"{peer['transformers']}, `first_n` shots, the best of batches of 1, 8 and 32), the same rows, f32, two threads.",
+        f"{peer['transformers']}, `first_n` shots, the best of batches of 1, 8 and 32), the same rows, f32.",
         "R: tokens of all prompts with each of their continuations over different beginnings, which is what reading",
         "each beginning once can gain. The last column: the largest difference of a log-likelihood, in nats.",
     ]
@@ -40,8 +40,8 @@ def prompt_search(result: dict) -> list[str]:
         "## What a search among prompts costs",
         "",
         f"`python benchmarks/prompt_search.py`: {settings['prompts']} prompts on {settings['examples']} examples, a",
-        "Llama of 124 million random weights, f32. Naive: every prompt with every example by itself, both one-word answers",
-        f"read off one place, the best of batches of 1, 8 and 32, timed on {settings['naive']} of the prompts and told",
+        "Llama of 124 million random weights, f32. Naive: every prompt with every example by itself, both one-word",
+        f"answers read off one place, the best of batches of 1, 8 and 32, timed on {settings['naive']} of the prompts and told",
         "for all by their tokens.",
     ]
     rows = [
@@ -66,8 +66,8 @@ def instruction_search(result: dict) -> list[str]:
         "",
         "`python benchmarks/instruction_search.py`: a model that follows short instructions in two languages",
         "(`benchmarks/instructions.py`), baselines written by hand (`benchmarks/prompts`), which stand in the",
-        "repository, as do the hashes of the test parts, since before the first search. 12 candidates, 800 examples; the",
-        "test part of a task is the same for all seeds.",
+        "repository, as do the hashes of the test parts, since before the first search. 12 candidates, 800 examples;",
+        "the test part of a task is the same for all seeds.",
     ]
     rows = []
     for row in result["rows"]:
