@@ -39,7 +39,10 @@ benchmarks: $(INSTALLED)  ## the figures of docs/benchmarks.md; three hours of a
 	$(BIN)/python benchmarks/train_throughput.py && $(BIN)/python benchmarks/bert.py
 	$(BIN)/python benchmarks/polarity.py && $(BIN)/python benchmarks/translation.py
 	$(BIN)/python benchmarks/kernels.py && $(BIN)/python benchmarks/decode.py
-	$(BIN)/python benchmarks/selection.py
+	$(BIN)/python benchmarks/selection.py && $(BIN)/python benchmarks/prompt_search.py
+	$(BIN)/pip install --quiet -c constraints.txt -e ".[harness]" && $(BIN)/python benchmarks/eval_speed.py
+	$(BIN)/python benchmarks/instructions.py build/instructions
+	$(BIN)/python benchmarks/instruction_search.py build/instructions
 	$(BIN)/python benchmarks/page.py
 
 clean:
