@@ -3,13 +3,15 @@
 A Llama of 124 million random weights (12 layers, 768 wide) with GPT-2's vocabulary, f32. Examples are sentences of
 sentence_polarity, to be judged by two words of one token each; prompts are other such sentences, cut to length.
 
-- wenlu: `Scorer.score_all` over all prompts and examples, every beginning read once.
+- wenlu: `Scorer.score_all`, every beginning read once.
 - naive: each prompt with each example as a text of its own, so many in a batch, sorted by length; both words are read
   off the same last place (the reuse that one-token answers allow), and logits are made for that place only. The best
-  of the batches of 1, 8 and 32 is taken. It is timed on so many of the prompts as --naive says, which are all alike
-  in cost, and told for all of them by the number of tokens.
+  of the batches of 1, 8 and 32 is taken.
 
-    python benchmarks/prompt_search.py [--prompts 32] [--naive 1]
+Tokens are counted for all prompts and examples. Seconds are measured on some of them (--timed prompts with all
+examples; --naive examples of the first prompt), all of which cost alike, and told for all by the number of tokens.
+
+    python benchmarks/prompt_search.py [--prompts 32] [--timed 2] [--naive 24]
 """
 
 import argparse
@@ -22,6 +24,7 @@ import torch
 
 from wenlu.inference.reading import evaluating
 from wenlu.inference.score import Query, Scorer
+from wenlu.inference.trie import Trie
 from wenlu.models.build import build
 from wenlu.models.config import ModelConfig
 from wenlu.tokenization.tokenizer import Tokenizer
@@ -72,7 +75,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prompts", type=int, default=32)
     parser.add_argument("--examples", type=int, default=200)
-    parser.add_argument("--naive", type=int, default=1, help="prompts that naive scoring is timed on")
+    parser.add_argument("--timed", type=int, default=2, help="prompts that wenlu is timed on")
+    parser.add_argument("--naive", type=int, default=24, help="examples that naive scoring is timed on")
     arguments = parser.parse_args()
     tokenizer = Tokenizer.load(record.data_folder() / "tokenizers" / "gpt2")
     form = ModelConfig("llama", dim=768, layers=12, heads=12, context=1024, vocab=tokenizer.vocab)
@@ -84,23 +88,26 @@ def main() -> None:
     found = []
     for length in LENGTHS:
         asked = queries(tokenizer, length, arguments.prompts, arguments.examples)
+        pairs = Scorer(model, tokenizer).pairs([query for of_prompt in asked for query in of_prompt])
+        unique = len(Trie.of([([*before, *after], len(before)) for before, after in pairs]).read)
+        whole = sum(len(before) for before, _ in pairs[:: len(ANSWERS)])
         scorer = Scorer(model, tokenizer)
         began = time.perf_counter()
-        scores = scorer.score_all([query for of_prompt in asked for query in of_prompt])
-        ours = {"seconds": time.perf_counter() - began, "tokens": scorer.tokens_read}
-        part = [query for of_prompt in asked[: arguments.naive] for query in of_prompt]
+        scores = scorer.score_all([query for of_prompt in asked[: arguments.timed] for query in of_prompt])
+        taken, read = time.perf_counter() - began, scorer.tokens_read
+        part = asked[0][: arguments.naive]
         tries = {batch: naive(scorer, model, part, batch) for batch in (1, 8, 32)}
         batch = min(tries, key=lambda batch: tries[batch][0])
         seconds, tokens, theirs = tries[batch]
-        whole = sum(len(prefix) for prefix, _ in scorer.pairs([q for one in asked for q in one])[:: len(ANSWERS)])
         mine = [score.log_probability for of_query in scores[: len(part)] for score in of_query]
-        row = {"length": length, "ours": ours, "batch": batch, "timed": {"seconds": seconds, "tokens": tokens}}
+        row = {"length": length, "batch": batch, "timed": {"ours": [taken, read], "naive": [seconds, tokens]}}
+        row |= {"ours": {"seconds": taken * unique / read, "tokens": unique}}
         row |= {"naive": {"seconds": seconds * whole / tokens, "tokens": whole}}
         row |= {"difference": float(np.abs(np.array(mine) - theirs).max())}
         found.append(row)
         print(
-            f"prompts of {length}: {ours['tokens']:,} tokens, {ours['seconds']:.1f} s; naive {whole:,} tokens, "
-            f"{row['naive']['seconds']:.1f} s (batch {batch}): {row['naive']['seconds'] / ours['seconds']:.1f} x, "
+            f"prompts of {length}: {unique:,} tokens, {row['ours']['seconds']:.1f} s; naive {whole:,} tokens, "
+            f"{row['naive']['seconds']:.1f} s (batch {batch}): {row['naive']['seconds'] / row['ours']['seconds']:.1f} x, "
             f"log-probabilities within {row['difference']:.1e}",
             flush=True,
         )
