@@ -105,9 +105,10 @@ def main() -> None:
         row |= {"naive": {"seconds": seconds * whole / tokens, "tokens": whole}}
         row |= {"difference": float(np.abs(np.array(mine) - theirs).max())}
         found.append(row)
+        times = row["naive"]["seconds"] / row["ours"]["seconds"]
         print(
             f"prompts of {length}: {unique:,} tokens, {row['ours']['seconds']:.1f} s; naive {whole:,} tokens, "
-            f"{row['naive']['seconds']:.1f} s (batch {batch}): {row['naive']['seconds'] / row['ours']['seconds']:.1f} x, "
+            f"{row['naive']['seconds']:.1f} s (batch {batch}): {times:.1f} x, "
             f"log-probabilities within {row['difference']:.1e}",
             flush=True,
         )
