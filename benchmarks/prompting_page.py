@@ -42,7 +42,8 @@ def prompt_search(result: dict) -> list[str]:
         f"`python benchmarks/prompt_search.py`: {settings['prompts']} prompts on {settings['examples']} examples, a",
         "Llama of 124 million random weights, f32. Naive: every prompt with every example by itself, both one-word",
         "answers read off one place, the best of batches of 1, 8 and 32. Tokens are counted for all; seconds",
-        f"are measured on {settings['timed']} of the prompts, naively on {settings['naive']} examples of one, and told for all.",
+        f"are measured on {settings['timed']} of the prompts, naively on {settings['naive']} examples of one,",
+        "and told for all.",
     ]
     rows = [
         (
