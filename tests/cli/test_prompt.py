@@ -9,6 +9,7 @@ from wenlu.cli import prompt as commands
 from wenlu.cli.main import main
 from wenlu.hub.folder import save
 
+from endpoint_server import Server
 from small_models import model_of
 
 PLAIN = """
@@ -86,6 +87,24 @@ def test_optimize_ends_in_a_prompt_a_report_and_a_verdict(folder, work, capsys):
     assert run(capsys, "diff", "plain.toml", "plain.toml") == "the prompts are the same\n"
     exported = json.loads(run(capsys, "export", "work/prompt.json", *COLUMNS, "--model", "m"))
     assert exported["body"]["model"] == "m" and exported["path"] in ("/completions", "/chat/completions")
+
+
+def test_the_writer_sees_its_own_key_alone(folder, work, capsys, monkeypatch):
+    monkeypatch.setenv("KEY_OF_MODEL", "a-secret")
+    monkeypatch.setenv("KEY_OF_WRITER", "b-secret")
+    line = ("optimize", *COLUMNS, "--candidates", 4, "--keep", 1, "--evaluations", 80, "--json")
+    own = ("--writer-endpoint.key-variable", "KEY_OF_WRITER")
+    with Server(*model_of("char")) as model, Server(*model_of("char")) as writer:
+        to = ("plain.toml", "--writer", f"{writer.url}#w")
+        run(capsys, *line, f"{model.url}#m", *to, "--out", "a", "--endpoint.key-variable", "KEY_OF_MODEL")
+        assert {seen[1].get("Authorization") for seen in model.seen} == {"Bearer a-secret"}
+        assert {seen[1].get("Authorization") for seen in writer.seen} == {None}
+        writer.seen.clear()
+        found = json.loads(run(capsys, *line, folder, *to, "--out", "b", *own))
+        assert {seen[1].get("Authorization") for seen in writer.seen} == {"Bearer b-secret"}
+        assert found["writer_tokens"] > 0
+    refused(capsys, "(--writer-endpoint.…)", *line, folder, "plain.toml", "--writer", folder, "--out", "c", *own)
+    refused(capsys, "name one by --writer, or leave", *line, folder, "plain.toml", "--out", "c", *own)
 
 
 def test_help_names_every_command(capsys):

@@ -131,6 +131,26 @@ def test_wrong_rows_are_refused_with_their_line(tmp_path, content, message):
         read_prompts(file, Settings())
 
 
+def test_lines_end_at_line_ends_only(tmp_path):
+    """JSON may hold other separators as they are."""
+    file, texts = tmp_path / "prompts.jsonl", ["a\u2028b", "猫\x85坐", "\u2029"]
+    file.write_bytes("\r\n".join(json.dumps({"prompt": text}, ensure_ascii=False) for text in texts).encode())
+    assert [(one.text, one.line) for one in read_prompts(file, Settings())] == list(zip(texts, (1, 2, 3)))
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_prompts_that_cannot_be_read_are_named_before_any_is_begun(tmp_path, beams):
+    tokenizer = learn("char", ["the cat sat on the mat. 猫坐在垫子上。"])
+    model = build(ModelConfig("gpt2", dim=16, layers=1, heads=2, context=8, vocab=tokenizer.vocab), 0)
+    file, out = tmp_path / "prompts.jsonl", tmp_path / "out.jsonl"
+    rows = ["the", "the cat sat", "猫坐", "猫坐在垫子上。猫坐"]
+    file.write_text("\n\n".join(json.dumps({"prompt": row}) for row in rows))
+    settings = Settings(max_tokens=2, beams=beams)
+    with pytest.raises(UserError, match=r"2 of the prompts cannot be read .lines 3, 7., and none is begun; the first: "):
+        continue_all(Generator(model, tokenizer), "m", read_prompts(file, settings), out, lambda rows, result: None)
+    assert not out.exists() or not out.read_bytes()
+
+
 def test_wrong_files_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"no file .*: give one of JSON lines"):
         read_prompts(tmp_path / "absent", Settings())

@@ -112,6 +112,14 @@ def test_every_shared_beginning_is_read_once():
     assert scorer.tokens_given == 18 * (1 + 100 + 1 + 2)
 
 
+@pytest.mark.parametrize("family", ["llama", "lstm", "t5"])
+def test_nothing_asked_is_nothing_found(family):
+    scorer = Scorer(random_model(family), TOKENIZER)
+    assert scorer.score_all([]) == [] and scorer.score("a", []) == []
+    assert [len(found) for found in scorer.score_all([Query("a", ()), Query("b", ("四",))])] == [0, 1]
+    assert scorer.tokens_read > 0
+
+
 def test_a_prefix_of_ids_is_read_as_it_stands():
     model = random_model("llama")
     scorer = Scorer(model, TOKENIZER)

@@ -78,6 +78,17 @@ def test_the_prompt_is_that_of_its_parts():
     assert WHOLE.decoding.settings == Settings(temperature=0.5, stop=("\n",)) and WHOLE.way == SelfConsistency(3)
 
 
+def test_an_answer_over_before_it_begins_is_refused():
+    lines = Template(question="{{ text }}", delimiter="\n", separator="\n")
+    with pytest.raises(UserError, match=r"the delimiter '\\n' holds the separator '\\n', which ends a written answer"):
+        Artifact(name="lines", template=lines)
+    assert Artifact(name="lines", template=lines, decoding=Decoding(stop=("###",))).stop == ("###",)
+    assert Artifact(name="lines", template=lines, scoring=Scoring("sum")).template.stops_at_once
+    assert Artifact(name="lines", template=as_chat(lines)).stop == ()
+    held = Artifact(name="lines", template=lines, strategy=write_strategy(Direct(Form("regex", "a"))))
+    assert held.stop == ()
+
+
 def test_splits_are_known_by_content_not_by_order():
     assert SplitMark.of("x", POOL) == SplitMark.of("x", POOL[::-1])
     other = replace(POOL[0], gold=0)
@@ -148,7 +159,9 @@ def test_a_plain_client_gets_the_backends_own_text(pair, here, change):
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request) as answer:
             choice = json.load(answer)["choices"][0]
     text = choice["text"] if "text" in choice else choice["message"]["content"]
-    assert text == here.generate([artifact.prompt(ASKED)], artifact.decoding.settings)[0].text
+    assert sent.body.get("stop", []) == list(artifact.stop) == list(artifact.template.stop)
+    settings = replace(artifact.decoding, stop=artifact.stop).settings
+    assert text == here.generate([artifact.prompt(ASKED)], settings)[0].text
 
 
 def test_what_an_export_says_and_what_it_cannot():

@@ -1,5 +1,7 @@
 """Other forms of a prompt: enough of them, all different, and all asking the same."""
 
+from dataclasses import replace
+
 import pytest
 
 from wenlu.prompting.examples import Example
@@ -23,6 +25,11 @@ def test_ten_or_more_each_another_text(template):
     assert len(found) >= 10 and len({str(prompt) for prompt in prompts}) == len(prompts)
     assert len({one.name for one in found}) == len({one.description for one in found}) == len(found)
     assert found == variants(template)
+
+
+@pytest.mark.parametrize("template", [FILM, replace(FILM, delimiter="\n"), replace(FILM, separator="\n")])
+def test_no_form_ends_an_answer_before_it_begins(template):
+    assert not any(one.template.stops_at_once for one in variants(template))
 
 
 @pytest.mark.parametrize("template", ALL)

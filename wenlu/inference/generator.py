@@ -14,6 +14,7 @@ from wenlu.inference.batch import Engine, Options
 from wenlu.inference.beam import Beams, Hypothesis, beam_search
 from wenlu.inference.constrain import Constrainer, Constraint, Matcher
 from wenlu.inference.draws import Draws
+from wenlu.inference.reading import check_prompt
 from wenlu.inference.sample import Strategy, row_generator, strategy
 from wenlu.inference.stream import Result, Row, Stream
 from wenlu.inference.text import Request
@@ -122,6 +123,10 @@ class Generator:
         if not prompt and bos is None:
             raise UserError("an empty prompt begins at the bos token, but this tokenizer has none: give a prompt")
         return ([] if bos is None else [bos]) + (self._tokenizer.encode(prompt) if prompt else [])
+
+    def check(self, prompt: str) -> None:
+        """Raises UserError for a prompt that the model cannot read."""
+        check_prompt(self._model.config, self.prompt_ids(prompt))
 
     def stream(self, prompt: str | Sequence[int], settings: Settings | None = None, *, sample: int = 0) -> Stream:
         """One continuation of a text or of ids, in pieces that never tear a character and never show part of a stop

@@ -28,6 +28,8 @@ class Prompt:
 
     number: int
     """From 0."""
+    line: int
+    """Of the file, from 1."""
     text: str
     settings: Settings
     kept: dict[str, Any]
@@ -44,14 +46,14 @@ def read_prompts(file: Path, settings: Settings) -> list[Prompt]:
     if not file.is_file():
         raise UserError(f"no file {file}: give one of JSON lines, each with a prompt")
     try:
-        lines = file.read_bytes().decode("utf-8-sig").splitlines()
+        lines = file.read_bytes().decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise UserError(f"{file} is not UTF-8 (byte {error.start}): convert it first") from None
     found: list[Prompt] = []
     for line, content in enumerate(lines, 1):
         if content.strip():
             try:
-                found.append(_prompt(json.loads(content), len(found), settings))
+                found.append(_prompt(json.loads(content), len(found), line, settings))
             except (ValueError, UserError) as error:
                 reason = error if isinstance(error, UserError) else f"this is no JSON ({error})"
                 raise UserError(f"{file}, line {line}: {reason}") from None
@@ -60,7 +62,7 @@ def read_prompts(file: Path, settings: Settings) -> list[Prompt]:
     return found
 
 
-def _prompt(row: Any, number: int, settings: Settings) -> Prompt:
+def _prompt(row: Any, number: int, line: int, settings: Settings) -> Prompt:
     if not isinstance(row, dict) or not isinstance(row.get("prompt"), str):
         raise UserError('a row is an object with a text named prompt, such as {"prompt": "It was"}')
     changes = {name: value for name, value in row.items() if name not in ("prompt", "id")}
@@ -73,7 +75,7 @@ def _prompt(row: Any, number: int, settings: Settings) -> Prompt:
             raise UserError(f"{name} must be a number, not {value!r}")
     if settings.beams == 1:
         changes.setdefault("seed", settings.seed + number)
-    return Prompt(number, row["prompt"], replace(settings, **changes), {k: row[k] for k in ("id",) if k in row})
+    return Prompt(number, line, row["prompt"], replace(settings, **changes), {k: row[k] for k in ("id",) if k in row})
 
 
 def continue_all(
@@ -82,7 +84,8 @@ def continue_all(
     """Write a row for each prompt to `out` as it is done, and how many of them were there already.
 
     `advance` is told of those that were there, and of each result. Raises UserError where `out` holds rows of other
-    prompts or settings (it is never overwritten), and at the end where texts have failed, which have no row then.
+    prompts or settings (it is never overwritten), before the first step for prompts that the model cannot read, and at
+    the end where texts have failed, which have no row then.
     """
     file = JsonLines(out)
     try:
@@ -94,12 +97,29 @@ def continue_all(
                 raise UserError(
                     f"{out} holds results of another model, other prompts or settings: give another --out, or remove it"
                 )
+        rest = [prompt for prompt in prompts if prompt.number not in done]
+        _check(generator, rest)
         advance(len(done), None)
-        _write_rest(generator, model, [prompt for prompt in prompts if prompt.number not in done], file, advance)
+        _write_rest(generator, model, rest, file, advance)
         file.sync()
         return len(done)
     finally:
         file.close()
+
+
+def _check(generator: Generator, prompts: list[Prompt]) -> None:
+    """Raises UserError that names the lines of prompts that cannot be read."""
+    wrong: list[tuple[int, UserError]] = []
+    for prompt in prompts:
+        try:
+            generator.check(prompt.text)
+        except UserError as error:
+            wrong.append((prompt.line, error))
+    if wrong:
+        lines = ", ".join(str(line) for line, _ in wrong[:10]) + ", …" * (len(wrong) > 10)
+        raise UserError(
+            f"{len(wrong)} of the prompts cannot be read (lines {lines}), and none is begun; the first: {wrong[0][1]}"
+        )
 
 
 def _write_rest(generator: Generator, model: str, prompts: list[Prompt], file: JsonLines, advance) -> None:

@@ -167,6 +167,8 @@ class Scorer:
         self.beyond_context += config.family in ROTARY and length - 1 > config.context
 
     def _found(self, pairs: list[Pair], progress: _Progress) -> list[tuple[np.ndarray, np.ndarray]]:
+        if not pairs:
+            return []
         family, vocab = self._model.config.family, self._tokenizer.vocab
         self.tokens_given += sum(len(prefix) + len(continuation) for prefix, continuation in pairs)
         if family in ("t5", "bert"):

@@ -173,12 +173,25 @@ class Artifact:
             raise UserError("a pool of examples without demonstrations is of no use: set demonstrations.kind")
         if self.prior is not None and (self.scoring is None or self.scoring.kind != "batch"):
             raise UserError("a prior belongs to the score batch: leave it out, or set scoring.kind")
+        if self.scoring is None and not self.decoding.stop and self.stop and self.template.stops_at_once:
+            raise UserError(
+                f"the delimiter {self.template.delimiter!r} holds the separator {self.template.separator!r}, which ends "
+                "a written answer before it begins: give another of them, or decoding.stop"
+            )
         self.demonstrations.over([shown.example for shown in self.pool], lambda texts: [[1.0]] * len(texts))
 
     @property
     def way(self) -> Strategy:
         """The strategy itself."""
         return read_strategy(self.strategy)
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """What ends a written text: the decoding's own stop, else the separator, after which a model would ask itself
+        the next question. An answer of a form ends by itself."""
+        way = self.way
+        held = isinstance(way, Direct) and way.form.kind != "free"
+        return () if held else self.decoding.stop or self.template.stop
 
     @property
     def sha256(self) -> str:

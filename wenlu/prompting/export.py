@@ -42,8 +42,8 @@ def export(artifact: Artifact, example: Example, model: str, embed: Embed | None
     unsaid = []
     form = getattr(artifact.way, "form", None) if isinstance(artifact.way, Direct) else None
     constrained = form is not None and form.kind != "free"
-    if decoding.stop and not constrained:
-        body["stop"] = list(decoding.stop)
+    if artifact.stop:
+        body["stop"] = list(artifact.stop)
     if constrained and form.kind == "json_schema":
         schema = {"name": "answer", "strict": True, "schema": json.loads(form.source)}
         body["response_format"] = {"type": "json_schema", "json_schema": schema}

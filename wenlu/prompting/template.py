@@ -112,6 +112,11 @@ class Template:
         """What ends a written answer: in texts the separator, after which a model asks itself a question of its own."""
         return () if self.chat or not self.separator else (self.separator,)
 
+    @property
+    def stops_at_once(self) -> bool:
+        """Whether a written answer is over before it begins: what stands before it holds what ends it."""
+        return any(text in self.delimiter for text in self.stop)
+
     def continuations(self, example: Example) -> tuple[str, ...]:
         """What may follow the prompt, one text for each choice: after the delimiter in a text, bare in a conversation.
 

@@ -62,8 +62,7 @@ def try_on(prompt: Artifact, backend: Backend, examples: Sequence[Example], embe
     choose = _demonstrations(prompt, embed)
     if prompt.scoring is None:
         questions = [question(prompt.template, example, choose(example)) for example in examples]
-        # A model that goes on with texts would ask itself the next question.
-        settings = replace(prompt.decoding, stop=prompt.decoding.stop or prompt.template.stop).settings
+        settings = replace(prompt.decoding, stop=prompt.stop).settings
         terms = Terms(prompt.decoding.max_tokens, prompt.extractor, settings)
         answers = prompt.way.answer(backend, questions, terms).answers
         return [

@@ -35,12 +35,13 @@ def variants(template: Template, choices: int = 2) -> tuple[Variant, ...]:
     """All other forms that differ from the template and from each other, always the same in the same order.
 
     What is asked and what may be answered stays: fields, choices and the instruction's words. choices: most that an
-    example has; forms with fewer letters are left out.
+    example has; forms with fewer letters are left out, and those whose written answers would be over at once.
     """
     found: list[Variant] = []
     for name, description, other in _all(template):
         enough = other.choices == "text" or len(other.letters) >= min(choices, len(template.letters))
-        if enough and other != template and all(other != variant.template for variant in found):
+        writable = template.stops_at_once or not other.stops_at_once
+        if enough and writable and other != template and all(other != variant.template for variant in found):
             found.append(Variant(name, description, other))
     return tuple(found)
 

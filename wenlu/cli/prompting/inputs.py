@@ -33,7 +33,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class EndpointFlags:
-    """How an endpoint is spoken to; MODEL is then an address such as http://127.0.0.1:8000/v1#NAME."""
+    """How an endpoint is spoken to, whose address is such as http://127.0.0.1:8000/v1#NAME."""
 
     key_variable: str = ""
     """The environment variable that holds the key."""
@@ -86,8 +86,12 @@ def examples_of(path: str, columns: Columns, limit: int = 0, *, search: bool = F
 
 
 @contextmanager
-def backend_of(model: str, device: str, flags: EndpointFlags, cache: Path | None = None) -> Iterator[Backend]:
-    """A folder or hub id, or the endpoint behind an address; folders with fast products, if that gains anything."""
+def backend_of(
+    model: str, device: str, flags: EndpointFlags, cache: Path | None = None, named: str = "--endpoint"
+) -> Iterator[Backend]:
+    """A folder or hub id, or the endpoint behind an address; folders with fast products, if that gains anything.
+
+    named: what the flags are called."""
     if model.startswith(("http://", "https://")):
         with endpoint_of(model, flags, cache) as backend:
             yield backend
@@ -98,7 +102,7 @@ def backend_of(model: str, device: str, flags: EndpointFlags, cache: Path | None
     from wenlu.prompting.backend import FolderBackend
 
     if flags != EndpointFlags():
-        raise UserError(f"{model} is a model's folder: leave out the settings of an endpoint (--endpoint.…)")
+        raise UserError(f"{model} is a model's folder: leave out the settings of an endpoint ({named}.…)")
     loaded = load(model, pick_device(device))
     with fast(loaded[0]) if gains(loaded[0]) else nullcontext():
         yield FolderBackend(loaded, name=model)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_format
 import sys
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,15 +14,7 @@ import tyro
 from wenlu.base.errors import UserError
 from wenlu.base.log import progress, say
 from wenlu.cli.flags import parse
-from wenlu.cli.prompting.inputs import (
-    Columns,
-    EndpointFlags,
-    backend_of,
-    embedder,
-    endpoint_of,
-    examples_of,
-    read_prompt,
-)
+from wenlu.cli.prompting.inputs import Columns, EndpointFlags, backend_of, embedder, examples_of, read_prompt
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -73,6 +65,8 @@ class Command:
     """Look at a test part again that was looked at for another prompt; looks are counted beside the examples."""
     columns: Annotated[Columns, tyro.conf.arg(name="")] = field(default_factory=Columns)
     endpoint: EndpointFlags = field(default_factory=EndpointFlags)
+    writer_endpoint: EndpointFlags = field(default_factory=EndpointFlags)
+    """The same of the writer: another host gets no key and no budget of MODEL's."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     json: bool = False
@@ -104,6 +98,8 @@ def main(arguments: list[str]) -> int:
 def run(command: Command) -> int:
     if not command.out:
         raise UserError("where to? name a folder for the search by --out")
+    if command.writer_endpoint != EndpointFlags() and not command.writer:
+        raise UserError("--writer-endpoint is of a writer: name one by --writer, or leave it out")
     prompt = read_prompt(command.prompt)
     examples = examples_of(command.examples, command.columns, command.limit, search=True)
     from wenlu.prompting.search.optimize import Optimizer, Search
@@ -119,8 +115,10 @@ def run(command: Command) -> int:
         bar = progress("searching")
         more: dict[str, Any] = {"watcher": _Bar(bar), "again": command.again, "embed": embedder([prompt], backend)}
         more["looks"] = Path(f"{command.examples}.looks")
+        writer = None
         if command.writer:
-            more["writer"] = stack.enter_context(_writer(command.writer, command, out))
+            place = (command.device, command.writer_endpoint, out / "answers", "--writer-endpoint")
+            writer = more["writer"] = stack.enter_context(backend_of(command.writer, *place))
         optimizer = Optimizer(backend, prompt, examples, search, out, **more)
         try:
             outcome = optimizer.run()
@@ -130,18 +128,13 @@ def run(command: Command) -> int:
     outcome.best.write(out / "prompt.json")
     write_page(out / "report.html", optimizer, outcome)
     if command.json:
-        print(json_format.dumps(facts(outcome, out), ensure_ascii=False))
+        written = {"writer_tokens": writer.tokens_used} if writer else {}
+        print(json_format.dumps({**facts(outcome, out), **written}, ensure_ascii=False))
     else:
         show(outcome, out)
+        if writer:
+            print(f"{writer.tokens_used:,} tokens by the writer, beside them")
     return 0
-
-
-def _writer(model: str, command: Command, out: Path) -> Any:
-    if model.startswith(("http://", "https://")):
-        return endpoint_of(model, command.endpoint, out / "answers")
-    from wenlu.prompting.backend import FolderBackend
-
-    return nullcontext(FolderBackend(model))
 
 
 def facts(outcome: Outcome, out: Path) -> dict[str, Any]:

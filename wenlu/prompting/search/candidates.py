@@ -66,7 +66,7 @@ class Grammar:
         }
         if not self.chat:
             found["delimiter"] = ("", "\n") if chinese else (" ", "\n")
-            found["separator"] = ("\n\n", "\n", "\n\n###\n\n")
+            found["separator"] = ("\n\n", "\n\n###\n\n")
         if self.choices == "letters" or self.show_options:
             found["option"] = (
                 "{{ letter }}. {{ choice }}",
