@@ -1,6 +1,5 @@
 """A search for a prompt: the same whenever and however often it is cut off, judged on what it never saw."""
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -14,6 +13,7 @@ from wenlu.prompting.examples import Example
 from wenlu.prompting.search.optimize import Optimizer, Search
 from wenlu.prompting.search.page import write_page
 from wenlu.prompting.search.proposals import Room, propose
+from wenlu.prompting.search.split import Looks
 from wenlu.prompting.template import Template, as_chat
 from wenlu.prompting.trial import bare
 
@@ -225,17 +225,12 @@ def test_refused_searches(backend, tmp_path):
         Optimizer(backend, long, EXAMPLES, SEARCH, tmp_path / "four").run()
     with pytest.raises(UserError, match="a budget of 3 evaluations is too small"):
         Optimizer(backend, BASELINE, EXAMPLES, Search(evaluations=3), tmp_path / "five").run()
-    looked = tmp_path / "one" / "looks.jsonl"
-    row = {"test": Optimizer(backend, BASELINE, EXAMPLES, SEARCH, tmp_path / "six").parts.fingerprints["test"]}
-    looked.write_text(json.dumps({**row, "look": "another prompt"}) + "\n")
-    try:
-        again = Optimizer(backend, BASELINE, EXAMPLES, SEARCH, tmp_path / "six", looks=looked).run()
-        assert again.verdict is None, "only a search that judges looks"
-    except UserError as error:
-        assert "was looked at already" in str(error)
-        assert (
-            Optimizer(backend, BASELINE, EXAMPLES, SEARCH, tmp_path / "six", looks=looked, again=True).run().look == 2
-        )
+    looked = tmp_path / "looked.jsonl"
+    six = Optimizer(backend, BASELINE, EXAMPLES, SEARCH, tmp_path / "six", looks=looked)
+    Looks(looked).take([EXAMPLES[number].id for number in six.parts.test[:1]], "another prompt")
+    with pytest.raises(UserError, match=r"1 of the \d+ test examples were looked at already, last for another prompt"):
+        six.run()
+    assert Optimizer(backend, BASELINE, EXAMPLES, SEARCH, tmp_path / "six", looks=looked, again=True).run().look == 2
     with pytest.raises(UserError, match="a writer words an instruction anew, but the baseline has none"):
         bald = replace(BASELINE, template=Template(question="{{ text }}"), decoding=Decoding(max_tokens=5))
         propose(bald, EXAMPLES, 4, 0, writer=backend)
