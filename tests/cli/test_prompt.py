@@ -116,7 +116,7 @@ BAD_ROWS = {
     "no-gold": ([{"text": "a"}], "line 1: no gold answer under 'answer'"),
     "other-gold": ([{"text": "a", "answer": "fuor"}], "gold 'fuor' is not among the choices 'four', '热的'."),
     "one-class": ([{"text": str(n), "answer": "four"} for n in range(9)], "all 9 examples have the answer 'four'"),
-    "few": ([{"text": str(n), "answer": ("four", "热的")[n % 2]} for n in range(3)], "holds 3 examples: a search"),
+    "few": ([{"text": str(n), "answer": ("four", "热的")[n % 2]} for n in range(3)], "of 3 examples only"),
     "small": ([{"text": str(n), "answer": ("four", "热的")[n % 2]} for n in range(9)], "which needs"),
     "twins": ([{"id": "x", "text": text, "answer": "four"} for text in "ab"], "have the id 'x'"),
     "same": ([{"text": "a", "answer": "four"}] * 2, "lines 1 and 2 say the same"),
@@ -156,6 +156,7 @@ def test_refused_prompts(body, folder, work, capsys):
 
 
 REFUSED = {
+    "of 8 examples only": ["optimize", "NOWHERE", "plain.toml", *COLUMNS, "--limit", "8", "--out", "w"],
     "no command 'prompt optimise'. Did you mean 'optimize'?": ["optimise"],
     "no prompt gone.toml": ["render", "MODEL", "gone.toml", *COLUMNS],
     "which examples? name a file of JSON lines": ["render", "MODEL", "plain.toml"],

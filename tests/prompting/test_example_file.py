@@ -14,10 +14,10 @@ SUM = {"question": "2 + 2?", "gold": 4}
 
 @pytest.fixture
 def read(tmp_path):
-    def write_and_read(*rows, keys=None, search=False, name="e.jsonl"):
+    def write_and_read(*rows, keys=None, name="e.jsonl", **more):
         text = "".join((row if isinstance(row, str) else json.dumps(row, ensure_ascii=False)) + "\n" for row in rows)
         (tmp_path / name).write_text(text, encoding="utf-8")
-        return read_examples(tmp_path / name, keys, search=search)
+        return read_examples(tmp_path / name, keys, **more)
 
     return write_and_read
 
@@ -51,8 +51,13 @@ def test_one_answer_for_all_is_said(read, capsys):
 FOUR = [{"q": n, "gold": n % 2} for n in range(4)]
 
 
-def test_enough_for_a_search(read):
+def test_what_is_refused_of_a_search_is_refused_of_the_examples_that_the_limit_leaves(read, capsys):
     assert len(read(*FOUR, search=True)) == 4
+    same = [FOUR[0], FOUR[2], FOUR[1]]
+    assert len(read(*same, search=True)) == 3
+    with pytest.raises(UserError, match="all 2 examples have the answer '0', so any prompt"):
+        read(*same, search=True, limit=2)
+    assert len(read(*same, limit=2)) == 2 and "all 2 examples have the answer '0'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -78,7 +83,6 @@ def test_enough_for_a_search(read):
         ([SUM, "{"], {}, r"e.jsonl:2: no JSON .* \(1 such lines\): mend it"),
         ([SUM, "[]"], {}, "no JSON object"),
         ([], {}, "holds no examples: give JSON lines"),
-        (FOUR[:3], {"search": True}, "holds 3 examples: a search needs at least 4"),
         ([{**row, "gold": "x"} for row in FOUR], {"search": True}, "all 4 examples have the answer 'x', so any prompt"),
     ],
 )

@@ -133,6 +133,21 @@ def test_comparison_is_that_of_the_cells(backend, tmp_path):
         assert json.dumps(row.as_dict())
 
 
+def test_comparisons_choose_demonstrations_by_the_same_vectors_to_learn_means_and_to_answer(backend, tmp_path):
+    """With vectors that are alike where words are not: a mean learned from other demonstrations would be another."""
+
+    def embed(texts):
+        return [[1.0, float(len(text))] for text in texts]
+
+    pool = tuple(map(Shown.of, EXAMPLES))
+    for kind in ("nearest", "mmr"):
+        prompt = replace(PLAIN, name=kind, scoring=Scoring("batch"), demonstrations=Demonstrations(kind, 1), pool=pool)
+        matrix = Matrix(tmp_path / f"{kind}.jsonl", backend, embed)
+        (row,) = compare(matrix, [prompt], EXAMPLES, forms=True)
+        known = fitted(prompt, backend, EXAMPLES, embed)
+        assert row.robustness.forms > FEWEST_FORMS and matrix.key(known) in {key for key, *_ in matrix._cells}
+
+
 def test_robustness_is_over_ten_forms_and_more(backend, tmp_path):
     matrix, told = Matrix(tmp_path / "matrix.jsonl", backend), []
     (row,) = compare(matrix, [PLAIN], EXAMPLES, forms=True, advance=told.append)

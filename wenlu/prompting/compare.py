@@ -67,13 +67,6 @@ class Row:
         }
 
 
-def groups_of(examples: Sequence[Example]) -> list[str] | None:
-    """What examples belong to, each without a group to itself; None where none has one."""
-    if not any(example.group for example in examples):
-        return None
-    return [example.group or f"\0{example.id}" for example in examples]
-
-
 def compare(
     matrix: Matrix,
     prompts: Sequence[Artifact],
@@ -90,10 +83,10 @@ def compare(
     Raises UserError for two prompts that are the same, or of one name, and as `Matrix.cells`.
     """
     _check(matrix, prompts, examples)
-    prompts = [fitted(prompt, matrix.backend, examples) for prompt in prompts]
+    prompts = [fitted(prompt, matrix.backend, examples, matrix.embed) for prompt in prompts]
     cells = matrix.cells(prompts, examples, advance)
     values = np.array([[cell.value for cell in row] for row in cells])
-    groups = groups_of(examples)
+    groups = [example.group for example in examples]
     against = many_against(values[0], values[1:], groups) if len(prompts) > 1 else []
     rows = []
     for number, (prompt, of_prompt) in enumerate(zip(prompts, cells, strict=True)):
@@ -134,7 +127,7 @@ def _robustness(
     matrix: Matrix, prompt: Artifact, own: np.ndarray, examples: Sequence[Example], advance: Advance | None
 ) -> Robustness:
     described = forms_of(prompt, examples)
-    others = [fitted(replace(other, prior=None), matrix.backend, examples) for _, other in described]
+    others = [fitted(replace(other, prior=None), matrix.backend, examples, matrix.embed) for _, other in described]
     means = [float(own.mean()), *matrix.values(others, examples, advance).mean(1).tolist()]
     names = ["as it is", *(description for description, _ in described)]
     worst = int(np.argmin(means))

@@ -12,9 +12,6 @@ from wenlu.base.errors import UserError, did_you_mean
 from wenlu.base.log import say
 from wenlu.prompting.examples import Example, content_id
 
-FEWEST = 4
-"""Examples that a search needs at least: two to choose by and two to judge by."""
-
 
 @dataclass(frozen=True)
 class Keys:
@@ -39,12 +36,12 @@ class Keys:
             raise UserError(f"labels must be two different ones or more, not {list(self.labels)}")
 
 
-def read_examples(path: Path | str, keys: Keys | None = None, *, search: bool = False) -> list[Example]:
+def read_examples(path: Path | str, keys: Keys | None = None, *, limit: int = 0, search: bool = False) -> list[Example]:
     """The examples in a file of JSON lines (or of another kind with records: json, csv, tsv, parquet), in its order.
 
-    search: for choosing among prompts, which few examples, or such as all have one answer, cannot do. Without it the
-    latter is said. Raises UserError, with the line, for a row that is none, has no gold answer or one that is not among
-    its choices, and where two have one id or say the same.
+    limit: only so many of them; 0: all. search: for choosing among prompts, which examples that all have one answer
+    cannot do; without it that is said. Raises UserError, with the line, for a row that is none, has no gold answer or
+    one that is not among its choices, and where two have one id or say the same.
     """
     path, keys = Path(path), keys or Keys()
     if not path.is_file():
@@ -59,7 +56,7 @@ def read_examples(path: Path | str, keys: Keys | None = None, *, search: bool = 
             what = f"have the id {example.id!r}" if named else "say the same"
             raise UserError(f"{path}: lines {found[example.id][0]} and {line} {what}: leave one out, or change its id")
         found[example.id] = (line, example)
-    examples = [example for _, example in found.values()]
+    examples = [example for _, example in found.values()][: limit or None]
     _check(path, examples, search)
     return examples
 
@@ -123,8 +120,6 @@ def _number(gold: Any, choices: Sequence[str]) -> int:
 def _check(path: Path, examples: Sequence[Example], search: bool) -> None:
     if not examples:
         raise UserError(f"{path} holds no examples: give JSON lines with fields and a gold answer")
-    if search and len(examples) < FEWEST:
-        raise UserError(f"{path} holds {len(examples)} examples: a search needs at least {FEWEST}, better many")
     answers = Counter(example.right for example in examples)
     if len(answers) == 1 and len(examples) > 1:
         told = f"{path}: all {len(examples)} examples have the answer {next(iter(answers))!r}"

@@ -36,7 +36,7 @@ class Matrix:
 
     def __init__(self, path: Path | str, backend: Backend, embed: Embed | None = None):
         """Goes on with the file where there is one. Raises UserError where it is no such file."""
-        self.path, self.backend, self._embed = Path(path), backend, embed
+        self.path, self.backend, self.embed = Path(path), backend, embed
         self._cells: dict[tuple[str, str, str], Cell] = {}
         for row in read_rows(self.path):
             try:
@@ -95,7 +95,7 @@ class Matrix:
             advance(len(examples) - len(open_))
         for start in range(0, len(open_), AT_ONCE):
             part = open_[start : start + AT_ONCE]
-            found = try_on(prompt, self.backend, [example for example, _ in part], self._embed)
+            found = try_on(prompt, self.backend, [example for example, _ in part], self.embed)
             for (example, content), cell in zip(part, found, strict=True):
                 row: dict[str, Any] = {"prompt": key, "name": prompt.name, "example": example.id, "content": content}
                 file.write(**row, **asdict(cell))

@@ -117,6 +117,15 @@ class Template:
         """Whether a written answer is over before it begins: what stands before it holds what ends it."""
         return any(text in self.delimiter for text in self.stop)
 
+    @property
+    def asked(self) -> frozenset[str]:
+        """The names that instruction, question and conversation use, fields of examples among them; not the answer's,
+        which no question shows."""
+        import jinja2.meta
+
+        texts = (self.instruction, self.question, *(part.content for part in self.chat))
+        return frozenset().union(*(jinja2.meta.find_undeclared_variables(_environment().parse(one)) for one in texts))
+
     def continuations(self, example: Example) -> tuple[str, ...]:
         """What may follow the prompt, one text for each choice: after the delimiter in a text, bare in a conversation.
 

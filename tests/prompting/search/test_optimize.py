@@ -1,6 +1,5 @@
 """A search for a prompt: the same whenever and however often it is cut off, judged on what it never saw."""
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -9,11 +8,12 @@ from wenlu.base.errors import UserError
 from wenlu.base.log import read_rows
 from wenlu.prompting.artifact import Artifact, Decoding, read_artifact
 from wenlu.prompting.backend import FolderBackend, Written
-from wenlu.prompting.calibrate import Scoring
+from wenlu.prompting.calibrate import Prior, Scoring
 from wenlu.prompting.examples import Example
 from wenlu.prompting.search.optimize import Optimizer, Search
 from wenlu.prompting.search.page import write_page
 from wenlu.prompting.search.proposals import Room, propose
+from wenlu.prompting.search.split import Looks
 from wenlu.prompting.template import Template, as_chat
 from wenlu.prompting.trial import bare
 
@@ -142,6 +142,29 @@ def test_proposals_are_different_and_depend_on_the_seed_alone():
     assert any(one.pool for one in once) and any(not one.pool for one in once[1:])
 
 
+def test_no_candidate_shows_or_compares_by_what_the_baseline_does_not_name(capsys):
+    """A row may hold its answer in other words; a prompt that shows it is no better prompt."""
+    pool = [replace(one, fields={**one.fields, "label": one.gold, "label_text": one.right}) for one in EXAMPLES[:20]]
+    prompts = propose(BASELINE, pool, 60, 0)
+    told = replace(pool[0], fields={**pool[0].fields, "label": 77, "label_text": "秘密"})
+    for prompt in prompts:
+        before, shown = prompt.shown_before(told), str(prompt.prompt(told))
+        assert "77" not in shown and "秘密" not in shown
+        assert before == prompt.shown_before(pool[0]), "no label chooses demonstrations"
+    assert any(prompt.name.startswith("form") for prompt in prompts)
+    assert any(prompt.demonstrations.kind == "bm25" for prompt in prompts)
+    assert "do not show what the baseline does not name: label, label_text" in capsys.readouterr().err
+    nested = replace(BASELINE, template=Template(instruction="Read. Say.", question="{{ doc.title }}"))
+    propose(nested, [replace(one, fields={"doc": {"title": "炉"}, "label": one.right}) for one in pool], 9, 0)
+    assert "no other forms are tried: the baseline names no field" in capsys.readouterr().err
+
+
+def test_what_batch_calibration_learned_of_the_baseline_is_its_alone():
+    kept = replace(BASELINE, scoring=Scoring("batch"), prior=Prior((" four", " 热的"), (-1.0, -2.0)))
+    first, *others = propose(kept, EXAMPLES[:20], 12, 0)
+    assert first == kept and all(other.prior is None for other in others)
+
+
 def test_what_a_model_cannot_read_is_left_out_and_others_come(backend, capsys):
     room = Room(backend, EXAMPLES)
     prompts = propose(BASELINE, EXAMPLES, 12, 0, fits=lambda one: room(one) and not one.pool)
@@ -202,17 +225,12 @@ def test_refused_searches(backend, tmp_path):
         Optimizer(backend, long, EXAMPLES, SEARCH, tmp_path / "four").run()
     with pytest.raises(UserError, match="a budget of 3 evaluations is too small"):
         Optimizer(backend, BASELINE, EXAMPLES, Search(evaluations=3), tmp_path / "five").run()
-    looked = tmp_path / "one" / "looks.jsonl"
-    row = {"test": Optimizer(backend, BASELINE, EXAMPLES, SEARCH, tmp_path / "six").parts.fingerprints["test"]}
-    looked.write_text(json.dumps({**row, "look": "another prompt"}) + "\n")
-    try:
-        again = Optimizer(backend, BASELINE, EXAMPLES, SEARCH, tmp_path / "six", looks=looked).run()
-        assert again.verdict is None, "only a search that judges looks"
-    except UserError as error:
-        assert "was looked at already" in str(error)
-        assert (
-            Optimizer(backend, BASELINE, EXAMPLES, SEARCH, tmp_path / "six", looks=looked, again=True).run().look == 2
-        )
+    looked = tmp_path / "looked.jsonl"
+    six = Optimizer(backend, BASELINE, EXAMPLES, SEARCH, tmp_path / "six", looks=looked)
+    Looks(looked).take([EXAMPLES[number].id for number in six.parts.test[:1]], "another prompt")
+    with pytest.raises(UserError, match=r"1 of the \d+ test examples were looked at already, last for another prompt"):
+        six.run()
+    assert Optimizer(backend, BASELINE, EXAMPLES, SEARCH, tmp_path / "six", looks=looked, again=True).run().look == 2
     with pytest.raises(UserError, match="a writer words an instruction anew, but the baseline has none"):
         bald = replace(BASELINE, template=Template(question="{{ text }}"), decoding=Decoding(max_tokens=5))
         propose(bald, EXAMPLES, 4, 0, writer=backend)

@@ -4,13 +4,15 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wenlu.base.errors import UserError
 from wenlu.prompting.examples import Example
-from wenlu.prompting.search.split import Looks, Shares, fingerprint, part
+from wenlu.prompting.search.select import optimism
+from wenlu.prompting.search.split import Looks, Shares, part
 
 
 def examples(count: int, group: int = 0, start: int = 0) -> list[Example]:
@@ -69,12 +71,17 @@ def test_the_same_in_every_process():
     assert part([Example(f"问题 {n}", {}) for n in range(60)]).test == tuple(json.loads(f"[{said[0].stdout[1:-2]}]"))
 
 
-def test_a_fingerprint_is_of_the_ids_in_any_order():
-    given = examples(200)
-    found = part(given)
-    assert found.fingerprints["test"] == fingerprint([given[n].id for n in reversed(found.test)])
-    assert len(set(found.fingerprints.values())) == 3 and len(found.fingerprints["test"]) == 16
-    assert fingerprint(["a", "b"]) != fingerprint(["ab"])
+def test_what_was_parted_can_be_chosen_and_judged_by():
+    parted = 0
+    for start in range(0, 2000, 20):
+        try:
+            found = part(examples(20, start=start))
+        except UserError as error:
+            assert "part, which needs" in str(error)
+            continue
+        parted += 1
+        assert len(found.test) >= 6 and optimism(np.eye(2, len(found.select))).apparent > 0
+    assert 50 < parted < 100
 
 
 @pytest.mark.parametrize(
@@ -92,25 +99,38 @@ def test_wrong_uses_are_refused(make, message):
         make()
 
 
+TEST = ["问题 1", "question 2", "c"]
+
+
 def test_looks_are_counted_and_a_second_one_is_asked_for_knowingly(tmp_path):
     looks = Looks(tmp_path / "prompts" / "looks.jsonl")
-    assert looks.count("abc") == 0 and looks.take("abc", "first prompt") == 1
-    with pytest.raises(UserError, match=r"test part abc was looked at already, for first prompt .* no fresh evidence"):
-        looks.take("abc", "第二个提示")
-    assert looks.count("abc") == 1
-    assert looks.take("abc", "第二个提示", again=True) == 2 and looks.count("abc") == 2
-    assert looks.take("another", "first prompt") == 1
+    assert looks.take(TEST, "first prompt") == 1
+    with pytest.raises(UserError, match=r"3 of the 3 test examples were looked at already, last for first prompt \("):
+        looks.take(TEST, "第二个提示")
+    assert looks.take(TEST, "第二个提示", again=True) == 2
+    assert looks.take(["another"], "first prompt") == 1
+
+
+def test_an_example_more_makes_no_fresh_test_part(tmp_path):
+    looks = Looks(tmp_path / "looks.jsonl")
+    looks.take(TEST, "one")
+    for test in ([*TEST, "d"], TEST[:2], ["d", "c", "e"]):
+        with pytest.raises(UserError, match=f"{len({*test} & {*TEST})} of the {len(test)} test examples were looked"):
+            looks.take(test, "two")
+    with pytest.raises(UserError, match="no fresh evidence"):
+        looks.take([*TEST, "d"], "one")
+    assert looks.take([*TEST, "d"], "two", again=True) == 2 and looks.take(["d"], "three", again=True) == 2
 
 
 def test_a_judgement_made_again_is_the_same_look(tmp_path):
     looks = Looks(tmp_path / "looks.jsonl")
-    assert [looks.take("abc", "one"), looks.take("abc", "one"), looks.take("abc", "two", again=True)] == [1, 1, 2]
-    assert looks.take("abc", "one") == 1 and looks.count("abc") == 2
+    assert [looks.take(TEST, "one"), looks.take(TEST[::-1], "one"), looks.take(TEST, "two", again=True)] == [1, 1, 2]
+    assert looks.take(TEST, "one") == 1 and looks.take(TEST, "three", again=True) == 3
 
 
 def test_a_torn_row_of_looks_is_no_look(tmp_path):
     looks = Looks(tmp_path / "looks.jsonl")
-    looks.take("abc", "one")
+    looks.take(TEST, "one")
     with open(looks.path, "a") as file:
-        file.write('{"test": "abc", "lo')
-    assert looks.count("abc") == 1 and looks.take("abc", "two", again=True) == 2
+        file.write('{"look": "two", "exam')
+    assert looks.take(TEST, "two", again=True) == 2

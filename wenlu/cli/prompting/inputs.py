@@ -73,16 +73,19 @@ def read_prompt(path: str) -> Artifact:
 
 
 def examples_of(path: str, columns: Columns, limit: int = 0, *, search: bool = False) -> list[Example]:
-    """The examples of a file, the first `limit` of them where that is given."""
+    """The examples of a file, the first `limit` of them where that is given; for a search, enough of them to part."""
     from wenlu.prompting.example_file import Keys, read_examples
+    from wenlu.prompting.search.split import part
 
     if not path:
         raise UserError("which examples? name a file of JSON lines by --examples")
     if limit < 0:
         raise UserError(f"limit must be 0 (all) or more, not {limit}")
     keys = Keys(columns.gold, columns.choices, columns.labels, columns.id, columns.group)
-    found = read_examples(path, keys, search=search)
-    return found[:limit] if limit else found
+    examples = read_examples(path, keys, limit=limit, search=search)
+    if search:
+        part(examples)
+    return examples
 
 
 @contextmanager

@@ -30,7 +30,6 @@ _ANSWERS = {
     ("number", "zh"): ("答案", "结果", "答"),
     ("free", "zh"): ("答案", "答"),
 }
-_OPTIONS = ("{{ letter }}. {{ choice }}", "({{ letter }}) {{ choice }}", "{{ letter }}、{{ choice }}")
 _SHAPES = {"en": ("{}: ", "[{}] ", "{}:\n", "**{}:** "), "zh": ("{}：", "【{}】", "{}：\n", "{}: ")}
 """How a label stands before its text."""
 
@@ -115,16 +114,31 @@ class Grammar:
         return chinese if self.language == "zh" else english
 
 
-def grammar_of(examples: Sequence[Example], *, letters: bool = False, chat: bool = False) -> Grammar:
-    """The grammar that fits examples: their common text and number fields, their task, and their language.
+def common_fields(examples: Sequence[Example], template: Template | None = None) -> tuple[str, ...]:
+    """The text and number fields that all examples have; of a template, only those that it asks with.
+
+    What no question names may be the answer in other words, such as a label's text beside its number.
+    """
+    asked = None if template is None else template.asked
+    return tuple(
+        name
+        for name in (examples[0].fields if examples else ())
+        if all(isinstance(one.fields.get(name), str | int | float) for one in examples)
+        and (asked is None or name in asked)
+    )
+
+
+def grammar_of(
+    examples: Sequence[Example], fields: Sequence[str] = (), *, letters: bool = False, chat: bool = False
+) -> Grammar:
+    """The grammar that fits examples: their fields (these, or all that are common), their task, and their language.
 
     Few choices that are always the same are labels. The language is Chinese where most examples have a Chinese
     character. Raises UserError where the examples have no common field.
     """
     if not examples:
         raise UserError("there are no examples to find a grammar for: give some")
-    common = [name for name in examples[0].fields if all(name in one.fields for one in examples)]
-    shown = tuple(n for n in common if all(isinstance(one.fields[n], str | int | float) for one in examples))
+    shown = tuple(fields) or common_fields(examples)
     if not shown:
         raise UserError("the examples have no field of text in common: name their fields alike")
     texts = [" ".join(str(one.fields[name]) for name in shown) for one in examples]

@@ -20,7 +20,6 @@ from wenlu.prompting import artifact as artifacts
 from wenlu.prompting.artifact import Artifact, ModelMark, Spent, SplitMark
 from wenlu.prompting.asking import readings
 from wenlu.prompting.calibrate import SCORES, Batch, Prior, Scoring, chosen
-from wenlu.prompting.compare import groups_of
 from wenlu.prompting.examples import Example
 from wenlu.prompting.matrix import Matrix
 from wenlu.prompting.search.proposals import Room, propose
@@ -183,7 +182,7 @@ class Optimizer:
         finalists = self._finalists([prompts[number] for number in picked.finalists], picked.scores)
         rights = np.array([finalist.right for finalist in finalists])
         best = finalists[int(rights.mean(1).argmax())].prompt
-        luck = optimism(rights, groups_of(self._of("select")), seed=self.search.seed)
+        luck = optimism(rights, [example.group for example in self._of("select")], seed=self.search.seed)
         tokens = self.backend.tokens_used - spent_before
         log.write(event="chosen", name=best.name, tokens=tokens)
         return self._judged(best, tuple(finalists), luck, picked.evaluations, tokens)
@@ -271,10 +270,10 @@ class Optimizer:
         if self.matrix.key(best) == self.matrix.key(baseline):
             return Outcome(baseline, best, None, None, None, finalists, luck, evaluations, tokens, 0)
         purpose = f"{self.matrix.key(baseline)} {self.matrix.key(best)}"
-        look = self.looks.take(self.parts.fingerprints["test"], purpose, again=self.again)
         test = self._of("test")
+        look = self.looks.take([example.id for example in test], purpose, again=self.again)
         before, after = self.matrix.values([baseline, best], test)
-        groups = groups_of(test)
+        groups = [example.group for example in test]
         found = verdict(before, after, groups, self.search.delta)
         of_best = mean(after, groups)
         ends, apart = of_best.interval, found.difference.interval

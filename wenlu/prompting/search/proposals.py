@@ -14,7 +14,7 @@ from wenlu.prompting.artifact import Artifact, Shown
 from wenlu.prompting.demonstrations import Demonstrations
 from wenlu.prompting.examples import Example
 from wenlu.prompting.literal import is_chinese
-from wenlu.prompting.search.candidates import grammar_of
+from wenlu.prompting.search.candidates import common_fields, grammar_of
 from wenlu.prompting.search.instructions import some_edits
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def propose(
     for proposal in (one for several in zip_longest(*kinds) for one in several if one is not None):
         if len(found) == count:
             break
+        proposal = replace(proposal, prior=None)  # What batch calibration has learned of the baseline is its alone.
         if _content(proposal) not in known:
             known.add(_content(proposal))
             if fits(proposal):
@@ -107,11 +108,14 @@ def _shots(baseline: Artifact, pool: Sequence[Example], seed: int) -> Iterator[A
     """The baseline with demonstrations, few and many, by several ways of choosing them."""
     shown = tuple(map(Shown.of, pool))
     labelled = bool(pool[0].choices) and len({one.choices for one in pool}) == 1
+    fields = common_fields(pool, baseline.template)
     for turn in range(16):
         for kind in ("balanced" if labelled else "random", "bm25"):
             for number in SHOTS:
-                if number < len(pool) and (kind != "bm25" or not turn):
-                    ways = Demonstrations(kind, number, seed=0 if kind == "bm25" else seed + turn)
+                alike = kind == "bm25"
+                if number < len(pool) and (not alike or (fields and not turn)):
+                    told = {"fields": fields} if alike else {"seed": seed + turn}
+                    ways = Demonstrations(kind, number, **told)
                     name = f"{number} {kind} examples" + (f", draw {turn + 1}" if turn else "")
                     yield replace(baseline, name=name, demonstrations=ways, pool=shown)
 
@@ -124,9 +128,15 @@ def _edits(baseline: Artifact, seed: int) -> Iterator[Artifact]:
 
 
 def _forms(baseline: Artifact, pool: Sequence[Example], seed: int) -> Iterator[Artifact]:
-    """Templates of the grammar, every second one with demonstrations."""
+    """Templates of the grammar over the fields that the baseline names, every second one with demonstrations."""
     template = baseline.template
-    grammar = grammar_of(pool, letters=template.choices == "letters", chat=bool(template.chat))
+    fields = common_fields(pool, template)
+    if hidden := [name for name in common_fields(pool) if name not in fields]:
+        say(f"other forms do not show what the baseline does not name: {', '.join(hidden)}")
+    if not fields:
+        say("no other forms are tried: the baseline names no field of text or number that all examples have")
+        return
+    grammar = grammar_of(pool, fields, letters=template.choices == "letters", chat=bool(template.chat))
     chance, shown = random.Random(seed), tuple(map(Shown.of, pool))
     labelled = bool(pool[0].choices) and len({one.choices for one in pool}) == 1
     for number, form in enumerate(grammar.draw(min(grammar.size, 128), seed), 1):

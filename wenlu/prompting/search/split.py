@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from wenlu.base.config import at_least
@@ -14,8 +14,9 @@ from wenlu.base.files import lock_file, make_folder
 from wenlu.base.log import JsonLines, read_rows
 from wenlu.prompting.examples import Example, distinct
 
-FEWEST = 6
-"""Examples, or groups of them, that a test part has at least: fewer cannot differ at p ≤ 0.05, whatever they say."""
+FEWEST = {"search": 1, "select": 2, "test": 6}
+"""Examples, or groups of them, that a part has at least: of select one must be left out to tell its luck, and fewer of
+test cannot differ at p ≤ 0.05, whatever they say."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,6 @@ class Parts:
     search: tuple[int, ...]
     select: tuple[int, ...]
     test: tuple[int, ...]
-    fingerprints: dict[str, str] = field(compare=False)
-    """For each part a name of 16 hexadecimal digits for the ids in it."""
 
 
 def part(examples: Sequence[Example], shares: Shares | None = None) -> Parts:
@@ -65,8 +64,7 @@ def part(examples: Sequence[Example], shares: Shares | None = None) -> Parts:
         sides[side].append(number)
     for name, numbers in sides.items():
         _refuse_too_few(name, [examples[number] for number in numbers], examples)
-    prints = {name: fingerprint([examples[number].id for number in numbers]) for name, numbers in sides.items()}
-    return Parts(**{name: tuple(numbers) for name, numbers in sides.items()}, fingerprints=prints)
+    return Parts(**{name: tuple(numbers) for name, numbers in sides.items()})
 
 
 def _place(seed: int, example: Example) -> float:
@@ -77,50 +75,45 @@ def _place(seed: int, example: Example) -> float:
 
 def _refuse_too_few(name: str, inside: Sequence[Example], examples: Sequence[Example]) -> None:
     apart = len({example.group or f"\0{example.id}" for example in inside})
-    least = FEWEST if name == "test" else 1
-    if apart < least:
+    if apart < FEWEST[name]:
         kind = "groups" if any(example.group for example in examples) else "examples"
         raise UserError(
-            f"of {len(examples):,} examples only {apart} {kind} fall to the {name} part, which needs {least} at least: "
-            f"give more examples, or a larger share of {name}"
+            f"of {len(examples):,} examples only {apart} {kind} fall to the {name} part, which needs {FEWEST[name]} at "
+            f"least: give more examples, or a larger share of {name}"
         )
-
-
-def fingerprint(ids: Sequence[str]) -> str:
-    """A name of 16 hexadecimal digits for a set of ids, whatever their order."""
-    return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class Looks:
-    """A file of JSON lines with a row for each time that a test part was looked at, and for what."""
+    """A file of JSON lines with a row for each time that a test part was looked at: for what, and at which examples."""
 
     path: Path
 
-    def count(self, test: str) -> int:
-        """How often the test part of this fingerprint was looked at."""
-        return sum(row["test"] == test for row in read_rows(self.path))
-
-    def take(self, test: str, purpose: str, *, again: bool = False) -> int:
+    def take(self, test: Sequence[str], purpose: str, *, again: bool = False) -> int:
         """Look at a test part, and say the how-manieth time it is, from 1 on; on the disk before the caller looks.
 
-        test: its fingerprint; purpose: names what is judged, such as a hash of baseline and chosen prompt. The same
-        purpose is the same look, so that a judgement that was cut off can be made again. Raises UserError for another
-        purpose unless `again`: whoever chooses by what the test said has none left.
+        test: the ids in it; one of them that was looked at makes a further look of it, whatever was added since.
+        purpose: names what is judged, such as a hash of baseline and chosen prompt. The same purpose on the same
+        examples is the same look, so that a judgement that was cut off can be made again. Raises UserError for another
+        look unless `again`: whoever chooses by what the test said has none left.
         """
+        examples = sorted(hashlib.sha256(id.encode()).hexdigest()[:12] for id in test)
         make_folder(self.path.parent)
         held = lock_file(self.path.with_name(self.path.name + ".lock"), f"{self.path} is being written: try again")
         try:
-            before = [row["look"] for row in read_rows(self.path) if row["test"] == test]
-            if purpose in before:
-                return before.index(purpose) + 1
+            before = [row for row in read_rows(self.path) if not set(examples).isdisjoint(row["examples"])]
+            row = {"look": purpose, "examples": examples}
+            if row in before:
+                return before.index(row) + 1
             if before and not again:
+                seen = set(examples) & {one for row in before for one in row["examples"]}
                 raise UserError(
-                    f"the test part {test} was looked at already, for {before[-1]} ({self.path}): a second verdict on "
-                    "it is no fresh evidence; give new examples, or ask for it again knowingly, and it is counted"
+                    f"{len(seen)} of the {len(examples)} test examples were looked at already, last for "
+                    f"{before[-1]['look']} ({self.path}): a second verdict on them is no fresh evidence; give new "
+                    "examples, or ask for it again knowingly, and it is counted"
                 )
             log = JsonLines(self.path)
-            log.write(test=test, look=purpose)
+            log.write(**row)
             log.sync()
             log.close()
             return len(before) + 1
