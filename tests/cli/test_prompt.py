@@ -179,6 +179,7 @@ REFUSED = {
     "leave out the settings of an endpoint": [
         "compare", "MODEL", "plain.toml", *COLUMNS, "--endpoint.requests", "3"
     ],
+    "does not show how it reads a prompt": ["render", "http://127.0.0.1:9/v1#m", "plain.toml", *COLUMNS],
     "budget.money needs prices": [
         "compare", "http://127.0.0.1:9/v1#m", "plain.toml", *COLUMNS, "--endpoint.money", "3"
     ],

@@ -146,7 +146,9 @@ def test_prompts_that_cannot_be_read_are_named_before_any_is_begun(tmp_path, bea
     rows = ["the", "the cat sat", "猫坐", "猫坐在垫子上。猫坐"]
     file.write_text("\n\n".join(json.dumps({"prompt": row}) for row in rows))
     settings = Settings(max_tokens=2, beams=beams)
-    with pytest.raises(UserError, match=r"2 of the prompts cannot be read .lines 3, 7., and none is begun; the first: "):
+    with pytest.raises(
+        UserError, match=r"2 of the prompts cannot be read .lines 3, 7., and none is begun; the first: "
+    ):
         continue_all(Generator(model, tokenizer), "m", read_prompts(file, settings), out, lambda rows, result: None)
     assert not out.exists() or not out.read_bytes()
 

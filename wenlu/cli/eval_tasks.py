@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def run(command: Command) -> int:
     """Carry out the command for tasks; what is wrong with flags, tasks or prompts is said before anything is scored."""
-    from wenlu.cli.writer import check_format
+    from wenlu.cli.loading import check_format
     from wenlu.evaluation.compare import compare
     from wenlu.evaluation.report import write
     from wenlu.evaluation.results import Results
@@ -73,12 +73,12 @@ def _check(command: Command) -> None:
 
 
 def _candidate(stack: ExitStack, command: Command, name: str) -> Candidate:
-    from wenlu.cli.writer import writer
+    from wenlu.cli.loading import loaded
     from wenlu.evaluation.candidate import Candidate
     from wenlu.hub.folder import locate
     from wenlu.hub.quantized import source_hash
 
-    model, tokenizer = stack.enter_context(writer(name, command.device, command.dtype, command.quantize))
+    model, tokenizer = stack.enter_context(loaded(name, command.device, command.dtype, command.quantize))
     # What a result depends on besides its prompt: the weights themselves, since a run may be trained further.
     parts = [source_hash(locate(name))[:16], command.dtype, command.quantize, *(["chat"] if command.chat else [])]
     return Candidate(model, tokenizer, name, " ".join(parts))

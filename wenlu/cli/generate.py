@@ -117,7 +117,7 @@ def _one(generator: Generator, command: Command, prompt: str, settings: Settings
     elif command.samples > 1:
         for number, result in enumerate(results, 1):
             print(f"=== sample {number} of {len(results)} ({result.finish})\n{result.text}", flush=True)
-    _say_how_it_ended(results, seconds, context)
+    _say_how_it_ended(results, seconds, context, settings.constraint is not None)
     return 0
 
 
@@ -167,6 +167,8 @@ def _check(command: Command) -> None:
         raise UserError(f"at temperature 0 all {command.samples} samples are the same: ask for one, or a higher one")
     if (command.prompts is None) != (command.out is None):
         raise UserError("--prompts FILE and --out FILE belong together: give both, or --prompt TEXT")
+    if command.prompts is not None and command.prompts.resolve() == command.out.resolve():
+        raise UserError(f"--out {command.out} is the file of prompts itself: name another file for the texts")
     if command.prompts is not None and (command.prompt or command.samples > 1):
         raise UserError("--prompts holds the prompts, one text for each: leave out --prompt and --samples")
     if command.alternatives is not None and not command.json and command.prompts is None:
@@ -245,11 +247,13 @@ def _as_json(run: str, prompt: str, settings: Settings, results: list[Result]) -
     }
 
 
-def _say_how_it_ended(results: list[Result], seconds: float, context: int) -> None:
+def _say_how_it_ended(results: list[Result], seconds: float, context: int, formed: bool) -> None:
     tokens = sum(len(result.ids) for result in results)
     reasons = ", ".join(dict.fromkeys(result.finish for result in results))
     right = _acceptance(sum(result.guessed for result in results), sum(result.taken for result in results))
     console.print(f"{tokens} tokens in {seconds:.1f} s{right}; ended by {reasons}", style="dim")
+    if formed and any(result.finish == "length" for result in results):
+        say("a text was cut by --max-tokens before its form was whole: give more of them", "yellow")
     if any(result.finish == "context" for result in results):
         console.print(f"stopped early: this gpt2 has no positions beyond {context} tokens")
     if any(result.beyond_context for result in results):

@@ -1,15 +1,16 @@
-"""What the commands that write text have in common: their flags, and the model as they load it."""
+"""What the commands that write text have in common: their flags, and what guesses for them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import tyro
 
 from wenlu.base.errors import UserError
+from wenlu.cli.loading import check_format, loaded
 from wenlu.inference.draws import Draws
 
 if TYPE_CHECKING:
@@ -45,10 +46,7 @@ class Writing(Draws):
 
     def check(self) -> None:
         """Raises UserError for what can be told to be wrong before a model is read."""
-        if self.quantize not in ("none", "int8"):
-            raise UserError(f"quantize must be none or int8, not {self.quantize!r}")
-        if self.quantize == "int8" and self.dtype != "f32":
-            raise UserError(f"weights in int8 are not in {self.dtype} too: leave out --dtype or --quantize")
+        check_format(self.dtype, self.quantize)
         if self.speculate < 0:
             raise UserError(f"speculate must be 0 (guess nothing) or more, not {self.speculate}")
 
@@ -60,39 +58,13 @@ class Writing(Draws):
         from wenlu.inference.speculative import Lookup
 
         self.check()
-        with self._loaded(reference) as (model, tokenizer):
+        with loaded(reference, self.device, self.dtype, self.quantize) as (model, tokenizer):
             if not self.draft:
                 yield model, tokenizer, Lookup(self.speculate) if self.speculate else None
                 return
-            with self._loaded(self.draft) as (smaller, its_own):
+            with loaded(self.draft, self.device, self.dtype, self.quantize) as (smaller, its_own):
                 draft = Draft(smaller, self.speculate or Draft.tokens)
                 draft.check(model, None if tokenizer is None else tokenizer.vocab)
                 if tokenizer is not None:
                     check_same_tokens(its_own, tokenizer)
                 yield model, tokenizer, draft
-
-    @contextmanager
-    def _loaded(self, reference: str) -> Iterator[tuple[nn.Module, Tokenizer | None]]:
-        """A model in the number format that is asked for.
-
-        int8 weights lie beside the folder's own (`hub.quantized`); where they do not yet, they are made and kept there,
-        and that is said. Raises UserError where they were made from other weights than the folder holds now.
-        """
-        from wenlu.base.device import pick_device, pick_dtype
-        from wenlu.base.log import say
-        from wenlu.compress.quantize import quantize as to_int8
-        from wenlu.hub.folder import load, locate
-        from wenlu.hub.quantized import FILE, load_int8, save_int8
-        from wenlu.inference.kernels import fast, gains
-
-        place = pick_device(self.device)
-        if self.quantize == "int8":
-            folder = locate(reference)
-            if not (folder / FILE).exists():
-                file = save_int8(to_int8(load(folder)[0]), folder)
-                say(f"weights in int8 are kept in {file}, to be read next time")
-            model, tokenizer = load_int8(folder, place)
-        else:
-            model, tokenizer = load(reference, place, pick_dtype(self.dtype, place))
-        with fast(model) if gains(model) else nullcontext():
-            yield model, tokenizer

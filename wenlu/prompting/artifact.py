@@ -175,8 +175,8 @@ class Artifact:
             raise UserError("a prior belongs to the score batch: leave it out, or set scoring.kind")
         if self.scoring is None and not self.decoding.stop and self.stop and self.template.stops_at_once:
             raise UserError(
-                f"the delimiter {self.template.delimiter!r} holds the separator {self.template.separator!r}, which ends "
-                "a written answer before it begins: give another of them, or decoding.stop"
+                f"the delimiter {self.template.delimiter!r} holds the separator {self.template.separator!r}, which ends"
+                " a written answer before it begins: give another of them, or decoding.stop"
             )
         self.demonstrations.over([shown.example for shown in self.pool], lambda texts: [[1.0]] * len(texts))
 

@@ -32,6 +32,8 @@ def render(prompt: Prompt, backend: FolderBackend) -> Rendered:
     """
     from wenlu.tokenization.chat_format import ChatFormat
 
+    if not hasattr(backend, "prompt_ids"):
+        raise UserError(f"{backend.name} is an endpoint, which does not show how it reads a prompt: name a folder")
     ids = backend.prompt_ids(prompt)
     if isinstance(prompt, str):
         return Rendered(prompt, ids)

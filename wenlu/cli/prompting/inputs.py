@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,16 +99,13 @@ def backend_of(
         with endpoint_of(model, flags, cache) as backend:
             yield backend
         return
-    from wenlu.base.device import pick_device
-    from wenlu.hub.folder import load
-    from wenlu.inference.kernels import fast, gains
+    from wenlu.cli.loading import loaded
     from wenlu.prompting.backend import FolderBackend
 
     if flags != EndpointFlags():
         raise UserError(f"{model} is a model's folder: leave out the settings of an endpoint ({named}.…)")
-    loaded = load(model, pick_device(device))
-    with fast(loaded[0]) if gains(loaded[0]) else nullcontext():
-        yield FolderBackend(loaded, name=model)
+    with loaded(model, device) as pair:
+        yield FolderBackend(pair, name=model)
 
 
 def endpoint_of(model: str, flags: EndpointFlags, cache: Path | None) -> Any:

@@ -110,7 +110,7 @@ class Looks:
                 raise UserError(
                     f"{len(seen)} of the {len(examples)} test examples were looked at already, last for "
                     f"{before[-1]['look']} ({self.path}): a second verdict on them is no fresh evidence; give new "
-                    "examples, or ask for it again knowingly, and it is counted"
+                    "examples, or look again knowingly (--again), and it is counted"
                 )
             log = JsonLines(self.path)
             log.write(**row)
