@@ -91,7 +91,7 @@ class Template:
         shown = [self._filled("question", one) + self.delimiter + self.answered(one) for one in demonstrations]
         if not self.chat:
             return self.separator.join([*([instruction] if instruction else []), *shown, question])
-        if demonstrations and not any("demonstrations" in (part.role, *_words(part.content)) for part in self.chat):
+        if demonstrations and not self.shows_demonstrations:
             raise UserError(
                 "the conversation has no place for demonstrations: add a part of role demonstrations, or write "
                 "{{ prompt.demonstrations }} in one"
@@ -111,6 +111,11 @@ class Template:
     def stop(self) -> tuple[str, ...]:
         """What ends a written answer: in texts the separator, after which a model asks itself a question of its own."""
         return () if self.chat or not self.separator else (self.separator,)
+
+    @property
+    def shows_demonstrations(self) -> bool:
+        """Whether there is a place for them: in a text always, in a conversation where a part names them."""
+        return not self.chat or any("demonstrations" in (part.role, *_words(part.content)) for part in self.chat)
 
     @property
     def stops_at_once(self) -> bool:

@@ -234,3 +234,16 @@ def test_refused_searches(backend, tmp_path):
     with pytest.raises(UserError, match="a writer words an instruction anew, but the baseline has none"):
         bald = replace(BASELINE, template=Template(question="{{ text }}"), decoding=Decoding(max_tokens=5))
         propose(bald, EXAMPLES, 4, 0, writer=backend)
+
+
+def test_a_conversation_without_a_place_for_demonstrations_gets_one():
+    """Else a search would end at the first candidate that has some."""
+    from wenlu.prompting.template import Part
+
+    bare_chat = (Part("user", "{{ prompt.instruction }}\n{{ prompt.question }}"),)
+    baseline = replace(BASELINE, template=replace(BASELINE.template, chat=bare_chat))
+    shown = [one for one in propose(baseline, EXAMPLES[:20], 12, 0) if one.pool]
+    assert shown and not baseline.template.shows_demonstrations
+    for prompt in shown:
+        messages = prompt.prompt(EXAMPLES[30])
+        assert len(messages) == 1 + 2 * prompt.demonstrations.shots and messages[-1]["role"] == "user"

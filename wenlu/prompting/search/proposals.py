@@ -16,6 +16,7 @@ from wenlu.prompting.examples import Example
 from wenlu.prompting.literal import is_chinese
 from wenlu.prompting.search.candidates import common_fields, grammar_of
 from wenlu.prompting.search.instructions import some_edits
+from wenlu.prompting.template import Part
 
 if TYPE_CHECKING:
     from wenlu.prompting.backend import Backend
@@ -105,7 +106,11 @@ def _content(prompt: Artifact) -> str:
 
 
 def _shots(baseline: Artifact, pool: Sequence[Example], seed: int) -> Iterator[Artifact]:
-    """The baseline with demonstrations, few and many, by several ways of choosing them."""
+    """The baseline with demonstrations, few and many, by several ways of choosing them; in a conversation without a
+    place for them, before its last part."""
+    template = baseline.template
+    if not template.shows_demonstrations:
+        template = replace(template, chat=(*template.chat[:-1], Part("demonstrations"), template.chat[-1]))
     shown = tuple(map(Shown.of, pool))
     labelled = bool(pool[0].choices) and len({one.choices for one in pool}) == 1
     fields = common_fields(pool, baseline.template)
@@ -117,7 +122,7 @@ def _shots(baseline: Artifact, pool: Sequence[Example], seed: int) -> Iterator[A
                     told = {"fields": fields} if alike else {"seed": seed + turn}
                     ways = Demonstrations(kind, number, **told)
                     name = f"{number} {kind} examples" + (f", draw {turn + 1}" if turn else "")
-                    yield replace(baseline, name=name, demonstrations=ways, pool=shown)
+                    yield replace(baseline, name=name, template=template, demonstrations=ways, pool=shown)
 
 
 def _edits(baseline: Artifact, seed: int) -> Iterator[Artifact]:
