@@ -71,8 +71,27 @@ def test_spans_are_judged_as_the_scripts_do(text):
 def test_sets_and_what_occurs():
     assert judged(Writing("set"), " bear, beetle and", "beetle, bear")["scores"] == {"exact_set": 0}
     assert judged(Writing("set"), " bear, beetle", "beetle, bear")["scores"] == {"exact_set": 1}
-    assert judged(Writing("contains"), " a process, perhaps", "process", "x")["scores"] == {"contains": 0}
-    assert judged(Writing("contains"), " a Process perhaps", "process", "x")["scores"] == {"contains": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "right"),
+    [
+        (" a Process perhaps", "process", 1),
+        ("Paris, France", "Paris", 1),
+        ("in (Paris)", "Paris", 1),
+        ("Parisian", "Paris", 0),
+        ("café1", "café", 0),
+        ("café", "caf", 0),
+        ("答案是北京。", "北京", 1),
+        ("答案是Paris。", "Paris", 1),
+        ("答案是上海", "北京", 0),
+        ("a U.S. president", "U.S.", 1),
+        ("+ 1", "+", 0),
+        ("anything", "?", 0),
+    ],
+)
+def test_answers_that_occur_in_words_of_their_own(text, answer, right):
+    assert judged(Writing("contains"), text, "never", answer)["scores"] == {"contains": right}
 
 
 @pytest.mark.parametrize("texts", [("你好吗？", "天气好。"), ("A man sleeps .", "The dog runs away from it")])

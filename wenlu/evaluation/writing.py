@@ -21,6 +21,8 @@ from wenlu.prompting.template import Template
 Measure = Literal["answer", "verbatim", "span", "f1", "contains", "set", "translation"]
 
 _WORD = re.compile(r"\w+")
+_LETTER = r"[^\W\u3400-\u9fff]"
+"""Of words that spaces part: Chinese has no borders of words."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Writing:
     measure: Measure = "answer"
     """answer: what the extractor finds is the right one. verbatim: what follows `marker`, to the letter. span: exact
     match and F1 as SQuAD's or CMRC's script has them. f1: SQuAD's F1 with the best answer. contains: a right answer
-    occurs in the text. set: the same words. translation: BLEU and chrF."""
+    occurs in the text, in words of its own; Chinese anywhere. set: the same words. translation: BLEU and chrF."""
     extractor: Extractor = field(default_factory=Extractor)
     strict: Extractor | None = None
     """Of answer: a second, narrower one, whose part of right answers is given too."""
@@ -107,7 +109,7 @@ class Writing:
     def _words(self, text: str, answers: Sequence[str]) -> float:
         plain, right = normalised(text), [normalised(answer) for answer in answers]
         if self.measure == "contains":
-            return float(any(f" {answer} " in f" {plain} " for answer in right))
+            return float(any(answer and re.search(_apart(answer), plain) for answer in right))
         return float(any(set(_WORD.findall(plain)) == set(_WORD.findall(answer)) for answer in right))
 
     def figures(self, rows: Sequence[Row], groups: Sequence[str]) -> dict[str, Estimate]:
@@ -127,6 +129,12 @@ class Writing:
         if number := sum(row["beyond"] for row in rows):
             lines.append(f"{number:,} of {len(rows):,} texts went on beyond the context that the model was trained on")
         return tuple(lines)
+
+
+def _apart(answer: str) -> str:
+    """A pattern of it where it is no part of a longer word."""
+    before, after = (re.match(_LETTER, letter) for letter in (answer[0], answer[-1]))
+    return rf"(?<!{_LETTER})" * bool(before) + re.escape(answer) + rf"(?!{_LETTER})" * bool(after)
 
 
 def _sentence_chrf(text: str, reference: str) -> float:

@@ -130,6 +130,20 @@ def test_translation(folder):
     assert len(task.examples) == 2 and len(task.pool) == 38
 
 
+def test_lines_of_texts_end_at_line_ends_only(tmp_path):
+    sides = {"en": ["A\u2028dog.", "Two."], "de": ["Ein Hund.", "Zwei\x85"]}
+    for part in ("test_2016_flickr", "train"):
+        for side, texts in sides.items():
+            (tmp_path / f"{part}.{side}").write_bytes("\r\n".join([*texts, ""]).encode())
+    examples = first("multi30k.en-de", str(tmp_path))[0].examples
+    assert [(one.fields["source"], *one.answers) for one in examples] == list(zip(*sides.values()))
+    (tmp_path / "cmn.txt").write_bytes("".join(f"Say{n}\u2028.\t说{n}\x85。\n" for n in range(20)).encode())
+    assert first("tatoeba.zh-en", str(tmp_path))[0].examples[0].answers == ("Say0\u2028.",)
+    for end in ("neg", "pos"):
+        (tmp_path / f"rt-polarity.{end}").write_bytes(b"dull \x85 .\n" * 20)
+    assert len(first("sentence_polarity", str(tmp_path))[0].examples) == 4
+
+
 def test_passages(folder):
     task, asks = first("xquad.en", folder)
     assert asks == (("Passage: It was late.\nQuestion: When?\nAnswer:", ()),)

@@ -7,7 +7,7 @@ import itertools
 from wenlu.base.errors import UserError
 from wenlu.evaluation.kinds import Choice
 from wenlu.evaluation.task import Task
-from wenlu.evaluation.tasks.source import Source
+from wenlu.evaluation.tasks.source import Source, lines_of
 from wenlu.prompting.examples import Example
 from wenlu.prompting.template import Template
 
@@ -30,7 +30,7 @@ def read(source: Source, name: str) -> Task:
         rows = [[(row["text"], row["label"]) for row in source.rows(name, "", "", hub)] for hub in hubs]
         rows[1] = _by_turns([[pair for pair in rows[1] if pair[1] == label] for label in (0, 1)])
     else:
-        texts = [source.read(name, file, f"{name}.zip").decode("latin-1").splitlines() for file in files]
+        texts = [lines_of(source.read(name, file, f"{name}.zip"), "latin-1") for file in files]
         of_class = [[(line.strip(), label) for line in lines if line.strip()] for label, lines in enumerate(texts)]
         rows = [
             _by_turns([pairs[::TENTH] for pairs in of_class]),

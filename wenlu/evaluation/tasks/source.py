@@ -97,6 +97,12 @@ class Source:
         return sorted(found)
 
 
+def lines_of(content: bytes, encoding: str = "utf-8") -> list[str]:
+    """The lines of a text. Other separators, such as U+2028 or cp1252's … in latin-1 (U+0085), end none."""
+    lines = content.decode(encoding).split("\n")
+    return [line.removesuffix("\r") for line in (lines if lines[-1] else lines[:-1])]
+
+
 @lru_cache(maxsize=8)
 def _members(file: Path) -> dict[str, bytes]:
     """The files in an archive: name → content."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from wenlu.base.errors import UserError
 from wenlu.evaluation.task import Task
-from wenlu.evaluation.tasks.source import Source
+from wenlu.evaluation.tasks.source import Source, lines_of
 from wenlu.evaluation.writing import Writing
 from wenlu.prompting.examples import Example
 from wenlu.prompting.template import Template
@@ -43,7 +43,7 @@ def _multi30k(source: Source, name: str, sides: tuple[str, str]) -> list[list[tu
         return [[(row[sides[0]], row[sides[1]]) for row in source.rows(name, "", "", hub)] for hub in hubs]
     parts = []
     for part in (TEST, "train"):
-        both = [source.read(name, f"{part}.{side}").decode().splitlines() for side in sides]
+        both = [lines_of(source.read(name, f"{part}.{side}")) for side in sides]
         if len(both[0]) != len(both[1]):
             raise UserError(
                 f"task {name}: {part}.{sides[0]} has {len(both[0])} lines, {part}.{sides[1]} {len(both[1])}"
@@ -55,7 +55,7 @@ def _multi30k(source: Source, name: str, sides: tuple[str, str]) -> list[list[tu
 def _tatoeba(source: Source, name: str) -> list[list[tuple[str, str]]]:
     if source.folder is None:
         raise UserError(f"task {name} is not on the hub as it is known here: give its files by --data FOLDER")
-    lines = [line.split("\t") for line in source.read(name, "cmn.txt").decode().splitlines() if line.strip()]
+    lines = [line.split("\t") for line in lines_of(source.read(name, "cmn.txt")) if line.strip()]
     pairs = [(cells[0], cells[1]) for cells in lines if len(cells) > 1]
     asked = set(range(0, len(pairs), 20)[:HELD_OUT])
     # A sentence that is asked is no shot, whatever its other translations.
