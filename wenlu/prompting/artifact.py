@@ -14,6 +14,7 @@ from wenlu.base.errors import UserError, did_you_mean
 from wenlu.base.files import atomic_write
 from wenlu.base.log import say
 from wenlu.prompting.answers import WHOLE_TEXT, Extractor
+from wenlu.prompting.backend import Spent
 from wenlu.prompting.calibrate import Prior, Scoring
 from wenlu.prompting.demonstrations import Demonstrations
 from wenlu.prompting.examples import Example, content_id
@@ -115,16 +116,6 @@ class SplitMark:
 
 
 @dataclass(frozen=True)
-class Spent:
-    """What finding the prompt has cost."""
-
-    requests: int = 0
-    prompt_tokens: int = 0
-    tokens: int = 0
-    money: float = 0.0
-
-
-@dataclass(frozen=True)
 class Verdict:
     """What the prompt was found to be worth, once, on examples that had no part in finding it."""
 
@@ -163,6 +154,7 @@ class Artifact:
     model: ModelMark = field(default_factory=ModelMark)
     splits: tuple[SplitMark, ...] = ()
     spent: Spent = field(default_factory=Spent)
+    """What finding it has cost, before it was judged."""
     verdict: Verdict | None = None
 
     def __post_init__(self):

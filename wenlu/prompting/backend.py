@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
@@ -66,6 +66,31 @@ class Written:
     """(text, log-probability) of the likeliest tokens at each place; half a character is shown as U+FFFD."""
 
 
+@dataclass(frozen=True)
+class Spent:
+    """What answers have cost; of those kept from before, nothing."""
+
+    requests: int = 0
+    """Sent to an endpoint."""
+    prompt_tokens: int = 0
+    """Read; of what is scored, continuations too."""
+    tokens: int = 0
+    """Written."""
+    money: float = 0.0
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(*(one + more for one, more in zip(astuple(self), astuple(other), strict=True)))
+
+    def since(self, before: Spent) -> Spent:
+        """What was spent more than before."""
+        return Spent(*(one - less for one, less in zip(astuple(self), astuple(before), strict=True)))
+
+    @property
+    def all_tokens(self) -> int:
+        """Read and written."""
+        return self.prompt_tokens + self.tokens
+
+
 class Backend(Protocol):
     """Whatever answers prompts."""
 
@@ -80,6 +105,10 @@ class Backend(Protocol):
     @property
     def fingerprint(self) -> str:
         """Equal where answers are to be compared: hex sha256 of all that is known of the model."""
+
+    @property
+    def spent(self) -> Spent:
+        """So far."""
 
     @property
     def tokens_used(self) -> int:
@@ -137,12 +166,17 @@ class FolderBackend:
         self._options = Options(rows, prefix_bytes)
         self._scorer = Scorer(self.model, self.tokenizer)
         self._generators: dict[bool, Generator] = {}
-        self._written_tokens = 0
+        self._read_tokens = self._written_tokens = 0
+
+    @property
+    def spent(self) -> Spent:
+        """Tokens that were read for scores, each beginning once, and those of prompts and texts that were written."""
+        return Spent(0, self._scorer.tokens_read + self._read_tokens, self._written_tokens)
 
     @property
     def tokens_used(self) -> int:
-        """Tokens that were read for scores, each beginning once, and those of prompts and texts that were written."""
-        return self._scorer.tokens_read + self._written_tokens
+        """The same in one number."""
+        return self.spent.all_tokens
 
     @cached_property
     def fingerprint(self) -> str:
@@ -220,7 +254,8 @@ class FolderBackend:
         def shown(id: int) -> str:
             return self.tokenizer.token_bytes(id).decode("utf-8", "replace")
 
-        self._written_tokens += result.prompt_tokens + len(result.ids)
+        self._read_tokens += result.prompt_tokens
+        self._written_tokens += len(result.ids)
         alternatives = tuple(tuple((shown(id), value) for id, value in place) for place in result.alternatives)
         written = Written(result.text, result.finish, result.prompt_tokens, len(result.ids), result.log_probabilities)
         return replace(written, alternatives=alternatives if any(alternatives) else ())

@@ -13,6 +13,7 @@ from wenlu.base.config import to_dict
 from wenlu.base.errors import UserError
 from wenlu.base.log import JsonLines, read_rows
 from wenlu.prompting.artifact import Artifact, Shown
+from wenlu.prompting.backend import Spent
 from wenlu.prompting.examples import Example, content_id, distinct
 from wenlu.prompting.trial import Cell, bare, try_on
 
@@ -38,10 +39,13 @@ class Matrix:
         """Goes on with the file where there is one. Raises UserError where it is no such file."""
         self.path, self.backend, self.embed = Path(path), backend, embed
         self._cells: dict[tuple[str, str, str], Cell] = {}
+        self.spent = Spent()
+        """On all cells, whatever process asked for them."""
         for row in read_rows(self.path):
             try:
                 key = row.pop("prompt"), row.pop("example"), row.pop("content")
                 row.pop("name")
+                self.spent += Spent(**row.pop("spent", {}))
                 self._cells[key] = Cell(**row | {"probabilities": tuple(row["probabilities"])})
             except (TypeError, KeyError, AttributeError):
                 raise UserError(f"{self.path} is no matrix of prompts and examples: give another file") from None
@@ -95,10 +99,14 @@ class Matrix:
             advance(len(examples) - len(open_))
         for start in range(0, len(open_), AT_ONCE):
             part = open_[start : start + AT_ONCE]
+            before = self.backend.spent
             found = try_on(prompt, self.backend, [example for example, _ in part], self.embed)
+            spent = self.backend.spent.since(before)
+            self.spent, cost = self.spent + spent, {"spent": asdict(spent)}
             for (example, content), cell in zip(part, found, strict=True):
                 row: dict[str, Any] = {"prompt": key, "name": prompt.name, "example": example.id, "content": content}
-                file.write(**row, **asdict(cell))
+                file.write(**row, **asdict(cell), **cost)
+                cost = {}  # With the first of those that were asked for together.
                 self._cells[key, example.id, content] = cell
             file.sync()
             self.computed += len(part)

@@ -6,9 +6,10 @@ import pytest
 
 from wenlu.base.errors import UserError
 from wenlu.base.log import read_rows
-from wenlu.prompting.artifact import Artifact, Decoding, read_artifact
+from wenlu.prompting.artifact import Artifact, Decoding, Shown, read_artifact
 from wenlu.prompting.backend import FolderBackend, Written
 from wenlu.prompting.calibrate import Prior, Scoring
+from wenlu.prompting.demonstrations import Demonstrations
 from wenlu.prompting.examples import Example
 from wenlu.prompting.search.optimize import Optimizer, Search
 from wenlu.prompting.search.page import write_page
@@ -28,15 +29,16 @@ BASELINE = Artifact(
 SEARCH = Search(candidates=7, keep=2)
 
 
-class Dying(FolderBackend):
-    """Dies after so many calls."""
+class Counting(FolderBackend):
+    """Counts what it is asked, dies after so many calls, and takes a second for each query."""
 
-    calls, dies_at = 0, 1 << 60
+    calls, asked, dies_at = 0, 0, 1 << 60
 
     def score(self, queries, advance=None):
         self.calls += 1
         if self.calls > self.dies_at:
             raise KeyboardInterrupt
+        self.asked += len(queries)
         return super().score(queries, advance)
 
 
@@ -47,18 +49,55 @@ def model():
 
 @pytest.fixture
 def backend(model):
-    return Dying(model)
+    return Counting(model)
 
 
 def same(one, other):
-    """Outcomes but for what a process has spent itself."""
+    """The same in all that a search comes to, what it has cost too."""
     return (
-        bare(one.best) == bare(other.best)
+        one.best.sha256 == other.best.sha256
         and one.verdict == other.verdict
         and one.luck == other.luck
         and [(f.prompt.name, f.right) for f in one.finalists] == [(f.prompt.name, f.right) for f in other.finalists]
-        and one.evaluations == other.evaluations
+        and (one.evaluations, one.tokens) == (other.evaluations, other.tokens)
     )
+
+
+EVERY_SCORE = ("sum", "per_token", "per_byte", "pmi", "contextual", "batch", "channel")
+LIMITED = Search(candidates=4, keep=1, scores=EVERY_SCORE)
+LIMITS = [{"evaluations": 290}, {"tokens": 160_000}, {"minutes": 6}]
+
+
+@pytest.mark.parametrize("kind", ["sum", "batch", "contextual"])
+@pytest.mark.parametrize("limit", LIMITS, ids=["evaluations", "tokens", "minutes"])
+def test_limits_are_kept_by_all_that_comes_before_the_test_and_by_a_search_cut_off(
+    limit, kind, model, tmp_path, monkeypatch
+):
+    baseline, search, before_test = replace(BASELINE, scoring=Scoring(kind)), replace(LIMITED, **limit), []
+
+    def run(folder, dies_at=1 << 60):
+        backend = Counting(model)
+        backend.dies_at = dies_at
+        optimizer = Optimizer(backend, baseline, EXAMPLES, search, folder, clock=lambda: float(backend.asked))
+        monkeypatch.setattr(
+            Looks, "take", lambda *_, **__: before_test.append((backend.asked, backend.tokens_used)) or 1
+        )
+        try:
+            return optimizer.run(), backend
+        except KeyboardInterrupt:
+            return None, backend
+
+    whole, backend = run(tmp_path / "whole")
+    asked, tokens = before_test[0] if before_test else (backend.asked, backend.tokens_used)
+    assert tokens == whole.tokens == whole.best.spent.all_tokens
+    assert whole.evaluations <= limit.get("evaluations", 1 << 60)
+    queries = 4 if kind == "contextual" else 1
+    assert queries * whole.evaluations >= asked > 100
+    assert tokens <= limit.get("tokens", 1 << 60) and asked <= 60 * limit.get("minutes", 1 << 60)
+    for dies_at in (0, 1, backend.calls // 3, 2 * backend.calls // 3):
+        folder = tmp_path / f"cut-{dies_at}"
+        assert run(folder, dies_at)[0] is None
+        assert same(run(folder)[0], whole)
 
 
 def test_a_search_cut_off_anywhere_ends_as_it_would_have(backend, tmp_path):
@@ -76,7 +115,7 @@ def test_a_search_cut_off_anywhere_ends_as_it_would_have(backend, tmp_path):
         assert same(outcome, whole)
     backend.calls, backend.dies_at = 0, 1 << 60
     assert same(Optimizer(backend, BASELINE, EXAMPLES, SEARCH, tmp_path / "whole").run(), whole)
-    assert backend.calls < calls, "what is on the disk is not asked for again"
+    assert backend.calls == 0, "what is on the disk is not asked for again"
 
 
 def test_the_test_part_is_seen_by_two_prompts_and_only_at_the_end(backend, tmp_path):
@@ -125,13 +164,18 @@ def test_a_search_finds_a_planted_better_prompt(backend, tmp_path, monkeypatch):
     assert 'src="' not in page and 'href="http' not in page, "a page needs no network"
 
 
-@pytest.mark.parametrize("limit", [{"evaluations": 100}, {"tokens": 9000}, {"minutes": 0.05}])
-def test_limits_are_kept(limit, backend, tmp_path):
-    outcome = Optimizer(backend, BASELINE, EXAMPLES, Search(candidates=5, keep=1, **limit), tmp_path).run()
-    if "evaluations" in limit:
-        assert outcome.evaluations <= 100
-    if "tokens" in limit:
-        assert outcome.tokens <= 9000
+def test_what_costs_nothing_to_measure_is_no_measure(backend, tmp_path, monkeypatch):
+    """As of an endpoint's answers that are kept from before: a search with such a limit would have none."""
+    monkeypatch.setattr(Counting, "tokens_used", 0)
+    with pytest.raises(UserError, match="what an answer costs cannot be measured, for those asked for are kept"):
+        Optimizer(backend, BASELINE, EXAMPLES, replace(LIMITED, minutes=5), tmp_path).run()
+
+
+def test_choices_that_differ_are_searched_without_the_score_that_needs_the_same(backend, tmp_path, capsys):
+    exam = [replace(one, choices=("four", f"热的 {n}")) for n, one in enumerate(EXAMPLES)]
+    outcome = Optimizer(backend, BASELINE, exam, Search(candidates=4, keep=1), tmp_path).run()
+    assert {finalist.prompt.scoring.kind for finalist in outcome.finalists} == {"sum", "per_byte"}
+    assert "batch is left out of the scores: it needs the same choices everywhere" in capsys.readouterr().err
 
 
 def test_proposals_are_different_and_depend_on_the_seed_alone():
@@ -171,6 +215,19 @@ def test_what_a_model_cannot_read_is_left_out_and_others_come(backend, capsys):
     assert len(prompts) == 12 and not any(one.pool for one in prompts)
     assert "prompts were left out: they are longer than the model reads" in capsys.readouterr().err
     assert max(map(room.needed, prompts)) <= backend.model.config.context
+
+
+def test_a_model_reads_every_example_with_its_own_options_and_demonstrations(backend):
+    """The longest prompt is not that of the example with the longest fields."""
+    letters = replace(BASELINE, template=Template(question="{{ text }}\n{{ options }}\n", choices="letters"))
+    wordy = [*EXAMPLES[:9], replace(EXAMPLES[9], fields={"text": "a"}, choices=("four " * 30, "热的"))]
+    longest = letters.template.render(wordy[9])
+    assert Room(backend, wordy).needed(letters) == len(backend.prompt_ids(longest)) + len(" A")
+    sized = [replace(one, fields={"text": f"{word} is"}) for one, word in zip(EXAMPLES, ("a", "stove", "stove " * 40))]
+    alike = replace(
+        BASELINE, demonstrations=Demonstrations("bm25", 1), pool=tuple(Shown.of(one) for one in (sized[0], sized[2]))
+    )
+    assert Room(backend, sized).needed(alike) == len(backend.prompt_ids(alike.prompt(sized[1]))) + len(" four")
 
 
 def test_a_writers_words_are_tried(capsys):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from wenlu.base.errors import UserError
 from wenlu.base.log import say
-from wenlu.prompting.backend import Level, Written, refused
+from wenlu.prompting.backend import Level, Spent, Written, refused
 from wenlu.prompting.endpoint.address import Address
 from wenlu.prompting.endpoint.budget import Account, Budget
 from wenlu.prompting.endpoint.cache import Cache
@@ -80,9 +80,15 @@ class Endpoint:
         self._client.stop()
 
     @property
+    def spent(self) -> Spent:
+        """So far, as the endpoint says."""
+        account = self.account
+        return Spent(account.requests, account.prompt_tokens, account.tokens, account.money)
+
+    @property
     def tokens_used(self) -> int:
         """Tokens read and written so far, as the endpoint says."""
-        return self.account.prompt_tokens + self.account.tokens
+        return self.spent.all_tokens
 
     @property
     def level(self) -> Level:

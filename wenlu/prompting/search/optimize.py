@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,28 +14,31 @@ import numpy as np
 
 from wenlu.base.config import at_least, from_dict, to_dict
 from wenlu.base.errors import UserError, did_you_mean
-from wenlu.base.log import JsonLines, read_rows
+from wenlu.base.log import JsonLines, read_rows, say
 from wenlu.metrics.intervals import Estimate, mean
 from wenlu.metrics.verdict import Verdict, verdict
 from wenlu.prompting import artifact as artifacts
-from wenlu.prompting.artifact import Artifact, ModelMark, Spent, SplitMark
+from wenlu.prompting.artifact import Artifact, ModelMark, SplitMark
 from wenlu.prompting.asking import readings
-from wenlu.prompting.calibrate import SCORES, Batch, Prior, Scoring, chosen
+from wenlu.prompting.backend import Spent
+from wenlu.prompting.calibrate import SCORES, Ask, Batch, ChoiceScore, Prior, Scoring, chosen
 from wenlu.prompting.examples import Example
 from wenlu.prompting.matrix import Matrix
 from wenlu.prompting.search.proposals import Room, propose
 from wenlu.prompting.search.select import Optimism, Selection, Told, choose, optimism
 from wenlu.prompting.search.split import Looks, Parts, Shares, part
-from wenlu.prompting.trial import fitted
+from wenlu.prompting.trial import fitted, try_on
 
 if TYPE_CHECKING:
     from wenlu.prompting.backend import Backend
     from wenlu.prompting.similarity import Embed
 
 TIMED = 6
-"""Examples that a prompt's cost is measured on, where a search has minutes or tokens."""
+"""Examples that the longest prompt's cost is measured on, where a search has minutes or tokens."""
 MARGIN = 0.8
-"""Part of a limit in minutes or tokens that the search is planned for: some prompts cost more than those measured."""
+"""Part of a limit in minutes or tokens that the search is planned for: some examples cost more than those measured."""
+LEARNED = 16
+"""Search examples that the mean of a prompt is learned from, where the baseline is scored by batch calibration."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,9 @@ class Outcome:
     luck: Optimism
     """How much of the best accuracy on the select examples is the luck of being the best."""
     evaluations: int
+    """Answers asked for before the test."""
     tokens: int
+    """Read and written before the test, whatever process did."""
     look: int
     """The how-manieth look at the test part this was; 0: none."""
 
@@ -132,7 +138,8 @@ class Optimizer:
         **more: Any,
     ):
         """more: `embed` for nearest demonstrations, `writer` (a backend that words instructions anew), `watcher`,
-        `looks` (the file where looks at test parts are counted), `again` (look at a test part once more).
+        `looks` (the file where looks at test parts are counted), `again` (look at a test part once more), `clock`
+        (seconds).
 
         Raises UserError, before anything is computed, where the examples do not suffice or the folder holds another
         search.
@@ -144,6 +151,7 @@ class Optimizer:
         self.watcher: Watcher | None = more.get("watcher")
         self.looks = Looks(more.get("looks") or folder / "looks.jsonl")
         self.again: bool = more.get("again", False)
+        self._clock: Callable[[], float] = more.get("clock", time.monotonic)
         unscored = next((one.id for one in self.examples if one.gold is None), None)
         if baseline.scoring is not None and unscored is not None:
             raise UserError(f"the prompt scores choices, but example {unscored} has none: give choices, or no scoring")
@@ -153,6 +161,9 @@ class Optimizer:
         self.matrix = Matrix(folder / "matrix.jsonl", backend, self.embed)
         self._rows = read_rows(folder / "search.jsonl")
         self._check_same()
+        self._finals = {row["number"]: row["found"] for row in self._rows if row["event"] == "final"}
+        self._spent = sum((Spent(**row["spent"]) for row in self._rows if "spent" in row), Spent())
+        """Beside the matrix."""
 
     def run(self) -> Outcome:
         """Search, choose, judge; a search that was cut off goes on where it was."""
@@ -163,10 +174,10 @@ class Optimizer:
             log.close()
 
     def _run(self, log: JsonLines) -> Outcome:
-        spent_before = self.backend.tokens_used
         prompts, selection = self._begun(log)
         if self.watcher:
             self.watcher.begin(len(prompts), selection.budget)
+        prompts = self._fitted(prompts, log)
         told = [Told.from_dict(row["told"]) for row in self._rows if row["event"] == "told"]
 
         def note(answer: Told) -> None:
@@ -175,17 +186,27 @@ class Optimizer:
             self._tell(prompts, answer)
 
         def score(candidates: Sequence[int], numbers: Sequence[int]) -> np.ndarray:
+            if numbers == selection.select and self._scores:
+                return np.array([self._final(one, prompts[one], log)[0].right for one in candidates])
             wanted = [self.examples[number] for number in numbers]
             return self.matrix.values([prompts[one] for one in candidates], wanted, self._advance)
 
         picked = choose(selection, score, told, note)
-        finalists = self._finalists([prompts[number] for number in picked.finalists], picked.scores)
+        several = [
+            self._final(number, prompts[number], log, row) for number, row in zip(picked.finalists, picked.scores)
+        ]
+        finalists = [found[0] for found in several] + [one for found in several for one in found[1:]]
         rights = np.array([finalist.right for finalist in finalists])
         best = finalists[int(rights.mean(1).argmax())].prompt
         luck = optimism(rights, [example.group for example in self._of("select")], seed=self.search.seed)
-        tokens = self.backend.tokens_used - spent_before
-        log.write(event="chosen", name=best.name, tokens=tokens)
-        return self._judged(best, tuple(finalists), luck, picked.evaluations, tokens)
+        chosen = next((row for row in self._rows if row["event"] == "chosen"), None)
+        if chosen is None:
+            chosen = {"name": best.name, "before_test": to_dict(self._spent + self.matrix.spent)}
+            log.write(event="chosen", **chosen)
+            log.sync()
+        best = replace(best, spent=Spent(**chosen["before_test"]))
+        evaluations = picked.evaluations + self._beside(len(prompts), len(picked.finalists))
+        return self._judged(prompts[0], best, tuple(finalists), luck, evaluations)
 
     def _check_same(self) -> None:
         if not self._rows:
@@ -209,64 +230,136 @@ class Optimizer:
         if self._rows:
             prompts = [from_dict(Artifact, one) for one in self._rows[0]["prompts"]]
             return prompts, self._selection(len(prompts), self._rows[0]["evaluations"])
+        before, since = self.backend.spent, self._clock()
         pool, room = self._of("search"), Room(self.backend, self.examples, self.embed)
         room.refuse_long(self.baseline)
         wanted, seed = self.search.candidates, self.search.seed
-        proposed = propose(self.baseline, pool, wanted, seed, fits=room, writer=self.writer)
-        prompts = [fitted(prompt, self.backend, pool, self.embed) for prompt in proposed]
-        evaluations = self._evaluations(prompts)
+        prompts = propose(self.baseline, pool, wanted, seed, fits=room, writer=self.writer)
+        evaluations = self._evaluations(prompts, room, since)
         selection = self._selection(len(prompts), evaluations)
+        spent = self._note_spent(before)
         log.write(
-            event="begin", of=self._identity(), evaluations=evaluations, prompts=[to_dict(prompt) for prompt in prompts]
-        )
+            event="begin", of=self._identity(), evaluations=evaluations, spent=spent,
+            prompts=[to_dict(prompt) for prompt in prompts],
+        )  # fmt: skip
         log.sync()
         return prompts, selection
 
+    def _note_spent(self, before: Spent) -> dict[str, Any]:
+        """What was spent since, for the log."""
+        spent = self.backend.spent.since(before)
+        self._spent += spent
+        return to_dict(spent)
+
     def _selection(self, candidates: int, evaluations: int) -> Selection:
-        parts = self.parts
-        return Selection(candidates, parts.search, parts.select, evaluations, self.search.keep, self.search.seed)
+        parts, search = self.parts, self.search
+        beside = self._beside(candidates, min(candidates, search.keep + 1))
+        return Selection(candidates, parts.search, parts.select, evaluations, search.keep, search.seed, beside)
 
-    def _evaluations(self, prompts: list[Artifact]) -> int:
-        """The limit in answers; by minutes and tokens as a few answers cost, measured now."""
-        search = self.search
-        third = math.ceil(len(self.parts.search) / 3)
-        last = min(len(prompts), search.keep + 1) * len(self.parts.select)
-        unlimited = last + len(prompts) * third
-        if search.evaluations or not (search.minutes or search.tokens):
-            return search.evaluations or unlimited
-        sample, room = self._of("search")[:TIMED], Room(self.backend, self.examples, self.embed)
-        longest = max(prompts, key=room.needed) if hasattr(self.backend, "prompt_ids") else prompts[-1]
-        began, before = time.monotonic(), self.backend.tokens_used
-        self.matrix.cells([prompts[0], longest], sample)
-        count = max(1, self.matrix.computed)
-        each = (self.backend.tokens_used - before) / count if search.tokens else (time.monotonic() - began) / count
-        limit = search.tokens if search.tokens else 60 * search.minutes
-        return int(MARGIN * limit / max(each, 1e-9))
+    def _beside(self, candidates: int, finalists: int) -> int:
+        """Answers asked for beside the choosing: to measure, to learn means, and for other ways to score choices."""
+        search, scoring = self.search, self.baseline.scoring
+        measured = min(TIMED, len(self.parts.search)) if search.minutes or search.tokens else 0
+        learning = scoring is not None and scoring.kind == "batch"
+        learned = (candidates - (self.baseline.prior is not None)) * min(LEARNED, len(self.parts.search)) * learning
+        return measured + learned + finalists * len(self.parts.select) * self._further
 
-    def _finalists(self, prompts: list[Artifact], rights: np.ndarray) -> list[Finalist]:
-        """Each of the last prompts as it is, then with every other way to score choices."""
-        found = [Finalist(prompt, tuple(row)) for prompt, row in zip(prompts, rights.tolist(), strict=True)]
+    @cached_property
+    def _scores(self) -> list[ChoiceScore]:
+        """The baseline's way to score choices, then the others that its finalists are tried with."""
         if self.baseline.scoring is None:
-            return found
-        examples, own = self._of("select"), self.baseline.scoring.kind
-        scores = [Scoring(name).score for name in self.search.scores if name != own]
-        for prompt in prompts if scores else ():
+            return []
+        names = [name for name in self.search.scores if name != self.baseline.scoring.kind]
+        if "batch" in names and len({self.baseline.template.continuations(one) for one in self.examples}) > 1:
+            say("batch is left out of the scores: it needs the same choices everywhere")
+            names.remove("batch")
+        return [self.baseline.scoring.score, *(Scoring(name).score for name in dict.fromkeys(names))]
+
+    @cached_property
+    def _further(self) -> int:
+        """What the other ways to score ask of an example beyond the baseline's own, in answers of that one."""
+        template, most = self.baseline.template, 0
+        for example in self._of("select") if self._scores else ():
+            asks: list[Ask] = []
+            for score in self._scores:
+                asks += [ask for ask in score.asks(template, example) if ask not in asks]
+            own = len(self._scores[0].asks(template, example))
+            most = max(most, math.ceil((len(asks) - own) / own))
+        return most
+
+    def _evaluations(self, prompts: list[Artifact], room: Room, since: float) -> int:
+        """The limit in answers; by minutes and tokens as answers to the longest prompt cost, measured now and not kept:
+        a search that is cut off here measures again."""
+        search, parts = self.search, self.parts
+        if not (search.minutes or search.tokens):
+            finalists = min(len(prompts), search.keep + 1)
+            third = len(prompts) * math.ceil(len(parts.search) / 3)
+            return search.evaluations or self._beside(len(prompts), finalists) + finalists * len(parts.select) + third
+        longest, sample = max(prompts, key=room.needed), self._of("search")[:TIMED]
+        if longest.scoring is not None and longest.scoring.kind == "batch":
+            longest = replace(longest, scoring=Scoring("sum"), prior=None)  # It asks the same.
+        before, began = self.backend.tokens_used, self._clock()
+        try_on(longest, self.backend, sample, self.embed)
+        tokens, seconds = self.backend.tokens_used - before, self._clock() - began
+        if not tokens:
+            raise UserError(
+                "what an answer costs cannot be measured, for those asked for are kept from before: limit the search "
+                "by evaluations, or give another cache"
+            )
+        spent, limit = (tokens, search.tokens) if search.tokens else (seconds, 60 * search.minutes - (began - since))
+        return int(MARGIN * limit * len(sample) / max(spent, 1e-9))
+
+    def _fitted(self, prompts: list[Artifact], log: JsonLines) -> list[Artifact]:
+        """The prompts with the means that batch calibration takes off, as the log has them or learned now."""
+        known = {row["number"]: from_dict(Prior, row["prior"]) for row in self._rows if row["event"] == "learned"}
+        sample, found = self._of("search")[:LEARNED], []
+        for number, prompt in enumerate(prompts):
+            if number in known:
+                prompt = replace(prompt, prior=known[number])
+            before, open_ = self.backend.spent, prompt
+            prompt = fitted(prompt, self.backend, sample, self.embed)
+            if prompt is not open_:
+                log.write(event="learned", number=number, prior=to_dict(prompt.prior), spent=self._note_spent(before))
+                log.sync()
+            found.append(prompt)
+        return found
+
+    def _final(self, number: int, prompt: Artifact, log: JsonLines, right: Sequence[float] = ()) -> list[Finalist]:
+        """One of the last prompts as it is, then with every other way to score choices: read once for all of them, or
+        as the log has it. right: of a prompt that writes its answers."""
+        if not self._scores:
+            return [Finalist(prompt, tuple(map(float, right)))]
+        if number not in self._finals:
+            examples, before = self._of("select"), self.backend.spent
             choose_before = prompt.demonstrations.over([shown.example for shown in prompt.pool], self.embed)
-            known = readings(self.backend, scores, prompt.template, examples, choose_before)
-            for score in scores:
-                prior: Prior | None = score.prior(known[score.name]) if isinstance(score, Batch) else None
-                choices = chosen(score.values(known[score.name], prior) if prior else score.values(known[score.name]))
-                other = replace(prompt, name=f"{prompt.name}, {score.name}", scoring=Scoring.of(score), prior=prior)
-                right = tuple(float(choice == one.gold) for choice, one in zip(choices, examples, strict=True))
-                found.append(Finalist(other, right))
+            known = readings(self.backend, self._scores, prompt.template, examples, choose_before)
+            rows = []
+            for score in self._scores:
+                own, prior = score is self._scores[0], None
+                if isinstance(score, Batch):
+                    prior = prompt.prior if own else score.prior(known[score.name])
+                choices = chosen(score.values(known[score.name], prior))
+                right = [float(choice == one.gold) for choice, one in zip(choices, examples, strict=True)]
+                rows.append({"right": right, "prior": prior and to_dict(prior)})
+            log.write(event="final", number=number, found=rows, spent=self._note_spent(before))
+            log.sync()
+            self._finals[number] = rows
+            self._advance(len(examples))
+        found = []
+        for score, row in zip(self._scores, self._finals[number], strict=True):
+            if found:
+                prior = row["prior"] and from_dict(Prior, row["prior"])
+                name = f"{prompt.name}, {score.name}"
+                other = replace(prompt, name=name, scoring=Scoring.of(score), prior=prior)
+            found.append(Finalist(other if found else prompt, tuple(row["right"])))
         return found
 
     def _judged(
-        self, best: Artifact, finalists: tuple[Finalist, ...], luck: Optimism, evaluations: int, tokens: int
+        self, baseline: Artifact, best: Artifact, finalists: tuple[Finalist, ...], luck: Optimism, evaluations: int
     ) -> Outcome:
         splits = tuple(SplitMark.of(name, self._of(name)) for name in ("search", "select", "test"))
-        best = replace(best, model=ModelMark.of(self.backend), splits=splits, spent=Spent(prompt_tokens=tokens))
-        baseline = fitted(self.baseline, self.backend, self._of("search"), self.embed)
+        best = replace(best, model=ModelMark.of(self.backend), splits=splits)
+        tokens = best.spent.all_tokens
         if self.matrix.key(best) == self.matrix.key(baseline):
             return Outcome(baseline, best, None, None, None, finalists, luck, evaluations, tokens, 0)
         purpose = f"{self.matrix.key(baseline)} {self.matrix.key(best)}"

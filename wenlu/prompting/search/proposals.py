@@ -72,15 +72,14 @@ def propose(
 
 
 class Room:
-    """Whether a model reads a prompt with the longest of the examples, and an answer after it.
+    """Whether a model reads a prompt with each of the examples, and an answer after it.
 
-    Of an endpoint everything fits: how much it reads it does not say.
+    Of an endpoint everything fits: how much it reads it does not say, and lengths are told in characters.
     """
 
     def __init__(self, backend: Backend, examples: Sequence[Example], embed: Embed | None = None):
-        self._backend, self._embed = backend, embed
-        self._longest = max(examples, key=lambda one: sum(len(str(value)) for value in one.fields.values()))
-        self._choice = max((len(choice.encode()) for one in examples for choice in one.choices), default=0)
+        self._backend, self._examples, self._embed = backend, examples, embed
+        self._known: dict[str, int] = {}
 
     def __call__(self, prompt: Artifact) -> bool:
         model = getattr(self._backend, "model", None)
@@ -88,9 +87,19 @@ class Room:
 
     def needed(self, prompt: Artifact) -> int:
         """Tokens of prompt and answer, at most."""
-        before = prompt.shown_before(self._longest, self._embed)
-        answer = self._choice if prompt.scoring is not None else prompt.decoding.max_tokens
-        return len(self._backend.prompt_ids(prompt.template.render(self._longest, before))) + answer
+        key = prompt.sha256
+        if key not in self._known:
+            choose = prompt.demonstrations.over([shown.example for shown in prompt.pool], self._embed)
+            self._known[key] = max(self._needed(prompt, one, choose(one)) for one in self._examples)
+        return self._known[key]
+
+    def _needed(self, prompt: Artifact, example: Example, before: Sequence[Example]) -> int:
+        text, model = prompt.template.render(example, before), getattr(self._backend, "model", None)
+        length = len(str(text)) if model is None else len(self._backend.prompt_ids(text))
+        if prompt.scoring is None:
+            return length + prompt.decoding.max_tokens
+        answers = prompt.template.continuations(example)
+        return length + max(map(len, answers if model is None else self._backend.tokenizer.encode_batch(answers)))
 
     def refuse_long(self, baseline: Artifact) -> None:
         """Raises UserError for a baseline that is too long."""

@@ -33,14 +33,17 @@ class Selection:
     select: tuple[int, ...]
     """Numbers of the examples that the last few are told apart by."""
     budget: int
-    """Scores of one prompt on one example, of both stages together, at most."""
+    """Scores of one prompt on one example, of both stages and `beside` together, at most."""
     keep: int = 4
     """Prompts that come to the second stage, to which the baseline comes in any case."""
     seed: int = 0
     """Of the order of the search examples."""
+    beside: int = 0
+    """Evaluations that are spent beside the two stages."""
 
     def __post_init__(self):
         at_least("selection", self, 1, "candidates", "keep")
+        at_least("selection", self, 0, "beside")
         for name in ("search", "select"):
             numbers = getattr(self, name)
             if not numbers or len(set(numbers)) < len(numbers):
@@ -56,8 +59,8 @@ class Selection:
 
     @property
     def reserved(self) -> int:
-        """Evaluations that the second stage takes at most."""
-        return min(self.candidates, self.keep + 1) * len(self.select)
+        """Evaluations that the second stage takes at most, and those beside."""
+        return min(self.candidates, self.keep + 1) * len(self.select) + self.beside
 
     @property
     def least(self) -> int:
