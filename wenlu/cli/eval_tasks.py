@@ -75,13 +75,12 @@ def _check(command: Command) -> None:
 def _candidate(stack: ExitStack, command: Command, name: str) -> Candidate:
     from wenlu.cli.loading import loaded
     from wenlu.evaluation.candidate import Candidate
-    from wenlu.hub.folder import locate
-    from wenlu.hub.quantized import source_hash
+    from wenlu.prompting.backend import FolderBackend
 
     model, tokenizer = stack.enter_context(loaded(name, command.device, command.dtype, command.quantize))
-    # What a result depends on besides its prompt: the weights themselves, since a run may be trained further.
-    parts = [source_hash(locate(name))[:16], command.dtype, command.quantize, *(["chat"] if command.chat else [])]
-    return Candidate(model, tokenizer, name, " ".join(parts))
+    # What a result depends on besides its prompt: weights as they are used, configuration, tokenizer, chat template.
+    identity = FolderBackend((model, tokenizer)).fingerprint[:16] + " chat" * command.chat
+    return Candidate(model, tokenizer, name, identity)
 
 
 def _show(command: Command, plans: list[list[Plan]], candidates: list[Candidate]) -> list[dict]:

@@ -17,9 +17,12 @@ from wenlu.cli.flags import INTERRUPTED, parse
 from wenlu.cli.writer import Writing
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from wenlu.inference.constrain import Constraint
     from wenlu.inference.generator import Generator, Settings
     from wenlu.inference.stream import Result
+    from wenlu.tokenization.tokenizer import Tokenizer
 
 DESCRIPTION = """Text that continues a prompt, on stdout as it is made; what is said about it goes to stderr.
 
@@ -94,7 +97,7 @@ def run(command: Command) -> int:
         if not generator.answers and tokenizer.chat_template is not None:
             console.print("note: this model's folder has a chat template; add --chat to be answered by it")
         if command.prompts is not None:
-            return _many(generator, command, settings)
+            return _many(generator, (model, tokenizer), command, settings)
         return _one(generator, command, prompt, settings, model.config.context)
 
 
@@ -175,16 +178,15 @@ def _check(command: Command) -> None:
         raise UserError("alternatives are given out as JSON only: add --json")
 
 
-def _many(generator: Generator, command: Command, settings: Settings) -> int:
+def _many(generator: Generator, pair: tuple[nn.Module, Tokenizer], command: Command, settings: Settings) -> int:
     """Continue a file of prompts, with a bar; what was made is kept when interrupted."""
     from wenlu.base.log import progress
-    from wenlu.hub.folder import locate
-    from wenlu.hub.quantized import source_hash
     from wenlu.inference.prompts import continue_all, read_prompts
+    from wenlu.prompting.backend import FolderBackend
 
     prompts = read_prompts(command.prompts, settings)
-    # What a text depends on besides its row: the weights themselves, since a run may be trained further.
-    identity = f"{source_hash(locate(command.run))} {command.dtype} {command.quantize} {command.chat}"
+    # What a text depends on besides its row: weights as they are used, configuration, tokenizer, chat template.
+    identity = f"{FolderBackend(pair).fingerprint} {command.chat}"
     began, made, guessed, taken = time.monotonic(), 0, 0, 0
     with progress("generate") as bar:
         task = bar.add_task("", total=len(prompts), note="")
