@@ -191,6 +191,20 @@ def test_a_bert_restores_each_token_from_all_others(words):
             assert value == pytest.approx(logits.log_softmax(-1)[whole[place]].item(), abs=1e-4)
 
 
+def test_what_a_t5_writes_is_bounded_by_its_logits(monkeypatch):
+    """Many choices after short sources would be one product of all of them by the vocabulary."""
+    model, sizes = random_model("t5", context=128), []
+    queries = [Query(f"问{n}", ("四。", "五。五。", "a")) for n in range(9)]
+    whole = Scorer(model, TOKENIZER).score_all(queries)
+    head = model.head
+    monkeypatch.setattr(model, "head", lambda hidden: sizes.append(hidden.shape[:-1].numel()) or head(hidden))
+    monkeypatch.setattr(encoded, "WHOLE_LOGITS", 80 * TOKENIZER.vocab)
+    parts = Scorer(model, TOKENIZER).score_all(queries)
+    assert max(sizes) <= 80
+    for one, other in zip(whole, parts, strict=True):
+        assert [s.log_probability for s in one] == pytest.approx([s.log_probability for s in other], abs=1e-4)
+
+
 def test_bytes_and_tokens_are_those_of_the_continuation():
     (score,) = Scorer(random_model("llama"), TOKENIZER).score("a", ["四。"])
     assert (score.bytes, score.tokens) == (6, 6)

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from wenlu.inference.reading import Reader
 from wenlu.inference.sample import finite
+from wenlu.models.size import WHOLE_LOGITS
 
 if TYPE_CHECKING:
     from wenlu.tokenization.tokenizer import Tokenizer
 
 AT_ONCE = 4096
-"""Tokens that are read at once, padding among them."""
+"""Tokens of sources, or of a bert's texts, that are read at once, padding among them."""
 
 Found = list[tuple[np.ndarray, np.ndarray]]
 """Of each text: log-probabilities of its tokens in nats, and whether each is the likeliest in its place."""
@@ -39,7 +40,9 @@ def written(
     of_source: dict[tuple[int, ...], list[int]] = {}
     for number, (source, _) in enumerate(texts):
         of_source.setdefault(tuple(source), []).append(number)
-    for sources in _alike(sorted(of_source, key=len)):
+    written_after = {source: [len(texts[number][1]) for number in numbers] for source, numbers in of_source.items()}
+    most = max(1, WHOLE_LOGITS // (vocab or model.config.vocab))
+    for sources in _alike(sorted(of_source, key=len), written_after, most):
         numbers = [number for source in sources for number in of_source[source]]
         targets = [texts[number][1] for number in numbers]
         longest = max(map(len, targets))
@@ -60,14 +63,21 @@ def written(
     return found
 
 
-def _alike(sources: list[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:
-    """Sources, the shortest first, as many together as are read at once."""
+def _alike(
+    sources: list[tuple[int, ...]], written_after: dict[tuple[int, ...], list[int]], most: int
+) -> Iterator[list[tuple[int, ...]]]:
+    """Sources, the shortest first, as many together as are read at once, and as have no more than `most` places to be
+    written after them, padding among them (of one source all are, however many)."""
     part: list[tuple[int, ...]] = []
+    rows = longest = 0
     for source in sources:
-        if part and len(source) * (len(part) + 1) > AT_ONCE:
+        more, length = len(written_after[source]), max(written_after[source])
+        too_many = (rows + more) * max(longest, length) > most
+        if part and (too_many or len(source) * (len(part) + 1) > AT_ONCE):
             yield part
-            part = []
+            part, rows, longest = [], 0, 0
         part.append(source)
+        rows, longest = rows + more, max(longest, length)
     if part:
         yield part
 
