@@ -13,7 +13,12 @@ def where(about: dict) -> str:
 
 def table(header: str, rows: Iterable[Sequence[object]]) -> list[str]:
     """A table in Markdown, the heads of its columns parted by |."""
-    return ["", f"| {header} |", "|---" * (header.count("|") + 1) + "|", *(f"| {' | '.join(map(str, row))} |" for row in rows)]
+    return [
+        "",
+        f"| {header} |",
+        "|---" * (header.count("|") + 1) + "|",
+        *(f"| {' | '.join(map(str, row))} |" for row in rows),
+    ]
 
 
 def between(noted: dict) -> str:
