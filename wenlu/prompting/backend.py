@@ -56,8 +56,8 @@ class Written:
 
     text: str
     finish: str
-    """As of `inference.generator.Result`; after an error there is no text. An endpoint says stop for an end token too, and
-    may have words of its own."""
+    """As of `inference.generator.Result`; after an error there is no text. An endpoint says stop for an end token too,
+    and may have words of its own."""
     prompt_tokens: int | None
     """None where an endpoint does not say."""
     tokens: int | None

@@ -111,7 +111,7 @@ class Answers:
     cut: int
     """Texts that ended because the budget did."""
     untold: int
-    """Texts of which the backend did not say how long they are, or said more than they may be: taken for the longest."""
+    """Texts of which the backend did not say how long they are, or said more than they may be: taken for the most."""
 
     @property
     def tokens(self) -> int:
