@@ -8,6 +8,12 @@ import pytest
 from wenlu.cli import prompt as commands
 from wenlu.cli.main import main
 from wenlu.hub.folder import save
+from wenlu.prompting.artifact import Artifact, ModelMark, Shown
+from wenlu.prompting.backend import FolderBackend
+from wenlu.prompting.demonstrations import Demonstrations
+from wenlu.prompting.examples import Example
+from wenlu.prompting.similarity import FolderEmbedder
+from wenlu.prompting.template import Template
 
 from endpoint_server import Server
 from small_models import model_of
@@ -20,6 +26,7 @@ question = "Text: {{ text }}\\nAnswer:"
 kind = "sum"
 """
 CAREFUL = PLAIN.replace("Read it.", "Take care.")
+POOL = ("天气真好", "it is warm", "炉子是热的", "two and two", "naïve café", "红楼梦里的人说")
 COLUMNS = ["--examples", "examples.jsonl", "--gold", "answer", "--labels", "four", "热的"]
 
 
@@ -105,6 +112,38 @@ def test_the_writer_sees_its_own_key_alone(folder, work, capsys, monkeypatch):
         assert found["writer_tokens"] > 0
     refused(capsys, "(--writer-endpoint.…)", *line, folder, "plain.toml", "--writer", folder, "--out", "c", *own)
     refused(capsys, "name one by --writer, or leave", *line, folder, "plain.toml", "--out", "c", *own)
+
+
+@pytest.mark.parametrize("kind", ["nearest", "mmr"])
+def test_an_export_shows_the_demonstrations_that_the_prompt_was_made_with(kind, folder, work, capsys):
+    backend = FolderBackend(folder)
+    pool = tuple(Shown(f"p{n}", {"text": text}, ("four", "热的"), n % 2) for n, text in enumerate(POOL))
+    prompt = Artifact("near", Template("{{ text }}"), Demonstrations(kind, 2), pool, model=ModelMark.of(backend))
+    prompt.write("near.json")
+    line = ("export", "near.json", *COLUMNS, "--limit", "3", "--embed-with")
+    rows = [json.loads(row) for row in run(capsys, *line, folder).splitlines()]
+    examples = [
+        Example(row["example"], {"text": f"炉子{n} is warm"}, ("four", "热的"), n % 2) for n, row in enumerate(rows)
+    ]
+    embed = FolderEmbedder(backend.model, backend.tokenizer)
+    assert [row["body"]["prompt"] for row in rows] == [prompt.prompt(one, embed) for one in examples]
+    refused(capsys, f"{kind} demonstrations are chosen by a model's vectors: name the model's folder", *line[:-1])
+    refused(capsys, "none demonstrations are chosen by no vectors", "export", "plain.toml", *line[2:], folder)
+    save(*model_of("char", seed=5), work / "other")
+    assert main(["prompt", *map(str, line), "other"]) == 0
+    assert "the model is not that of" in capsys.readouterr().err
+
+
+def test_answers_of_an_endpoint_are_kept_beside_out(work, capsys):
+    Path("plain.toml").write_text(PLAIN.split("[scoring]")[0] + "[decoding]\nmax_tokens = 3\n", encoding="utf-8")
+    with Server(*model_of("char")) as server:
+        line = ("compare", f"{server.url}#m", "plain.toml", *COLUMNS, "--limit", 6, "--out")
+        first = run(capsys, *line, "matrix.jsonl")
+        asked = len(server.seen)
+        Path("matrix.jsonl").unlink()
+        again = run(capsys, *line, "matrix.jsonl")
+        assert asked and len(server.seen) == asked and Path("matrix.jsonl.answers").is_dir()
+        assert again.splitlines()[:-1] == first.splitlines()[:-1] and ", 0 tokens" in again
 
 
 def test_help_names_every_command(capsys):

@@ -282,3 +282,15 @@ def test_a_token_over_the_border_is_said():
     template = replace(TEMPLATE, question="{{ asked }}", delimiter="")
     task = Task("t", Choice(), (Example("1", {"asked": joined[:-1]}, (joined[-1], "二"), 0),), template)
     assert "in 1 texts a token would span the border" in " ".join(run_task(task, one).notes)
+
+
+def test_texts_that_fail_leave_the_others_done(tmp_path, kernel_cache):
+    one = candidate()
+    with torch.no_grad():
+        one.model.embed.weight[BYTES.encode("3")[0]] = float("nan")
+    results = Results(tmp_path / "rows.jsonl")
+    with pytest.raises(UserError, match="1 of 5 texts have failed, the others are done; example 3: the model's l"):
+        run_task(WRITTEN, one, results=results)
+    results.close()
+    kept = [json.loads(line)["id"] for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert sorted(kept) == ["0", "1", "2", "4"]

@@ -71,6 +71,26 @@ def test_scores_are_the_scorers(pair, here):
     assert here.level is Level.A and here.level.scores and here.level.log_probabilities
 
 
+def failing(char):
+    """A model that reads no `char`: logits after it are not finite."""
+    model, tokenizer = model_of("char")
+    model.lm_head = torch.nn.Linear(32, tokenizer.vocab, bias=False)  # else it would be the embedding
+    with torch.no_grad():
+        model.embed.weight[tokenizer.encode(char)[0]] = float("nan")
+    return model, tokenizer
+
+
+def test_texts_that_fail_leave_the_others(capsys, kernel_cache):
+    pair = failing("炉")
+    backend = FolderBackend(pair)
+    bad, good, worse = backend.generate(["炉", "It was", "热的炉"], SETTINGS[1])
+    assert (bad.text, bad.finish, worse.finish) == ("", "error", "error")
+    assert good == FolderBackend(pair).generate(["It was"], SETTINGS[1])[0] and good.finish != "error"
+    assert "2 of 3 texts have failed and count as empty; the first: the model's logits" in capsys.readouterr().err
+    with pytest.raises(UserError, match="the model's logits"):
+        backend.generate(["炉"], SETTINGS[1])
+
+
 def test_what_prompts_begin_with_is_read_once(pair):
     backend = FolderBackend(pair, rows=1)
     beginning = "Two and two are four. 二加二等于四。" * 2

@@ -142,6 +142,19 @@ def test_no_budget_is_passed_and_every_token_counted(strategy, budget, length, t
     assert found.cut == sum(length > settings.max_tokens for _, settings in actor.calls)
 
 
+@pytest.mark.parametrize("strategy", ALL, ids=lambda s: s.name)
+def test_more_tokens_than_asked_for_are_taken_for_the_most(strategy):
+    """As by a server that counts thoughts too."""
+
+    class Thinker(Actor):
+        def generate(self, prompts, settings):
+            return [Said(one.text, 10_000) for one in super().generate(prompts, settings)]
+
+    actor = Thinker(lambda prompt, settings: "答案是 3")
+    found = strategy.answer(actor, [Question("x")], Terms(30, NUMBER))
+    assert found.untold == len(actor.calls) and 0 < found.tokens <= 30 and "of unknown length" in found.said
+
+
 def test_stop_texts_are_left_out_under_a_form():
     actor = Actor(lambda prompt, settings: "7")
     terms = Terms(9, NUMBER, Settings(temperature=0, stop=("\n",)))

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from wenlu.base.errors import UserError
 from wenlu.evaluation.candidate import Candidate
 from wenlu.evaluation.fit import Ask, fitted
 from wenlu.evaluation.kinds import Choice, Contexts, Pairs, Row, Texts
@@ -17,7 +18,6 @@ from wenlu.evaluation.results import Results, key_of
 from wenlu.evaluation.task import Asked, Settings, Task, asked, refuse_family
 from wenlu.evaluation.uncertainty import Uncertainty, uncertainty
 from wenlu.evaluation.writing import Writing
-from wenlu.inference.stream import Result as Written
 from wenlu.metrics.intervals import Estimate
 from wenlu.prompting.examples import Example
 
@@ -156,11 +156,12 @@ class _InExamples:
 
 
 def _written(planned: Plan, candidate: Candidate, wanted: Sequence[int], advance: Advance) -> Iterator[tuple[int, Row]]:
-    """Rows of examples whose answers are written side by side, each as it ends."""
+    """Rows of examples whose answers are written side by side, each as it ends. Raises UserError, once the others are
+    there, where texts have failed."""
     kind, chat = planned.asked.task.kind, planned.asked.chat
     generator = candidate.replier if chat else candidate.generator
     settings = kind.settings(chat=chat)
-    waiting, going = list(wanted)[::-1], []
+    waiting, going, failed = list(wanted)[::-1], [], []
     while waiting or going:
         while waiting and len(going) < generator.options.rows:
             number = waiting.pop()
@@ -169,11 +170,18 @@ def _written(planned: Plan, candidate: Candidate, wanted: Sequence[int], advance
         generator.engine.step()
         for number, stream in going:
             stream.pull()
-            if stream.done:
-                result: Written = stream.result
-                yield number, kind.outcome(planned.asked.examples[number], result)
+            if stream.error is not None:
+                failed.append((number, stream.error))
+            elif stream.done:
+                yield number, kind.outcome(planned.asked.examples[number], stream.result)
                 advance(1)
         going = [pair for pair in going if not pair[1].done]
+    if failed:
+        number, error = failed[0]
+        raise UserError(
+            f"{len(failed)} of {len(wanted)} texts have failed, the others are done; example "
+            f"{planned.asked.examples[number].id}: {error}"
+        )
 
 
 def _read(planned: Plan, candidate: Candidate, wanted: Sequence[int], advance: Advance) -> Iterator[tuple[int, Row]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from dataclasses import dataclass
 
+from wenlu.base.errors import UserError
 from wenlu.inference.batch import Engine
 from wenlu.inference.reading import Finish
 from wenlu.inference.text import Text
@@ -21,7 +22,7 @@ class Result:
     """Every token that was made, those of a stop text included, an end token not."""
     finish: Finish
     """stop (a stop text, or a constraint that is met), length (max_tokens), eos (an end token), context (a gpt2 out of
-    positions), cancelled."""
+    positions), cancelled, error (of what `Stream.so_far` gives)."""
     prompt_tokens: int
     """Tokens of the prompt, the one that begins a document included."""
     beyond_context: bool
@@ -158,6 +159,16 @@ class Stream:
         """The whole; the rest of it is made first if it has not been read yet. Raises UserError where that fails."""
         for _ in self:
             pass
+        return self.so_far
+
+    @property
+    def error(self) -> UserError | None:
+        """Why the text ended before its end; None where it did not."""
+        return self._text.error
+
+    @property
+    def so_far(self) -> Result:
+        """What there is of a text that has ended, be it by an error."""
         text, made = self._text, len(self._text.ids)
         assert text.finish is not None
         return Result(

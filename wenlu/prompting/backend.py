@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from wenlu.base.config import to_dict
 from wenlu.base.errors import UserError
+from wenlu.base.log import say
 
 if TYPE_CHECKING:
     from torch import nn
@@ -55,7 +56,8 @@ class Written:
 
     text: str
     finish: str
-    """As of `inference.generator.Result`. An endpoint says stop for an end token too, and may have words of its own."""
+    """As of `inference.generator.Result`; after an error there is no text. An endpoint says stop for an end token too,
+    and may have words of its own."""
     prompt_tokens: int | None
     """None where an endpoint does not say."""
     tokens: int | None
@@ -197,7 +199,8 @@ class FolderBackend:
         """A text after each prompt, written side by side; texts begin with the token that begins a document, and
         conversations are as the folder's chat template writes them.
 
-        Raises UserError for an empty conversation, and for one where the folder has no chat template.
+        Texts that fail (logits that are not finite) are said, and empty. Raises UserError where all do, for an empty
+        conversation, and for one where the folder has no chat template.
         """
         tell = advance or (lambda _: None)
         if settings.beams > 1:
@@ -218,7 +221,13 @@ class FolderBackend:
                 if now > done:
                     tell(now - done)
                     done = now
-        return [self._written(stream.result) for stream in streams]
+        errors = [stream.error for stream in streams if stream.error is not None]
+        if errors and len(errors) == len(streams):
+            raise errors[0]
+        if errors:
+            say(f"{len(errors)} of {len(streams)} texts have failed and count as empty; the first: {errors[0]}")
+        found = [self._written(stream.so_far) for stream in streams]
+        return [replace(one, text="") if one.finish == "error" else one for one in found]
 
     def prompt_ids(self, prompt: Prompt) -> tuple[int, ...]:
         """The tokens that a prompt is read as: what a `Query` wants whose prefix is a conversation."""

@@ -111,7 +111,7 @@ class Answers:
     cut: int
     """Texts that ended because the budget did."""
     untold: int
-    """Texts of which the backend did not say how long they are: taken for the longest they may be."""
+    """Texts of which the backend did not say how long they are, or said more than they may be: taken for the most."""
 
     @property
     def tokens(self) -> int:
@@ -168,9 +168,10 @@ class Desk:
                 settings = replace(settings, stop=(), constraint=constraint)
             texts = self._backend.generate([prompts[number] for number in numbers], settings)
             for number, written in zip(numbers, texts, strict=True):
-                self._untold += written.tokens is None
-                self.left[number] -= room if written.tokens is None else written.tokens
-                assert self.left[number] >= 0, "a backend writes no more than max_tokens"
+                # Some servers count what is no part of the text, such as thoughts.
+                told = written.tokens is not None and written.tokens <= room
+                self._untold += not told
+                self.left[number] -= written.tokens if told else room
                 self._cut += written.finish == "length"
                 self._texts[number].append(written.text)
                 found[number] = written.text

@@ -66,7 +66,8 @@ def run(command: Command) -> int:
 
     with ExitStack() as stack:
         file = Path(command.out or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "matrix.jsonl")
-        backend = stack.enter_context(backend_of(command.model, command.device, command.endpoint))
+        cache = Path(f"{command.out}.answers") if command.out else None
+        backend = stack.enter_context(backend_of(command.model, command.device, command.endpoint, cache))
         total = work(prompts, examples, command.forms)
         matrix = Matrix(file, backend, embedder(prompts, backend))
         if matrix.found:

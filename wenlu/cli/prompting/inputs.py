@@ -38,7 +38,8 @@ class EndpointFlags:
     key_variable: str = ""
     """The environment variable that holds the key."""
     cache: str = ""
-    """A folder where answers are kept, so that none is paid for twice; none: beside the results."""
+    """A folder where answers are kept, so that none is paid for twice; none: OUT/answers of a search, OUT.answers of a
+    comparison with --out."""
     requests: int = 0
     """Most requests; 0 = no limit."""
     tokens: int = 0
