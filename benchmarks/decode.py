@@ -107,10 +107,11 @@ def written(model, prompts, tokens, **options):
     return [text.ids for text in texts], first - began, time.perf_counter() - first, held
 
 
-def peer(folder: Path, format: str):
-    from transformers import AutoModelForCausalLM
+def peer(folder: Path, format: str, kind: str = "CausalLM"):
+    """What `ours` gives, by transformers' `generate`; kind: the end of its class's name, AutoModelFor…"""
+    import transformers
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[format]).eval()
+    model = getattr(transformers, f"AutoModelFor{kind}").from_pretrained(folder, dtype=DTYPES[format]).eval()
     model.generation_config.eos_token_id = None
 
     def write(prompts, tokens):
@@ -124,7 +125,7 @@ def peer(folder: Path, format: str):
             ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=tokens, pad_token_id=0,
             stopping_criteria=[clock],
         )  # fmt: skip
-        return made[:, ids.shape[1] :].tolist(), ends[0] - began, ends[-1] - ends[0], 0
+        return made[:, -len(ends) :].tolist(), ends[0] - began, ends[-1] - ends[0], 0
 
     return write
 

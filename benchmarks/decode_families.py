@@ -14,7 +14,18 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from decode import DTYPES, FORMATS, bounded, figures, in_turn, product_speed, prompts_of, tell, text_bytes, written
+from decode import (
+    DTYPES,
+    FORMATS,
+    bounded,
+    figures,
+    in_turn,
+    product_speed,
+    prompts_of,
+    tell,
+    text_bytes,
+    written,
+)
 
 T5 = {"family": "t5", "dim": 512, "layers": 6, "heads": 8, "ffn": 2048, "context": 512, "vocab": 32128, "pad_id": 0}
 LSTM = {"family": "lstm", "dim": 1024, "layers": 2, "vocab": 16000}
@@ -63,7 +74,7 @@ def t5(options, speed: float, place: Path) -> dict:
         held = {n: tensor.nbytes for n, tensor in model.state_dict().items() if not n.startswith("encoder.")}
         weights = sum(size for name, size in held.items() if ".cross.kv" not in name)
         sides = {"ours": lambda prompts, tokens, model=model: written(model, prompts, tokens)}
-        sides |= {} if format == "int8" else {"peer": t5_peer(place / "t5", format)}
+        sides |= {} if format == "int8" else {"peer": peer(place / "t5", format, "Seq2SeqLM")}
         for batch in BATCHES:
             prompts = prompts_of(batch, SOURCE, T5["vocab"])
             for write in sides.values():
@@ -82,27 +93,6 @@ def t5(options, speed: float, place: Path) -> dict:
             rows.append(row)
             tell(f"t5-small {format} batch {batch} source {SOURCE}", row)
     return {"shape": T5, "results": rows}
-
-
-def t5_peer(folder: Path, format: str):
-    from transformers import AutoModelForSeq2SeqLM
-
-    model = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=DTYPES[format]).eval()
-    model.generation_config.eos_token_id = None
-
-    def write(prompts, tokens):
-        ids, ends, began = torch.tensor(prompts), [], time.perf_counter()
-
-        def clock(made, scores, **_):
-            ends.append(time.perf_counter())
-            return torch.zeros(len(made), dtype=torch.bool)
-
-        made = model.generate(
-            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=tokens, stopping_criteria=[clock]
-        )
-        return made[:, 1:].tolist(), ends[0] - began, ends[-1] - ends[0], 0
-
-    return write
 
 
 class PlainLSTM(nn.Module):

@@ -16,9 +16,10 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from wenlu.cli.prompting.inputs import Columns, examples_of, read_prompt
+from wenlu.cli.prompting.inputs import examples_of, read_prompt
 from wenlu.hub.folder import load
 from wenlu.prompting.backend import FolderBackend
+from wenlu.prompting.example_file import Keys
 from wenlu.prompting.search.optimize import Optimizer, Search
 from wenlu.prompting.search.split import part
 
@@ -34,7 +35,7 @@ LABELS = {
 
 
 def examples(out: Path, task: str):
-    return examples_of(str(out / "examples" / f"{task}.jsonl"), Columns("answer", labels=LABELS[task]), 800)
+    return examples_of(str(out / "examples" / f"{task}.jsonl"), Keys("answer", labels=LABELS[task]), 800)
 
 
 def test_hash(of_task) -> str:

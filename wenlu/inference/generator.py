@@ -117,8 +117,7 @@ class Generator:
         if self._format is not None:
             return self._format.prompt([{"role": "user", "content": prompt}])
         if self.answers:
-            end = self._tokenizer.eos_id if self._model.config.eos_id is None else self._model.config.eos_id
-            return self._tokenizer.encode(prompt) + ([] if end is None else [end])
+            return self._tokenizer.encode(prompt) + end_ids(self._model, self._tokenizer)
         bos = begin_id(self._model, self._tokenizer)
         if not prompt and bos is None:
             raise UserError("an empty prompt begins at the bos token, but this tokenizer has none: give a prompt")
@@ -226,6 +225,12 @@ def begin_id(model: nn.Module, tokenizer: Tokenizer) -> int | None:
     if not tokenizer.begins:
         return None
     return model.config.bos_id if tokenizer.bos_id is None else tokenizer.bos_id
+
+
+def end_ids(model: nn.Module, tokenizer: Tokenizer) -> list[int]:
+    """The token that ends what t5's encoder reads: the model's eos, else the tokenizer's; none where there is none."""
+    end = tokenizer.eos_id if model.config.eos_id is None else model.config.eos_id
+    return [] if end is None else [end]
 
 
 def check_together(model: nn.Module, tokenizer: Tokenizer | None) -> None:

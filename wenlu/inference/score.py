@@ -10,7 +10,7 @@ from torch import nn
 
 from wenlu.base.errors import UserError
 from wenlu.inference.encoded import restored, written
-from wenlu.inference.generator import begin_id, check_together
+from wenlu.inference.generator import begin_id, check_together, end_ids
 from wenlu.inference.reading import check_prompt, evaluating
 from wenlu.inference.trie import Trie, log_probabilities
 from wenlu.models.config import ROTARY
@@ -138,8 +138,7 @@ class Scorer:
             return list(given), ids[continuation]
         before = ids[prefix]
         if self._apart:
-            end = self._tokenizer.eos_id if self._model.config.eos_id is None else self._model.config.eos_id
-            return before + ([] if end is None else [end]), ids[continuation]
+            return before + end_ids(self._model, self._tokenizer), ids[continuation]
         whole = ids[prefix + continuation]
         same = whole[: len(before)] == before and len(whole) > len(before)
         after = whole[len(before) :] if same else self._tokenizer.encode(continuation)

@@ -13,6 +13,7 @@ from wenlu.base.config import from_dict, to_dict
 from wenlu.base.errors import UserError, did_you_mean
 from wenlu.base.files import atomic_write
 from wenlu.base.log import say
+from wenlu.inference.draws import Draws
 from wenlu.prompting.answers import WHOLE_TEXT, Extractor
 from wenlu.prompting.backend import Spent
 from wenlu.prompting.calibrate import Prior, Scoring
@@ -54,16 +55,10 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Decoding:
-    """How texts are drawn. Raises UserError as `inference.generator.Settings`, whose names these are."""
+class Decoding(Draws):
+    """How texts are drawn, greedily unless told otherwise. Raises UserError as `inference.generator.Settings`."""
 
-    max_tokens: int = 200
     temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
-    min_p: float = 0.0
-    seed: int = 0
-    stop: tuple[str, ...] = ()
 
     def __post_init__(self):
         _ = self.settings

@@ -14,7 +14,8 @@ import tyro
 from wenlu.base.errors import UserError
 from wenlu.base.log import progress, say
 from wenlu.cli.flags import parse
-from wenlu.cli.prompting.inputs import Columns, EndpointFlags, backend_of, embedder, examples_of, read_prompt
+from wenlu.cli.prompting.inputs import EndpointFlags, backend_of, embedder, examples_of, read_prompt
+from wenlu.prompting.example_file import Keys
 
 if TYPE_CHECKING:
     from wenlu.prompting.compare import Row
@@ -42,7 +43,7 @@ class Command:
     """Try other forms of each prompt too: separators, labels, letters, the order of parts."""
     out: str = ""
     """The file where answers are kept (JSON lines); none: they are forgotten."""
-    columns: Annotated[Columns, tyro.conf.arg(name="")] = field(default_factory=Columns)
+    keys: Annotated[Keys, tyro.conf.arg(name="")] = field(default_factory=Keys)
     endpoint: EndpointFlags = field(default_factory=EndpointFlags)
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
@@ -60,7 +61,7 @@ def run(command: Command) -> int:
     if not 0 <= command.delta < 1:
         raise UserError(f"delta is a part of the accuracy, from 0 up to 1, not {command.delta}")
     prompts = [read_prompt(path) for path in command.prompts]
-    examples = examples_of(command.examples, command.columns, command.limit)
+    examples = examples_of(command.examples, command.keys, command.limit)
     from wenlu.prompting.compare import compare, work
     from wenlu.prompting.matrix import Matrix
 

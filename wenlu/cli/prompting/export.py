@@ -12,7 +12,8 @@ import tyro
 from wenlu.base.errors import UserError
 from wenlu.base.log import say
 from wenlu.cli.flags import parse
-from wenlu.cli.prompting.inputs import Columns, EndpointFlags, backend_of, embedder, examples_of, read_prompt
+from wenlu.cli.prompting.inputs import EndpointFlags, backend_of, embedder, examples_of, read_prompt
+from wenlu.prompting.example_file import Keys
 
 DESCRIPTION = """A prompt as a plain request in OpenAI's form, for each of the first examples: JSON lines that any
 client can send. What such a request cannot say is said.
@@ -35,7 +36,7 @@ class Command:
     made with."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N; of that model."""
-    columns: Annotated[Columns, tyro.conf.arg(name="")] = field(default_factory=Columns)
+    keys: Annotated[Keys, tyro.conf.arg(name="")] = field(default_factory=Keys)
 
 
 def main(arguments: list[str]) -> int:
@@ -48,7 +49,7 @@ def main(arguments: list[str]) -> int:
             if command.embed_with
             else f"{kind} demonstrations are chosen by a model's vectors: name the model's folder by --embed-with"
         )
-    examples = examples_of(command.examples, command.columns, command.limit)
+    examples = examples_of(command.examples, command.keys, command.limit)
     from wenlu.prompting.export import export
 
     unsaid: dict[str, None] = {}

@@ -13,22 +13,8 @@ from wenlu.base.errors import UserError
 if TYPE_CHECKING:
     from wenlu.prompting.artifact import Artifact
     from wenlu.prompting.backend import Backend
+    from wenlu.prompting.example_file import Keys
     from wenlu.prompting.examples import Example
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Under which names the rows of a file of examples hold what."""
-
-    gold: str = "gold"
-    """The right choice (its text or its number), or the right answer."""
-    choices: str = "choices"
-    """A list of the choices of a row."""
-    labels: tuple[str, ...] = ()
-    """The choices of all rows, where they have none of their own."""
-    id: str = "id"
-    group: str = "group"
-    """What belongs together, such as questions on one passage: intervals keep it together."""
 
 
 @dataclass(frozen=True)
@@ -73,16 +59,15 @@ def read_prompt(path: str) -> Artifact:
         raise UserError(f"{path}: {error}") from None
 
 
-def examples_of(path: str, columns: Columns, limit: int = 0, *, search: bool = False) -> list[Example]:
+def examples_of(path: str, keys: Keys, limit: int = 0, *, search: bool = False) -> list[Example]:
     """The examples of a file, the first `limit` of them where that is given; for a search, enough of them to part."""
-    from wenlu.prompting.example_file import Keys, read_examples
+    from wenlu.prompting.example_file import read_examples
     from wenlu.prompting.search.split import part
 
     if not path:
         raise UserError("which examples? name a file of JSON lines by --examples")
     if limit < 0:
         raise UserError(f"limit must be 0 (all) or more, not {limit}")
-    keys = Keys(columns.gold, columns.choices, columns.labels, columns.id, columns.group)
     examples = read_examples(path, keys, limit=limit, search=search)
     if search:
         part(examples)

@@ -14,7 +14,8 @@ import tyro
 from wenlu.base.errors import UserError
 from wenlu.base.log import progress, say
 from wenlu.cli.flags import parse
-from wenlu.cli.prompting.inputs import Columns, EndpointFlags, backend_of, embedder, examples_of, read_prompt
+from wenlu.cli.prompting.inputs import EndpointFlags, backend_of, embedder, examples_of, read_prompt
+from wenlu.prompting.example_file import Keys
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -63,7 +64,7 @@ class Command:
     seed: int = 0
     again: bool = False
     """Look at a test part again that was looked at for another prompt; looks are counted beside the examples."""
-    columns: Annotated[Columns, tyro.conf.arg(name="")] = field(default_factory=Columns)
+    keys: Annotated[Keys, tyro.conf.arg(name="")] = field(default_factory=Keys)
     endpoint: EndpointFlags = field(default_factory=EndpointFlags)
     writer_endpoint: EndpointFlags = field(default_factory=EndpointFlags)
     """The same of the writer: another host gets no key and no budget of MODEL's."""
@@ -101,7 +102,7 @@ def run(command: Command) -> int:
     if command.writer_endpoint != EndpointFlags() and not command.writer:
         raise UserError("--writer-endpoint is of a writer: name one by --writer, or leave it out")
     prompt = read_prompt(command.prompt)
-    examples = examples_of(command.examples, command.columns, command.limit, search=True)
+    examples = examples_of(command.examples, command.keys, command.limit, search=True)
     from wenlu.prompting.search.optimize import Optimizer, Search
     from wenlu.prompting.search.page import write_page
 

@@ -10,7 +10,8 @@ import tyro
 
 from wenlu.base.errors import UserError
 from wenlu.cli.flags import parse
-from wenlu.cli.prompting.inputs import Columns, EndpointFlags, backend_of, embedder, examples_of, read_prompt
+from wenlu.cli.prompting.inputs import EndpointFlags, backend_of, embedder, examples_of, read_prompt
+from wenlu.prompting.example_file import Keys
 
 DESCRIPTION = """A prompt as the model reads it, for the first examples of a file: the text, with what the chat template
 writes around it, and the ids.
@@ -28,7 +29,7 @@ class Command:
     """JSON lines: fields, and the right answer."""
     show: int = 1
     """How many of the examples."""
-    columns: Annotated[Columns, tyro.conf.arg(name="")] = field(default_factory=Columns)
+    keys: Annotated[Keys, tyro.conf.arg(name="")] = field(default_factory=Keys)
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     json: bool = False
@@ -40,7 +41,7 @@ def main(arguments: list[str]) -> int:
     if command.show < 1:
         raise UserError(f"show must be at least 1, not {command.show}")
     prompt = read_prompt(command.prompt)
-    examples = examples_of(command.examples, command.columns, command.show)
+    examples = examples_of(command.examples, command.keys, command.show)
     from wenlu.prompting.rendering import render
 
     with backend_of(command.model, command.device, EndpointFlags()) as backend:
