@@ -20,6 +20,7 @@ from decode import (
     bounded,
     figures,
     in_turn,
+    peer,
     product_speed,
     prompts_of,
     tell,
