@@ -11,7 +11,7 @@ import tyro
 
 from wenlu.base.errors import UserError
 from wenlu.cli.flags import INTERRUPTED, parse
-from wenlu.cli.recipe_flags import default_recipe, long_flag, texts_of
+from wenlu.cli.recipe_flags import RunFlags, default_recipe, long_flag, texts_of
 from wenlu.data.config import PrepareConfig
 from wenlu.data.rows.config import located
 from wenlu.models.config import ModelConfig
@@ -37,28 +37,20 @@ SHORT = {
 
 
 @dataclass(frozen=True)
-class Command(TuningRecipe):
-    sources: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+class Command(RunFlags, TuningRecipe):
+    sources: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="MODEL|EXAMPLES|RECIPE")] = ()
     """The model's folder or hub id, then files of examples; or a recipe (.toml), and what it does not name."""
     data: tyro.conf.Suppress[PrepareConfig] = field(default_factory=PrepareConfig)
     model: tyro.conf.Suppress[ModelConfig] = field(default_factory=ModelConfig)
-    out: str = ""
-    """The run's folder: a Transformers checkpoint, with all that is wenlu's own under wenlu/."""
     show: int = 0
     """Print so many rows before training: ids, text, and what of it is learned."""
-    resume: bool = False
-    """Go on with the run in --out; its recipe is read from there."""
-    inexact: bool = False
-    """Resume although machine, torch or threads differ, and the bits with them."""
-    json: bool = False
-    """Print one JSON object at the end."""
 
 
 def main(arguments: list[str]) -> int:
     began = time.monotonic()
     arguments = [long_flag(argument, SHORT) for argument in arguments]
     default = default_recipe(arguments, TuningRecipe)
-    command = parse(Command, "finetune", arguments, DESCRIPTION, Command(**vars(default)))
+    command = parse(Command, "finetune", arguments, DESCRIPTION, Command(**vars(default)), SHORT)
     if not command.out:
         raise UserError("where to? give --out RUN")
     recipe = _recipe(command, arguments)

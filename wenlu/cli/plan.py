@@ -33,11 +33,11 @@ class Command(Recipe):
     """How many of them."""
     utilisation: float = 0.4
     """Of their printed speed, the part that the model's own operations come to."""
-    recompute: bool = False
+    recompute: tyro.conf.FlagCreatePairsOff[bool] = False
     """Keep only the inputs of blocks, and compute them again for the gradients."""
     price_per_hour: float = 0.0
     """Of one GPU, in any currency: the cost is said too."""
-    json: bool = False
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print one JSON object."""
 
 

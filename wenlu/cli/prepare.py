@@ -24,7 +24,7 @@ class Command(PrepareConfig):
     """The folder to make; it must not exist yet."""
     json: bool = False
     """Print one JSON object."""
-    paths: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    paths: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="PATH")] = ()
     """Files, folders, 'patterns*', hub:OWNER/NAME[:SPLIT], or - for stdin."""
 
 

@@ -2,7 +2,10 @@
 
 import dataclasses
 import itertools
+from dataclasses import dataclass
 from pathlib import Path
+
+import tyro
 
 from wenlu.base.errors import UserError
 from wenlu.data.reading.hub_rows import is_no_path
@@ -14,6 +17,20 @@ SHORT = {
     **{f"--{name}": f"--training.{name}" for name in ("steps", "minutes", "seed", "device")},
     **{f"--{name}": f"--data.{name}" for name in ("tokenizer", "validation", "field", "max-bad", "skip", "allow")},
 }
+
+
+@dataclass(frozen=True)
+class RunFlags:
+    """Flags of a command that makes a run."""
+
+    out: str = ""
+    """The run's folder: a Transformers checkpoint, with all that is wenlu's own under wenlu/."""
+    resume: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Go on with the run in --out; its recipe is read from there."""
+    inexact: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Resume although machine, torch or threads differ, and the bits with them."""
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Print one JSON object at the end."""
 
 
 def long_flag(argument: str, short: dict[str, str] = SHORT) -> str:

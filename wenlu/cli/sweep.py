@@ -41,9 +41,9 @@ class Command(Recipe):
     """Runs of each configuration on a rung; the last rung may have more."""
     out: str = ""
     """The sweep's folder: recipe.toml and best/ (a run) of the winner, sweep.html."""
-    resume: bool = False
+    resume: tyro.conf.FlagCreatePairsOff[bool] = False
     """Go on with the sweep in --out."""
-    json: bool = False
+    json: tyro.conf.FlagCreatePairsOff[bool] = False
     """Print one JSON object at the end."""
 
 

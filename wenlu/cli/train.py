@@ -9,7 +9,7 @@ import tyro
 
 from wenlu.base.errors import UserError
 from wenlu.cli.flags import INTERRUPTED, parse
-from wenlu.cli.recipe_flags import default_recipe, long_flag, recipe_of
+from wenlu.cli.recipe_flags import SHORT, RunFlags, default_recipe, long_flag, recipe_of
 from wenlu.training.recipe import Recipe
 
 DESCRIPTION = """A model from text files, from a folder made by `wenlu prepare`, or from a recipe (a TOML file of the
@@ -21,23 +21,15 @@ example: wenlu train novel.txt --out runs/novel --model qwen3 --steps 500 --mode
 
 
 @dataclass(frozen=True)
-class Command(Recipe):
-    sources: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+class Command(RunFlags, Recipe):
+    sources: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE|DATA|TEXT")] = ()
     """A recipe (.toml), a prepared folder, or text: whatever `wenlu prepare` reads (- for stdin)."""
-    out: str = ""
-    """The run's folder: a Transformers checkpoint, with all that is wenlu's own under wenlu/."""
-    resume: bool = False
-    """Go on with the run in --out; its recipe is read from there."""
-    inexact: bool = False
-    """Resume although machine, torch or threads differ, and the bits with them."""
-    json: bool = False
-    """Print one JSON object at the end."""
 
 
 def main(arguments: list[str]) -> int:
     began = time.monotonic()
     arguments = [long_flag(argument) for argument in arguments]
-    command = parse(Command, "train", arguments, DESCRIPTION, Command(**vars(default_recipe(arguments, Recipe))))
+    command = parse(Command, "train", arguments, DESCRIPTION, Command(**vars(default_recipe(arguments, Recipe))), SHORT)
     if not command.out:
         raise UserError("where to? give --out RUN")
     recipe = recipe_of(command, command.sources)
