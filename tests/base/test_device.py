@@ -66,3 +66,12 @@ def test_a_system_without_groups_or_free_pages(groups, monkeypatch):
 def test_autocast_is_for_processors_without_tiles(flags, kind, wanted, monkeypatch):
     monkeypatch.setattr(device, "cpu_flags", lambda: frozenset(flags))
     assert device.by_autocast.__wrapped__(kind) is wanted
+
+
+def test_instruction_sets_that_choose_kernels_are_noted(monkeypatch):
+    flags = {"fpu", "sse2", "fma", "fma4", "avx2", "avx512_bf16", "amx_tile", "amx_bf16", "sve", "asimddp", "aes"}
+    monkeypatch.setattr(device, "cpu_flags", lambda: frozenset(flags))
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    found = device.machine(CPU)
+    assert found["instructions"] == ["amx_bf16", "amx_tile", "asimddp", "avx2", "avx512_bf16", "fma", "sve"]
+    assert found["onednn_limit"] == "AVX2"

@@ -1,12 +1,14 @@
 """A resume on other ground than the run was begun on, recipe, data or machine, is refused; what was decided is not."""
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 
 import wenlu.training.loop as loop_module
+from wenlu.base import device
 from wenlu.base.errors import UserError
 from wenlu.base.log import read_rows
 from wenlu.data.prepare import PrepareConfig, prepare
@@ -87,13 +89,38 @@ def test_one_changed_byte_of_the_data_is_refused(half, tmp_path):
         train(None, half, resume=True)
 
 
-@pytest.mark.parametrize(("name", "value"), [("threads", 99), ("torch", "1.0"), ("cpu_capability", "DEFAULT")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("threads", 99), ("torch", "1.0"), ("cpu_capability", "DEFAULT"), ("onednn_limit", "AVX2")]
+)
 def test_another_machine_is_refused_unless_inexact(name, value, half, monkeypatch):
     true = loop_module.machine
     monkeypatch.setattr(loop_module, "machine", lambda device: {**true(device), name: value})
     with pytest.raises(UserError, match=rf"begun with {name} = .*here it is {value!r}.*add --inexact"):
         train(None, half, resume=True)
     assert train(None, half, resume=True, inexact=True).finished == "steps"
+
+
+def test_a_processor_without_an_instruction_set_is_another_machine(half, monkeypatch):
+    events = half / "wenlu/events.jsonl"
+    rows = read_rows(events)
+    rows[0]["machine"]["instructions"] += ["amx_far", "amx_near"]
+    events.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UserError, match="begun with amx_far, amx_near, not there now, so the bits would differ: add"):
+        train(None, half, resume=True)
+    monkeypatch.setattr(device, "cpu_flags", lambda: frozenset({"avx512_far", "fma", "amx_far", "amx_near"}))
+    rows[0]["machine"]["instructions"] = ["fma", "amx_far", "amx_near"]
+    events.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UserError, match="begun without avx512_far, there now, so"):
+        train(None, half, resume=True)
+
+
+def test_a_run_of_before_instruction_sets_were_noted_is_compared_by_what_it_noted(half):
+    events = half / "wenlu/events.jsonl"
+    rows = read_rows(events)
+    for name in ("instructions", "onednn_limit"):
+        del rows[0]["machine"][name]
+    events.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert train(None, half, resume=True).finished == "steps"
 
 
 def test_after_an_inexact_resume_the_new_machine_is_the_one_to_stay_on(half, monkeypatch):

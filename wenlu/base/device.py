@@ -3,6 +3,7 @@
 import ctypes
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -100,6 +101,12 @@ def cpu_flags() -> frozenset[str]:
     return frozenset()
 
 
+def instructions() -> list[str]:
+    """The instruction sets among `cpu_flags` by which kernels of matrices are chosen: vectors, tiles, bf16, int8."""
+    wanted = re.compile(r"amx|avx|fma$|sve|bf16$|i8mm$|asimd|neon")
+    return sorted(flag for flag in cpu_flags() if wanted.match(flag))
+
+
 def available_memory(device: torch.device) -> int:
     """Bytes that this process may still take: of the GPU, or of the machine within its control group."""
     if device.type == "cuda":
@@ -152,7 +159,10 @@ def peak_memory(device: torch.device) -> int:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """What bit-equal resume depends on: processor, instruction set in use, threads, torch, numpy, device."""
+    """What bit-equal resume depends on: processor, instruction sets that are there and in use, threads, torch, device.
+
+    oneDNN chooses its kernels by what the processor has (AMX, avx512_bf16), which torch's capability does not name.
+    """
     processor = platform.processor() or platform.machine()
     try:
         models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
@@ -162,6 +172,8 @@ def machine(device: torch.device) -> dict[str, Any]:
     return {
         "processor": processor,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "instructions": instructions(),
+        "onednn_limit": os.environ.get("ONEDNN_MAX_CPU_ISA", ""),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "numpy": numpy.__version__,

@@ -126,6 +126,15 @@ def _same_recipe(saved: Recipe, given: Recipe | None, chosen: dict[str, dict[str
                 )
 
 
+def _apart(name: str, before: dict[str, Any], now: dict[str, Any]) -> str:
+    """In what respect a machine is another one, in words."""
+    old, new = before[name], now.get(name)
+    if not isinstance(old, list) or not isinstance(new, list):
+        return f"with {name} = {old!r}, here it is {new!r}"
+    gone, come = (", ".join(sorted(set(one) - set(other))) for one, other in ((old, new), (new, old)))
+    return " and ".join([f"with {gone}, not there now"] * bool(gone) + [f"without {come}, there now"] * bool(come))
+
+
 class Loop:
     """One run in one process."""
 
@@ -186,17 +195,19 @@ class Loop:
             )
 
     def _same_ground(self, begun: dict, machine_before: dict, inexact: bool) -> None:
-        """Refuse other data, and another machine than the last; with `inexact` the machine is noted as the new one."""
+        """Refuse other data, and another machine than the last; with `inexact` the machine is noted as the new one.
+
+        Machines are compared by what was noted of the last one: an older run noted less.
+        """
         self._same_data(begun)
         self.setup.compile, self.setup.bf16 = begun["compile"], begun["bf16"]
         self.updates.bf16 = begun["bf16"]
         now = machine(self.setup.device)
         changed = [name for name, before in machine_before.items() if now.get(name) != before]
         if changed and not inexact:
-            name = changed[0]
             raise UserError(
-                f"the run was begun with {name} = {machine_before[name]!r}, here it is {now.get(name)!r}, so the bits "
-                "would differ: add --inexact to go on all the same"
+                f"the run was begun {_apart(changed[0], machine_before, now)}, so the bits would differ: "
+                "add --inexact to go on all the same"
             )
         if changed:
             self.events.write(event="inexact", changed=changed, machine=now)
