@@ -2,12 +2,13 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from wenlu.base.errors import UserError
-from wenlu.cli.chat import main
+from wenlu.cli.chat import Chat, main, quoted
 from wenlu.hub.folder import load, save
 from wenlu.inference.conversation import Conversation
 from wenlu.inference.generator import Settings
@@ -211,16 +212,44 @@ def test_several_lines_are_one_message(run, monkeypatch, capsys, kernel_cache, t
     assert json.loads((tmp_path / "a.json").read_text())["messages"][0]["content"] == "the\ncat"
 
 
+def test_pieces_of_characters_are_shown_by_their_bytes_whole_ones_as_they_stand():
+    pieces = {0: "天气".encode(), 1: " 好".encode()[:2], 2: b"\xbd", 3: b"a\n\\", 4: "气".encode() + b"\xe5"}
+    shower = Chat.__new__(Chat)
+    shower._tokenizer = SimpleNamespace(token_bytes=pieces.__getitem__)
+    assert [shower._shown(id) for id in pieces] == ["天气", " <0xE5>", "<0xBD>", "a\n\\", "气<0xE5>"]
+    assert [quoted(text) for text in ("天气", " a\n\\")] == ['"天气"', '" a\\n\\"']
+
+
+def test_what_a_command_did_is_said(run, monkeypatch, capsys, tmp_path):
+    lines = ["/system on", "the cat", "/system", "/set temperature 0", "/set max_tokens 9999", f"/save {tmp_path}/a",
+             "/reset", "the mat", f"/load {tmp_path}/a", "/system off", "/reset"]  # fmt: skip
+    _, said = chat(monkeypatch, capsys, run, lines)
+    for told in (
+        "the system's message is now: on ",
+        "no system's message; the 2 messages so far stay",
+        "temperature is now 0.0 (before: 0.7)",
+        "max_tokens is now 9999 (before: 8) note: that is more than the ",
+        "tokens that the model reads, question and answer together",
+        "they take the place of the 2 messages before last, assistant: ",
+        "the system's message is now: off; the 2 messages so far stay",
+        "2 messages forgotten; the system's message stays",
+    ):
+        assert told in said
+    assert said.index("2 messages forgotten") < said.index("2 messages forgotten; the")
+
+
 def test_why_is_what_the_model_says(run, monkeypatch, capsys, kernel_cache):
     (answer, why), _ = chat(monkeypatch, capsys, run, ["the cat", "/why"], "--json", "--temperature", "0")
     model, tokenizer = load(run)
     ids = ChatFormat(tokenizer).prompt([{"role": "user", "content": "the cat"}])
     assert len(why["why"]) == answer["tokens"] > 0
+    shower = Chat.__new__(Chat)
+    shower._tokenizer = tokenizer
     for row in why["why"]:
         with torch.inference_mode():
             chances = model(torch.tensor([ids]))[0, -1].softmax(-1)
         best = int(chances.argmax())
-        assert row["token"] == row["likeliest"][0][0] == tokenizer.token_bytes(best).decode("utf-8", "backslashreplace")
+        assert row["token"] == row["likeliest"][0][0] == Chat._shown(shower, best)
         assert row["probability"] == pytest.approx(chances[best].item(), abs=1e-4) and len(row["likeliest"]) == 3
         ids.append(best)
     _, table = chat(monkeypatch, capsys, run, ["the cat", "/why"])

@@ -38,6 +38,11 @@ def say(text: str, style: str = "") -> None:
     console.print(text, style=style, markup=False, emoji=False, soft_wrap=True)
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 part`, `2 parts`; for nouns whose plural is made by an s."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def progress(label: str, *, unit_counts: bool = True) -> Progress:
     """A progress bar on stderr with the time used and the time left; add `note` to a task for figures beside it."""
     counts = [MofNCompleteColumn(separator="/")] if unit_counts else []

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from wenlu.base.errors import UserError, did_you_mean
-from wenlu.base.log import console, say
+from wenlu.base.log import console, counted, say
 from wenlu.cli.flags import parse
 from wenlu.cli.writer import Writing
 
@@ -91,13 +91,13 @@ class Chat:
         self._asked = sys.stdin.isatty()
         self._commands = {
             "help": lambda _: console.print(HELP, markup=False, highlight=False),
-            "system": self._conversation.system,
+            "system": self._system,
             "reset": self._reset,
             "regenerate": lambda _: self._regenerate(),
             "why": lambda _: self._why(),
             "set": self._set,
             "save": lambda rest: self._with_file(self._conversation.save, rest),
-            "load": lambda rest: self._with_file(self._conversation.load, rest),
+            "load": self._load,
         }
 
     def run(self) -> None:
@@ -165,9 +165,18 @@ class Chat:
         if result.finish in told:
             say(told[result.finish], "dim")
 
+    def _system(self, text: str) -> None:
+        self._conversation.system(text)
+        said = len(self._conversation.messages) - bool(text)
+        after = f"; the {counted(said, 'message')} so far stay" if said else ""
+        say((f"the system's message is now: {text}" if text else "no system's message") + after, "dim")
+
     def _reset(self, _: str) -> None:
+        before = len(self._conversation.messages)
         self._conversation.reset()
+        kept = len(self._conversation.messages)
         self._last = None
+        say(f"{counted(before - kept, 'message')} forgotten" + ("; the system's message stays" if kept else ""), "dim")
 
     def _regenerate(self) -> None:
         self._settings = replace(self._settings, seed=self._settings.seed + 1)
@@ -184,7 +193,22 @@ class Chat:
         except ValueError:
             kind = "a whole number" if SETTABLE[name] is int else "a number"
             raise UserError(f"{name} must be {kind}, not {value!r}") from None
+        before = getattr(self._settings, name)
         self._settings = replace(self._settings, **{name: number})
+        say(f"{name} is now {number} (before: {before})", "dim")
+        if name == "max_tokens" and number > self._conversation.context:
+            read = f"the {self._conversation.context:,} tokens that the model reads, question and answer together"
+            say(f"note: that is more than {read}", "yellow")
+
+    def _load(self, name: str) -> None:
+        before = len(self._conversation.messages)
+        self._with_file(self._conversation.load, name)
+        messages = self._conversation.messages
+        self._last = None
+        if before:
+            say(f"they take the place of the {counted(before, 'message')} before", "dim")
+        if messages:
+            say(f"last, {messages[-1]['role']}: {_shortened(messages[-1]['content'])}", "dim")
 
     def _with_file(self, act, name: str) -> None:
         if not name:
@@ -193,7 +217,7 @@ class Chat:
             act(Path(name).expanduser())
         except OSError as error:
             raise UserError(f"cannot write {name}: {error.strerror or error}") from None
-        say(f"{len(self._conversation.messages)} messages in {name}", "dim")
+        say(f"{counted(len(self._conversation.messages), 'message')} in {name}", "dim")
 
     def _why(self) -> None:
         if self._last is None or not self._last.ids:
@@ -210,10 +234,22 @@ class Chat:
 
         table = Table("token", "probability", "likeliest", box=None, header_style="dim")
         for row in rows:
-            others = ", ".join(f"{token!r} {chance:.0%}" for token, chance in row["likeliest"])
-            table.add_row(repr(row["token"]), f"{row['probability']:.1%}", others)
+            others = ", ".join(f"{quoted(token)} {chance:.0%}" for token, chance in row["likeliest"])
+            table.add_row(quoted(row["token"]), f"{row['probability']:.1%}", others)
         console.print(table, markup=False)
 
     def _shown(self, id: int) -> str:
-        # By its bytes: a decoder would take the space off a word that begins a text, and part of a character is none.
-        return self._tokenizer.token_bytes(id).decode("utf-8", "backslashreplace")
+        # By its bytes: a decoder would take the space off a word that begins a text. Where they are part of a character
+        # only, each stands as <0xE6>, as byte tokens are written elsewhere.
+        text = self._tokenizer.token_bytes(id).decode("utf-8", "surrogateescape")
+        return "".join(f"<0x{ord(c) - 0xDC00:02X}>" if "\udc80" <= c <= "\udcff" else c for c in text)
+
+
+def quoted(token: str) -> str:
+    """In quotes, so that spaces are seen; line ends and the like escaped, all else as it stands."""
+    return '"' + "".join(c if c.isprintable() else repr(c)[1:-1] for c in token) + '"'
+
+
+def _shortened(text: str, width: int = 60) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= width else f"{line[: width - 1]}…"

@@ -31,7 +31,7 @@ class Conversation:
     ):
         """Raises UserError for a model that cannot chat: one that cannot write, or whose folder has no template."""
         self._generator = Generator(model, tokenizer, chat=True, options=options)
-        self._format, self._context = ChatFormat(tokenizer), model.config.context
+        self._format, self.context = ChatFormat(tokenizer), model.config.context
         self.messages: list[Message] = []
         """All that was said, the system's message first, if there is one."""
         self.system(system)
@@ -84,7 +84,7 @@ class Conversation:
 
     def _fitting(self, settings: Settings) -> tuple[list[int], int]:
         """The prompt with as many of the last turns as leave room for an answer, and how many turns are left out."""
-        room = self._context - min(settings.max_tokens, self._context // 2)
+        room = self.context - min(settings.max_tokens, self.context // 2)
         system = [message for message in self.messages if message["role"] == "system"]
         said = self.messages[len(system) :]
         starts = [place for place, message in enumerate(said) if message["role"] == "user"]
@@ -93,8 +93,8 @@ class Conversation:
             if len(ids) <= room:
                 return ids, dropped
         raise UserError(
-            f"this message and the template take {len(ids)} tokens, but the model reads {self._context} and its answer "
-            f"needs {self._context - room} of them: make it shorter, or set max_tokens lower"
+            f"this message and the template take {len(ids)} tokens, but the model reads {self.context} and its answer "
+            f"needs {self.context - room} of them: make it shorter, or set max_tokens lower"
         )
 
 
