@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from wenlu.base.files import sha256_file
+from wenlu.cli.info import used
 from wenlu.cli.main import COMMANDS, main
 from wenlu.cli.prompt import COMMANDS as PROMPT_COMMANDS
+from wenlu.models.config import ModelConfig, RopeScaling
 
 ENGLISH = "The kettle on stove {0} sang in house {1}, and nobody but the cat heard it.\n"
 CHINESE = "第{0}炉文火慢炖，{1}人围炉读书；窗外下着雪。\n\n"
@@ -161,6 +163,22 @@ def test_info_on_a_run_on_data_and_on_a_tokenizer(place, run, run_json, tmp_path
     assert of_tokenizer["kind"] == "tokenizer" and [row["id"] for row in of_tokenizer["tokens"]] == [300, 301, 302]
     for path, word in (("run", "best held out"), ("data", "train.tokens")):
         assert word in run("info", place / path)[0]
+
+
+@pytest.mark.parametrize(
+    ("shape", "there", "not_there"),
+    [
+        ({"family": "lstm"}, {"dim", "layers", "context"}, {"heads", "kv_heads", "ffn", "rope", "window", "buckets"}),
+        ({"family": "gpt2"}, {"heads", "ffn"}, {"kv_heads", "rope_theta", "rope", "gated", "types", "head", "labels"}),
+        ({"family": "qwen3"}, {"kv_heads", "rope_theta", "window"}, {"rope", "full_layers", "mlp_bias", "distance"}),
+        ({"family": "t5"}, {"buckets", "gated", "decoder_layers"}, {"rope_theta", "window", "types", "kv_heads"}),
+        ({"family": "bert", "head": "tag", "labels": ("O", "B")}, {"types", "head", "labels"}, {"rope", "buckets"}),
+        ({"family": "llama", "rope": RopeScaling("linear", 2.0)}, {"rope", "mlp_bias"}, {"window", "types"}),
+    ],
+)
+def test_info_shows_the_fields_that_a_family_has(shape, there, not_there):
+    found = set(used(ModelConfig(**shape)))
+    assert found >= there | {"family", "vocab"} and not found & not_there
 
 
 def test_stdin_as_text(place, run, run_json, monkeypatch, tmp_path):

@@ -50,6 +50,8 @@ def test_a_bad_source_is_refused_beside_good_ones_and_for_evaluation(here, model
 def test_info_on_texts_that_cannot_be_read(here, models, refuse):
     refuse(f"info {models}/llama --text missing.txt", "no file or folder missing.txt: check the path")
     refuse(f"info {models}/llama --vocabulary 5", "START:COUNT, such as 0:100, not '5'")
+    (here / "model.gguf").write_bytes(b"GGUF\x03\x00\x00\x00")
+    refuse("info model.gguf", "model.gguf is a GGUF file", "does not read: give the folder that it was made of")
     refuse(["info", "pictures/a.png", "--text", "text.txt"], "a.png is not a tokenizer that can be read")
 
 
@@ -148,7 +150,7 @@ def test_bad_commands(line, here, refuse):
 SETTINGS = {
     "--steps -1": ("training.steps must be at least 1, not -1",),
     "--training.batch 0": ("training.batch must be at least 1, not 0",),
-    "--model.heads 3": ("model.dim (16) must be a multiple of model.heads (3)",),
+    "--model.heads 3": ("model.dim (16) must be a multiple of model.heads (3); model.heads that fit: 1, 2, 4",),
     "--model.dropout 2": ("model.dropout must lie in [0, 1), not 2.0",),
     "--training.micro-batch 9": ("training.micro_batch (9) must not exceed training.batch (2)",),
     "--training.patience 2 --training.eval-every 0": ("patience needs evaluations", "training.eval_every above 0"),

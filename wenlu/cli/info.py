@@ -8,13 +8,16 @@ import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from wenlu.base.errors import UserError
 from wenlu.base.log import console, read_rows
 from wenlu.cli.flags import parse
+
+if TYPE_CHECKING:
+    from wenlu.models.config import ModelConfig
 
 DESCRIPTION = """What is in a run, a folder of data or a tokenizer: sizes, losses, checkpoints, bytes per token,
 the vocabulary.
@@ -88,6 +91,12 @@ def _kind(path: Path) -> str:
     if not path.exists():
         raise UserError(f"there is nothing at {path}: give a folder that exists")
     if path.is_file():
+        with path.open("rb") as file:
+            if file.read(4) == b"GGUF":
+                raise UserError(
+                    f"{path} is a GGUF file, which wenlu writes for llama.cpp but does not read: "
+                    "give the folder that it was made of"
+                )
         return "tokenizer"
     if (path / "wenlu" / "recipe.json").is_file() or (path / "config.json").is_file():
         return "run"
@@ -119,11 +128,33 @@ def _run_facts(path: Path) -> dict[str, Any]:
         from wenlu.models.size import parameters
 
         config = read_config(path)
-        facts["model"] = {"family": config.family, "parameters": parameters(config), **asdict(config)}
+        facts["model"] = {"family": config.family, "parameters": parameters(config), **used(config)}
     own = path / "wenlu"
     if (own / "recipe.json").is_file():
         facts["training"] = _training_facts(own)
     return facts
+
+
+def used(config: ModelConfig) -> dict[str, Any]:
+    """The fields of a model's shape that mean something for its family, in their order."""
+    from wenlu.models.config import ROTARY, WINDOWED
+
+    family, fields = config.family, asdict(config.resolved())
+    of_some = {
+        ("rope_theta", "kv_heads", "attention_bias"): family in ROTARY,
+        ("rope",): config.rope.kind != "none",
+        ("mlp_bias",): family == "llama",
+        ("window",): family in WINDOWED,
+        ("full_layers",): family in WINDOWED[1:] and config.window,
+        ("decoder_layers", "gated", "buckets", "distance"): family == "t5",
+        ("types",): family == "bert",
+        ("labels",): config.head in ("classify", "tag"),
+        ("head",): family == "bert",
+        ("heads", "head_dim", "ffn", "activation", "norm_eps"): family != "lstm",
+        ("other_eos_ids",): config.other_eos_ids,
+    }
+    unused = {name for names, used in of_some.items() if not used for name in names}
+    return {name: value for name, value in fields.items() if name not in unused}
 
 
 def _training_facts(own: Path) -> dict[str, Any]:

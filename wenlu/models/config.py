@@ -133,7 +133,11 @@ class ModelConfig:
         if self.family == "lstm":
             return
         if self.head_dim == 0 and self.dim % self.heads:
-            raise UserError(f"model.dim ({self.dim}) must be a multiple of model.heads ({self.heads})")
+            even = 2 if self.family in ROTARY else 1
+            fitting = [heads for heads in range(1, self.dim + 1) if self.dim % (heads * even) == 0]
+            near = sorted(sorted(fitting, key=lambda heads: abs(self.dim / 64 - heads))[:3])
+            ways = f"; model.heads that fit: {', '.join(map(str, near))}" if near else ""
+            raise UserError(f"model.dim ({self.dim}) must be a multiple of model.heads ({self.heads}){ways}")
         if self.kv_heads and self.heads % self.kv_heads:
             raise UserError(f"model.heads ({self.heads}) must be a multiple of model.kv_heads ({self.kv_heads})")
         if self.family in PLAIN and (
