@@ -80,7 +80,7 @@ def _next(outcome: "Outcome") -> str:
         return f"wenlu chat {outcome.run}"
     if outcome.objective == "text to text":
         return f'wenlu generate {outcome.run} --prompt "..."'
-    return f"wenlu eval {outcome.run} --examples FILE"
+    return f"wenlu predict {outcome.run} --prompts FILE"
 
 
 def _recipe(command: Command, arguments: list[str]) -> TuningRecipe:

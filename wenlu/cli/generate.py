@@ -162,6 +162,8 @@ def _biases(given: tuple[str, ...]) -> tuple[tuple[int, float], ...]:
 
 def _check(command: Command) -> None:
     """Raises UserError for flags that do not belong together."""
+    from wenlu.inference.prompts import check_same_file
+
     command.check()
     _settings(command).check_samples(command.samples)
     if command.beams > 1 and (command.speculate or command.draft):
@@ -170,8 +172,7 @@ def _check(command: Command) -> None:
         raise UserError(f"at temperature 0 all {command.samples} samples are the same: ask for one, or a higher one")
     if (command.prompts is None) != (command.out is None):
         raise UserError("--prompts FILE and --out FILE belong together: give both, or --prompt TEXT")
-    if command.prompts is not None and command.prompts.resolve() == command.out.resolve():
-        raise UserError(f"--out {command.out} is the file of prompts itself: name another file for the texts")
+    check_same_file(command.prompts, command.out)
     if command.prompts is not None and (command.prompt or command.samples > 1):
         raise UserError("--prompts holds the prompts, one text for each: leave out --prompt and --samples")
     if command.alternatives is not None and not command.json and command.prompts is None:

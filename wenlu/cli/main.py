@@ -16,6 +16,7 @@ COMMANDS = {
     "sweep": "the best of several settings, in a given time",
     "eval": "how well a model predicts texts and solves tasks, each figure with an interval",
     "generate": "text that continues a prompt",
+    "predict": "labels, tags and answers for new texts, by a tuned model",
     "prompt": "prompts shown, compared and searched for, each verdict with an interval",
     "chat": "a conversation with a model in the terminal",
     "export": "a model as one GGUF file, for llama.cpp and what is built on it",

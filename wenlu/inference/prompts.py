@@ -37,7 +37,29 @@ class Prompt:
 
     def key(self, model: str) -> str:
         """What its result depends on, in short."""
-        return hashlib.sha256(json.dumps([model, self.text, asdict(self.settings)]).encode()).hexdigest()[:16]
+        return key_of(model, self.text, asdict(self.settings))
+
+
+def key_of(*parts: Any) -> str:
+    """What a row of results depends on, in short: a part of the sha256 of its JSON."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def kept_rows(out: Path, keys: list[str]) -> dict[int, dict[str, Any]]:
+    """The rows of `out` by their number, which a command goes on with. UserError where their keys are others."""
+    done = {row.get("number") if isinstance(row, dict) else None: row for row in read_rows(out)}
+    for number, row in done.items():
+        if number is None or number >= len(keys) or row.get("key") != keys[number]:
+            raise UserError(
+                f"{out} holds results of another model, other prompts or settings: give another --out, or remove it"
+            )
+    return done
+
+
+def check_same_file(prompts: Path | None, out: Path | None) -> None:
+    """Raises UserError where results would be written into what is asked."""
+    if prompts is not None and out is not None and prompts.resolve() == out.resolve():
+        raise UserError(f"--out {out} is the file of prompts itself: name another file for the results")
 
 
 def read_prompts(file: Path, settings: Settings) -> list[Prompt]:
@@ -89,14 +111,7 @@ def continue_all(
     """
     file = JsonLines(out)
     try:
-        done = {}
-        for row in read_rows(out):
-            done[row.get("number") if isinstance(row, dict) else None] = row
-        for number, row in done.items():
-            if number is None or number >= len(prompts) or row.get("key") != prompts[number].key(model):
-                raise UserError(
-                    f"{out} holds results of another model, other prompts or settings: give another --out, or remove it"
-                )
+        done = kept_rows(out, [prompt.key(model) for prompt in prompts])
         rest = [prompt for prompt in prompts if prompt.number not in done]
         _check(generator, rest)
         advance(len(done), None)

@@ -142,14 +142,14 @@ def _words(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
 
 
 def _labels(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-    logits, labels = _outputs(model, batch), batch["labels"]
+    logits, labels = outputs(model, batch), batch["labels"]
     found = logits.argmax(-1)
     losses = F.cross_entropy(logits, labels, reduction="none")
     return {"loss": losses, "count": torch.ones_like(labels), "right": found == labels, "found": found, "gold": labels}
 
 
 def _tags(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-    logits, labels = _outputs(model, batch), batch["labels"]
+    logits, labels = outputs(model, batch), batch["labels"]
     rows, places = (labels != NO_TARGET).nonzero(as_tuple=True)
     logits, gold = logits[rows, places], labels[rows, places]
     losses = F.cross_entropy(logits, gold, reduction="none")
@@ -163,7 +163,7 @@ def _tags(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
 
 
 def _spans(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-    logits = _span_logits(model, batch)
+    logits = span_logits(model, batch)
     starts, ends, _ = best_span(logits)
     first, last, score = best_span(logits, empty=False)
     losses = sum(
@@ -199,34 +199,34 @@ def _summed(rows: Tensor, count: int, losses: Tensor, right: Tensor) -> dict[str
     }
 
 
-def _outputs(model: nn.Module, batch: Batch) -> Tensor:
+def outputs(model: nn.Module, batch: Batch) -> Tensor:
     """What the head makes of a batch, in f32."""
     return model.head(model.hidden(**{name: batch[name] for name in INPUTS if name in batch})).float()
 
 
-def _span_logits(model: nn.Module, batch: Batch) -> Float[Tensor, "batch seq 2"]:
+def span_logits(model: nn.Module, batch: Batch) -> Float[Tensor, "batch seq 2"]:
     """Those of tokens that cannot be in an answer, of question and padding, are out of the race."""
-    return _outputs(model, batch).masked_fill(batch["within"][..., None] == 0, -1e9)
+    return outputs(model, batch).masked_fill(batch["within"][..., None] == 0, -1e9)
 
 
 def classification(model: nn.Module, batch: Batch, smoothing: float = 0.0) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
     """Cross-entropy of a label for each row, `labels` [batch], and the number of rows."""
     labels = batch["labels"]
-    loss = F.cross_entropy(_outputs(model, batch), labels, reduction="sum", label_smoothing=smoothing)
+    loss = F.cross_entropy(outputs(model, batch), labels, reduction="sum", label_smoothing=smoothing)
     return loss, labels.new_tensor(len(labels))
 
 
 def tagging(model: nn.Module, batch: Batch, smoothing: float = 0.0) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
     """Cross-entropy of a label for each token that has one, `labels` [batch, seq], and the number of them."""
     labels = batch["labels"]
-    logits = _outputs(model, batch).flatten(0, 1)
+    logits = outputs(model, batch).flatten(0, 1)
     loss = F.cross_entropy(logits, labels.flatten(), reduction="sum", label_smoothing=smoothing)
     return loss, (labels != NO_TARGET).sum()
 
 
 def span_extraction(model: nn.Module, batch: Batch) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
     """Cross-entropy of where an answer begins plus of where it ends, `starts` and `ends` [batch]; number of rows."""
-    logits = _span_logits(model, batch)
+    logits = span_logits(model, batch)
     loss = sum(F.cross_entropy(logits[..., n], batch[end], reduction="sum") for n, end in enumerate(("starts", "ends")))
     return loss, batch["starts"].new_tensor(len(logits))
 
