@@ -83,7 +83,7 @@ def test_held_out_text_of_its_own(text, tmp_path, capsys):
     assert (made["split"], made["overlap"], made["gap_bytes"]) == ("given", 1, 0)
     assert made["validation_sources"]["bad_lines"] == 1
     said = capsys.readouterr().err
-    assert "1 bad lines left out" in said and "held.jsonl:102: no JSON" in said
+    assert "1 bad line left out" in said and "held.jsonl:102: no JSON" in said
     assert "1 held-out documents that are also in the training text" in said
 
 
@@ -101,11 +101,11 @@ def test_everything_left_out_is_said(tmp_path, capsys):
     prepare(PrepareConfig((str(folder),), tokenizer="byte", validation=0.1, skip=("all",)), tmp_path / "data")
     said = capsys.readouterr().err
     for note in (
-        "1 bad lines left out",
-        "1 rows with an empty text",
+        "1 bad line left out",
+        "1 row with an empty text",
         "500 parts of texts with CRLF or CR line ends read as LF",
-        "1 files and folders passed over: hidden, linked, or of kinds that are not read",
-        "1 documents that repeat another",
+        "1 path passed over: hidden, linked, or of kinds that are not read",
+        "1 document that repeats another",
         "a.jsonl:503: no JSON",
     ):
         assert note in said, said

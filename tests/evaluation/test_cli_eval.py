@@ -76,4 +76,4 @@ def test_stdin_and_what_was_left_out(folder, capsys, monkeypatch, tmp_path):
     said = capsys.readouterr()
     found = json.loads(said.out)
     assert found["documents"] == 21 and found["bytes"] == 13 + 20 * 9 and found["source"]["bad_lines"] == 1
-    assert "1 bad lines left out" in said.err and "1 rows with an empty text" in said.err and "CRLF" in said.err
+    assert "1 bad line left out" in said.err and "1 row with an empty text" in said.err and "CRLF" in said.err

@@ -8,6 +8,7 @@ import pytest
 
 import wenlu.training.pacing as pacing_module
 import wenlu.training.setup as setup
+from wenlu.base import log
 from wenlu.base.errors import UserError
 from wenlu.base.files import sha256_file
 from wenlu.base.log import JsonLines, read_rows
@@ -53,6 +54,21 @@ def test_the_time_is_met_whatever_the_pace(clock, events, seconds):
     clock[0] += 5
     walk(pacing, progress, clock, seconds)
     assert 0.9 * 60 <= pacing.clock() + pacing_module.REPORT_SECONDS <= 60
+
+
+def test_the_time_left_is_that_of_the_clock_not_of_the_steps(clock, events, monkeypatch):
+    pacing = Pacing(2.0, 10, clock[0], Progress(step=9), events)
+    clock[0] += 20
+    assert pacing.left() == pytest.approx(pacing_module.AIM * 120 - 20)
+    bar = log.progress("training", left=pacing.left)
+    bar.add_task("", total=10, completed=9, note="")
+    task = bar.tasks[0]
+    assert bar.columns[-2].render(task).plain == "01:36"
+    clock[0] += 1000
+    assert pacing.left() == 0
+    assert Pacing(0, 10, clock[0], Progress(), events).left() is None
+    assert log.progress("training", left=lambda: 3700).columns[-2].render(task).plain == "1:01:40"
+    assert log.progress("training", left=lambda: None).columns[-2].render(task).plain == "--:--"
 
 
 def test_a_machine_that_slows_down_still_ends_in_time(clock, events):

@@ -2,13 +2,14 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from wenlu.base.errors import UserError
 from wenlu.base.files import writing
@@ -43,15 +44,32 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def progress(label: str, *, unit_counts: bool = True) -> Progress:
-    """A progress bar on stderr with the time used and the time left; add `note` to a task for figures beside it."""
+class _TimeLeft(TimeRemainingColumn):
+    """The time left by a clock that knows, else by the pace so far."""
+
+    def __init__(self, left: Callable[[], float | None] | None):
+        super().__init__(compact=True)
+        self._left = left
+
+    def render(self, task: Task) -> Text:
+        left = self._left() if self._left else None
+        if left is None or task.finished:
+            return super().render(task)
+        minutes, seconds = divmod(round(left), 60)
+        hours, minutes = divmod(minutes, 60)
+        return Text(f"{hours}:" * bool(hours) + f"{minutes:02d}:{seconds:02d}", style="progress.remaining")
+
+
+def progress(label: str, *, unit_counts: bool = True, left: Callable[[], float | None] | None = None) -> Progress:
+    """A progress bar on stderr with the time left: what `left` says in seconds, else by the pace so far; add `note` to
+    a task for figures beside it."""
     counts = [MofNCompleteColumn(separator="/")] if unit_counts else []
     return Progress(
         TextColumn(label),
         BarColumn(bar_width=14 if console.width >= 100 else 4),
         *counts,
         TextColumn("{task.fields[note]}"),
-        TimeRemainingColumn(compact=True),
+        _TimeLeft(left),
         TextColumn("left"),
         console=console,
         transient=_in_background,

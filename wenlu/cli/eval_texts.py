@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wenlu.base.errors import UserError
-from wenlu.base.log import console, progress, say
+from wenlu.base.log import console, counted, progress, say
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,6 +40,8 @@ def run(command: Command) -> int:
     model, tokenizer = load(command.run, device)
     family = model.config.family
     _refuse_unused(command, family)
+    if command.paths:
+        _say_if_seen(command.run, texts, tokenizer)
     result = _evaluated(command, model, tokenizer, texts)
     if result.context > model.config.context:
         console.print(
@@ -128,6 +130,28 @@ def _evaluated(command: Command, model: nn.Module, tokenizer: Tokenizer | None, 
             bar.stop()
 
 
+def _say_if_seen(run: str, texts: list[str], tokenizer: Tokenizer | None) -> None:
+    """Say so where a run was trained on these very texts, and its training data are there to tell it."""
+    from wenlu.data.shards import open_data
+    from wenlu.evaluation.seen import seen
+    from wenlu.training.run_folder import RunFolder
+
+    folder = RunFolder(run)
+    if tokenizer is None or not folder.exists() or _is_tuned(run):
+        return
+    place = folder.data if folder.data.exists() else Path(*folder.recipe().data.paths[:1])
+    if not (place / "data.json").is_file():
+        return
+    data = open_data(place)
+    found = seen(texts, tokenizer, data) if data.tokenizer.fingerprint == tokenizer.fingerprint else None
+    if found and found[0]:
+        say(
+            f"note: {found[0]} of {found[1]} stretches of these texts stand word for word in what the run was trained "
+            "on: the figures do not say how well it predicts new text",
+            "yellow",
+        )
+
+
 def _held_out(run: str) -> list[str]:
     """The documents that a run has held out of its own text."""
     from wenlu.data.shards import open_data
@@ -182,8 +206,9 @@ def _print_masked(result: masked.Result) -> None:
         ("masked: advantage", result.advantage),
     )
     print(
-        f"{result.tokens:,} tokens, {result.documents:,} documents; {result.masked_one_by_one:,} masked one by one, "
-        f"{result.masked_at_once:,} at once in windows of {result.context:,}"
+        f"{result.tokens:,} tokens, {counted(result.documents, 'document')}; "
+        f"{result.masked_one_by_one:,} masked one by one, {result.masked_at_once:,} at once "
+        f"in windows of {result.context:,}"
     )
     console.print("no bits per byte: a model that reads both ways gives no probability of a text")
 
@@ -191,7 +216,7 @@ def _print_masked(result: masked.Result) -> None:
 def _print_spans(result: spans.Result) -> None:
     print_rows(("nats per target", result.nats_per_target), ("perplexity of targets", result.perplexity_of_targets))
     print(
-        f"{result.tokens:,} tokens, {result.documents:,} documents; {result.targets:,} targets, "
+        f"{result.tokens:,} tokens, {counted(result.documents, 'document')}; {counted(result.targets, 'target')}, "
         f"inputs of {result.context:,}"
     )
     console.print("no bits per byte: the loss is that of spans taken out, not of the text")
@@ -206,7 +231,7 @@ def _print_table(result: Result) -> None:
         ("bits per byte", result.bits_per_byte),
     )
     windows = f"windows of {result.context:,}" + (f", {result.overlap:,} of them context" if result.overlap else "")
-    print(f"{result.tokens:,} tokens, {result.bytes:,} bytes, {result.documents:,} documents; {windows}")
+    print(f"{result.tokens:,} tokens, {result.bytes:,} bytes, {counted(result.documents, 'document')}; {windows}")
     if result.why_no_bits:
         console.print(f"no bits per byte: {result.why_no_bits}")
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from wenlu.base.errors import UserError
+from wenlu.base.log import counted
 from wenlu.cli.flags import INTERRUPTED, parse
 from wenlu.cli.recipe_flags import RunFlags, default_recipe, long_flag, texts_of
 from wenlu.data.config import PrepareConfig
@@ -63,7 +64,7 @@ def main(arguments: list[str]) -> int:
         found = {name: score.as_dict() for name, score in scores.items()}
         print(json_format.dumps({**vars(outcome), "run": str(outcome.run), "scores": found}))
     elif outcome.finished != "interrupted":
-        print(f"{outcome.run}: {outcome.step:,} steps in {outcome.seconds:,.0f} s")
+        print(f"{outcome.run}: {counted(outcome.step, 'step')} in {outcome.seconds:,.0f} s")
         for name, score in scores.items():
             between = f"  ({score.interval.low:.4f} to {score.interval.high:.4f})" if score.interval else ""
             unit = f" {outcome.unit}" if name == "loss" else ""

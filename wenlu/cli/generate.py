@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from wenlu.base.errors import UserError
-from wenlu.base.log import console, say
+from wenlu.base.log import console, counted, say
 from wenlu.cli.flags import INTERRUPTED, parse
 from wenlu.cli.writer import Writing
 
@@ -205,8 +205,8 @@ def _many(generator: Generator, pair: tuple[nn.Module, Tokenizer], command: Comm
             return INTERRUPTED
     seconds = time.monotonic() - began
     there = f" ({before} were there already)" if before else ""
-    told = f"{made:,} tokens in {seconds:.1f} s{_acceptance(guessed, taken)}"
-    say(f"{len(prompts) - before} texts{there}, {told}; in {command.out}", style="dim")
+    told = f"{counted(made, 'token')} in {seconds:.1f} s{_acceptance(guessed, taken)}"
+    say(f"{counted(len(prompts) - before, 'text')}{there}, {told}; in {command.out}", style="dim")
     if command.json:
         found = {"out": str(command.out), "texts": len(prompts), "there_before": before, "tokens": made}
         found |= {"acceptance": taken / guessed} if guessed else {}
@@ -254,7 +254,7 @@ def _say_how_it_ended(results: list[Result], seconds: float, context: int, forme
     tokens = sum(len(result.ids) for result in results)
     reasons = ", ".join(dict.fromkeys(result.finish for result in results))
     right = _acceptance(sum(result.guessed for result in results), sum(result.taken for result in results))
-    console.print(f"{tokens} tokens in {seconds:.1f} s{right}; ended by {reasons}", style="dim")
+    console.print(f"{counted(tokens, 'token')} in {seconds:.1f} s{right}; ended by {reasons}", style="dim")
     if formed and any(result.finish == "length" for result in results):
         say("a text was cut by --max-tokens before its form was whole: give more of them", "yellow")
     if any(result.finish == "context" for result in results):

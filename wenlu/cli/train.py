@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from wenlu.base.errors import UserError
+from wenlu.base.log import counted
 from wenlu.cli.flags import INTERRUPTED, parse
 from wenlu.cli.recipe_flags import SHORT, RunFlags, default_recipe, long_flag, recipe_of
 from wenlu.training.recipe import Recipe
@@ -41,7 +42,7 @@ def main(arguments: list[str]) -> int:
     elif outcome.finished != "interrupted":
         held_out = f", held-out loss {outcome.held_out:.4f} {outcome.unit}" if outcome.held_out is not None else ""
         bits = f", {outcome.bits_per_byte:.4f} bits per byte" if outcome.bits_per_byte is not None else ""
-        print(f"{outcome.run}: {outcome.step:,} steps in {outcome.seconds:,.0f} s{held_out}{bits}")
+        print(f"{outcome.run}: {counted(outcome.step, 'step')} in {outcome.seconds:,.0f} s{held_out}{bits}")
         print(f"report: {outcome.run / 'wenlu' / 'report.html'}")
         writes = outcome.objective == "next token"
         print(f'go on:  wenlu generate {outcome.run} --prompt "..."' if writes else f"go on:  wenlu eval {outcome.run}")

@@ -18,7 +18,7 @@ import numpy as np
 
 from wenlu.base.device import bf16_products, machine, peak_memory
 from wenlu.base.errors import UserError
-from wenlu.base.log import JsonLines, read_rows, say
+from wenlu.base.log import JsonLines, counted, read_rows, say
 from wenlu.hub import folder as hub_folder
 from wenlu.models.size import parameters
 from wenlu.training.checkpoint import Progress, load_checkpoint, newest_whole, restore_weights, save_checkpoint
@@ -103,7 +103,7 @@ def train(
             loop.restore(inexact)
             if loop.progress.finished:
                 loop.conclude()
-                say(f"{folder.root} is finished: {loop.progress.step:,} steps; nothing to resume")
+                say(f"{folder.root} is finished: {counted(loop.progress.step, 'step')}; nothing to resume")
                 return loop.outcome()
         return loop.run()
 

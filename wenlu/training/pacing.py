@@ -41,6 +41,10 @@ class Pacing:
         """Seconds of this run's life, those before it was stopped included."""
         return self._before + time.monotonic() - self._began
 
+    def left(self) -> float | None:
+        """Seconds until a run of a given length in time should have ended, by its clock; None for one of steps."""
+        return max(0.0, AIM * self._seconds - self.clock()) if self._seconds else None
+
     @property
     def steps(self) -> int:
         """Updates in all, as planned by now."""

@@ -19,7 +19,7 @@ from torch import nn
 
 from wenlu.base.device import available_memory, keep_freed_memory, pick_device
 from wenlu.base.errors import UserError
-from wenlu.base.log import JsonLines, say
+from wenlu.base.log import JsonLines, counted, say
 from wenlu.data.config import PrepareConfig
 from wenlu.data.prepare import prepare
 from wenlu.data.shards import Data, open_data
@@ -285,7 +285,7 @@ def announce(setup: Setup, parameters: int) -> None:
     context = setup.context or config.context
     say(
         f"{config.family} · {parameters:,} parameters · vocabulary {config.vocab:,} · {setup.objective.name} · "
-        f"{setup.material.size} · {training.steps:,} steps of "
+        f"{setup.material.size} · {counted(training.steps, 'step')} of "
         f"{training.batch} × {context} ({training.steps / order.batches:.1f} epochs) · "
         f"{setup.device.type} · {'bf16' if setup.bf16 else 'f32'}{' · compiled' if setup.compile else ''}"
     )

@@ -28,7 +28,7 @@ class Watch:
 
     def __init__(self, setup: Setup, folder: RunFolder, state: Progress, pacing: Pacing):
         self._setup, self._folder, self._state, self._pacing = setup, folder, state, pacing
-        self._bar = progress("training")
+        self._bar = progress("training", left=lambda: self._pacing.left())
         self._recent: deque[tuple[float, int]] = deque([(time.monotonic(), state.tokens)], maxlen=50)
         self._loss, self._shown = 0.0, 0
         self._told = time.monotonic()

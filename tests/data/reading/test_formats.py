@@ -57,7 +57,7 @@ def test_markdown_is_read_without_its_front_matter(tmp_path, given, expected, bl
     (tmp_path / "a.md").write_text(given, encoding="utf-8", newline="")
     texts, counts = read(tmp_path)
     assert texts == [expected] and counts.front_matter == blocks
-    assert ("1 blocks of front matter in Markdown left out" in notes(counts.as_dict())) == bool(blocks)
+    assert ("1 block of front matter in Markdown left out" in notes(counts.as_dict())) == bool(blocks)
 
 
 PAGES = {

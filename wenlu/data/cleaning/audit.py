@@ -20,7 +20,7 @@ def notes(description: dict[str, Any]) -> list[str]:
             "lossy"
         ],
     }
-    lines = [*counts.notes(*read), *(f"{count:,} {what}" for what, count in counted.items() if count)]
+    lines = [*counts.notes(*read), *(_said(count, what) for what, count in counted.items() if count)]
     sides = [description[side]["bytes"] for side in ("train", "validation") if side in description]
     asked = description["config"]["validation"] if description["split"] != "given" else 0.0
     if len(sides) == 2 and sides[1] < asked / 4 * sum(sides):
@@ -41,6 +41,14 @@ def notes(description: dict[str, Any]) -> list[str]:
             f"{found['too_short']:,} examples are too short to look for)"
         )
     return lines
+
+
+def _said(count: int, what: str) -> str:
+    """`2 documents that repeat another`, `1 document that repeats another`."""
+    one = {"documents": "document", "bytes": "byte", "that are": "that is", "that repeat": "that repeats"}
+    for many, single in one.items() if count == 1 else ():
+        what = what.replace(many, single)
+    return f"{count:,} {what}"
 
 
 def rule_rows(cleaning: dict[str, Any]) -> list[tuple[str, str, str, str, str]]:

@@ -4,6 +4,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from wenlu.base.log import counted
+
 SHOWN = 5
 """Bad lines that are told of, where no page tells of more."""
 EXAMPLES = 20
@@ -68,15 +70,15 @@ def notes(*read: dict[str, Any]) -> list[str]:
         lines.append(
             "files by encoding: " + ", ".join(f"{files:,} {name.upper()}" for name, files in encodings.items())
         )
-    for name, what in (
-        ("bad_lines", "bad lines left out"),
-        ("empty", "rows with an empty text left out"),
-        ("line_ends", "parts of texts with CRLF or CR line ends read as LF"),
-        ("front_matter", "blocks of front matter in Markdown left out"),
-        ("skipped_files", "files and folders passed over: hidden, linked, or of kinds that are not read"),
+    for name, noun, what in (
+        ("bad_lines", "bad line", "left out"),
+        ("empty", "row", "with an empty text left out"),
+        ("line_ends", "part", "of texts with CRLF or CR line ends read as LF"),
+        ("front_matter", "block", "of front matter in Markdown left out"),
+        ("skipped_files", "path", "passed over: hidden, linked, or of kinds that are not read"),
     ):
         if number := sum(counts[name] for counts in read):
-            lines.append(f"{number:,} {what}")
+            lines.append(f"{counted(number, noun)} {what}")
         if name == "bad_lines":
             lines += [f"  {example}" for counts in read for example in counts["examples"]][:SHOWN]
     return lines

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from wenlu.base.log import counted
 from wenlu.data.batch import Batch
 from wenlu.data.rows import collate
 from wenlu.data.rows.order import PackedOrder, RowOrder, generator
@@ -25,7 +26,7 @@ class RowMaterial:
         """`start`: what the model begins from, part of the fingerprint; `types`: how many kinds of token it knows."""
         self.rows, self.tokenizer = rows, tokenizer
         self.fingerprint = f"{rows.fingerprint}{start}"
-        self.size = f"{len(rows.train):,} rows"
+        self.size = counted(len(rows.train), "row")
         self.holds_out = rows.validation is not None
         self.form: str = rows.description["form"]
         self._pad = next((id for id in (tokenizer.pad_id, tokenizer.eos_id) if id is not None), 0)

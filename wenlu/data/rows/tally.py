@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wenlu.base.errors import UserError
+from wenlu.base.log import counted
 from wenlu.data.reading.counts import SourceCounts
 
 EXAMPLES = 20
@@ -68,7 +69,10 @@ class Tally:
     def lines(self) -> list[str]:
         """What a user should know, a line each."""
         kinds = ", ".join(f"{number:,} {kind}" for kind, number in self.kinds.most_common())
-        lines = [f"{self.part}: {self.rows:,} rows of {self.records:,} records" + (f" ({kinds})" if kinds else "")]
+        lines = [
+            f"{self.part}: {counted(self.rows, 'row')} of {counted(self.records, 'record')}"
+            + (f" ({kinds})" if kinds else "")
+        ]
         lines += [f"{number:,} left out: {reason}" for reason, number in (self.dropped + self.left_out).most_common()]
         lines += [f"{number:,} {reason}" for reason, number in self.noted.most_common()]
         if self.truncated:
