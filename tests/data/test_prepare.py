@@ -84,7 +84,7 @@ def test_held_out_text_of_its_own(text, tmp_path, capsys):
     assert made["validation_sources"]["bad_lines"] == 1
     said = capsys.readouterr().err
     assert "1 bad line left out" in said and "held.jsonl:102: no JSON" in said
-    assert "1 held-out documents that are also in the training text" in said
+    assert "1 held-out document that is also in the training text" in said
 
 
 def test_nothing_held_out(text, tmp_path):
