@@ -159,6 +159,13 @@ def test_robustness_is_over_ten_forms_and_more(backend, tmp_path):
     assert sum(told) == work([PLAIN], EXAMPLES, True) == len(means) * len(EXAMPLES)
 
 
+def test_forms_that_a_stop_of_its_own_would_end_at_once_are_none():
+    written = replace(PLAIN, scoring=None, decoding=Decoding(stop=("\n",)))
+    forms = [one.template.delimiter for _, one in forms_of(written, EXAMPLES)]
+    assert len(forms) >= FEWEST_FORMS and not any("\n" in delimiter for delimiter in forms)
+    assert any("\n" in one.template.delimiter for _, one in forms_of(PLAIN, EXAMPLES))
+
+
 @pytest.mark.parametrize(
     ("prompts", "message"),
     [

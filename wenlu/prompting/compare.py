@@ -107,7 +107,8 @@ def compare(
 def forms_of(prompt: Artifact, examples: Sequence[Example]) -> list[tuple[str, Artifact]]:
     """Other forms of a prompt: what is other, and the prompt."""
     most = max((len(example.choices) for example in examples), default=0)
-    found = variants(prompt.template, most)
+    ends = () if prompt.scoring else prompt.decoding.stop
+    found = [one for one in variants(prompt.template, most) if not one.template.stopped_at_once(ends)]
     if len(found) < FEWEST_FORMS:
         raise UserError(
             f"the prompt {prompt.name} has only {len(found)} other forms, and its robustness is told by "

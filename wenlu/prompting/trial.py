@@ -35,7 +35,9 @@ class Cell:
 
 def bare(prompt: Artifact) -> Artifact:
     """The prompt without what its answers do not depend on: name, model, splits, what it cost, its verdict."""
-    return replace(prompt, name="-", model=ModelMark(), splits=(), spent=Spent(), verdict=None)
+    return replace(
+        prompt, name="-", demonstrations=prompt.compared, model=ModelMark(), splits=(), spent=Spent(), verdict=None
+    )
 
 
 def fitted(prompt: Artifact, backend: Backend, examples: Sequence[Example], embed: Embed | None = None) -> Artifact:
@@ -47,7 +49,7 @@ def fitted(prompt: Artifact, backend: Backend, examples: Sequence[Example], embe
         return prompt
     score = prompt.scoring.score
     assert isinstance(score, Batch)
-    found = readings(backend, [score], prompt.template, examples, _demonstrations(prompt, embed))
+    found = readings(backend, [score], prompt.template, examples, prompt.chooser(embed))
     return replace(prompt, prior=score.prior(found[score.name]))
 
 
@@ -59,7 +61,7 @@ def try_on(prompt: Artifact, backend: Backend, examples: Sequence[Example], embe
     """
     for example in examples:
         _ = example.right
-    choose = _demonstrations(prompt, embed)
+    choose = prompt.chooser(embed)
     if prompt.scoring is None:
         questions = [question(prompt.template, example, choose(example)) for example in examples]
         settings = replace(prompt.decoding, stop=prompt.stop).settings
@@ -86,7 +88,3 @@ def softmax(values: Sequence[float]) -> tuple[float, ...]:
     parts = [math.exp(value - top) for value in values]
     whole = math.fsum(parts)
     return tuple(part / whole for part in parts)
-
-
-def _demonstrations(prompt: Artifact, embed: Embed | None):
-    return prompt.demonstrations.over([shown.example for shown in prompt.pool], embed)

@@ -331,8 +331,7 @@ class Optimizer:
             return [Finalist(prompt, tuple(map(float, right)))]
         if number not in self._finals:
             examples, before = self._of("select"), self.backend.spent
-            choose_before = prompt.demonstrations.over([shown.example for shown in prompt.pool], self.embed)
-            known = readings(self.backend, self._scores, prompt.template, examples, choose_before)
+            known = readings(self.backend, self._scores, prompt.template, examples, prompt.chooser(self.embed))
             rows = []
             for score in self._scores:
                 own, prior = score is self._scores[0], None

@@ -14,9 +14,9 @@ from wenlu.prompting.artifact import Artifact, Shown
 from wenlu.prompting.demonstrations import Demonstrations
 from wenlu.prompting.examples import Example
 from wenlu.prompting.literal import is_chinese
-from wenlu.prompting.search.candidates import common_fields, grammar_of
+from wenlu.prompting.search.candidates import grammar_of
 from wenlu.prompting.search.instructions import some_edits
-from wenlu.prompting.template import Part
+from wenlu.prompting.template import Part, common_fields
 
 if TYPE_CHECKING:
     from wenlu.prompting.backend import Backend
@@ -89,7 +89,7 @@ class Room:
         """Tokens of prompt and answer, at most."""
         key = prompt.sha256
         if key not in self._known:
-            choose = prompt.demonstrations.over([shown.example for shown in prompt.pool], self._embed)
+            choose = prompt.chooser(self._embed)
             self._known[key] = max(self._needed(prompt, one, choose(one)) for one in self._examples)
         return self._known[key]
 
@@ -153,7 +153,9 @@ def _forms(baseline: Artifact, pool: Sequence[Example], seed: int) -> Iterator[A
     grammar = grammar_of(pool, fields, letters=template.choices == "letters", chat=bool(template.chat))
     chance, shown = random.Random(seed), tuple(map(Shown.of, pool))
     labelled = bool(pool[0].choices) and len({one.choices for one in pool}) == 1
-    for number, form in enumerate(grammar.draw(min(grammar.size, 128), seed), 1):
+    ends = () if baseline.scoring else baseline.decoding.stop
+    forms = [form for form in grammar.draw(min(grammar.size, 128), seed) if not form.stopped_at_once(ends)]
+    for number, form in enumerate(forms, 1):
         other = replace(baseline, name=f"form {number}", template=form)
         if number % 2 and len(pool) > 1:
             shots = chance.choice([shots for shots in SHOTS if shots < len(pool)])
