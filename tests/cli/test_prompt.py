@@ -42,6 +42,7 @@ def folder(tmp_path_factory):
 def work(tmp_path, monkeypatch):
     """A folder with prompts and examples, in which the commands run."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     rows = [{"text": f"炉子{n} is warm", "answer": ("four", "热的")[n % 2]} for n in range(60)]
     write("examples.jsonl", rows)
     Path("plain.toml").write_text(PLAIN, encoding="utf-8")

@@ -94,7 +94,9 @@ def test_the_answer_of_a_question_chooses_no_demonstrations():
     stated = replace(alike, demonstrations=replace(alike.demonstrations, fields=("text",)))
     assert alike.compared == stated.demonstrations and bare(alike) == bare(stated), "and they are one prompt"
     hidden = replace(alike.demonstrations, fields=("text", "label_text"))
-    with pytest.raises(UserError, match="may not be chosen by 'label_text', which the question does not show .* text$"):
+    with pytest.raises(
+        UserError, match=r"may not be chosen by 'label_text', which the question does not show .* text$"
+    ):
         replace(alike, demonstrations=hidden)
     with pytest.raises(UserError, match="compare by what the question shows, but it names no field of text or number"):
         replace(alike, template=Template(question="Which?"))
@@ -106,13 +108,10 @@ def test_an_answer_over_before_it_begins_is_refused():
         Artifact(name="lines", template=lines)
     assert Artifact(name="lines", template=lines, decoding=Decoding(stop=("###",))).stop == ("###",)
     assert Artifact(name="lines", template=lines, scoring=Scoring("sum")).scoring
-    with pytest.raises(
-        UserError, match=r"the delimiter '\\n' holds '\\n' of decoding.stop, which ends a written answer"
-    ):
-        Artifact(
-            name="lines", template=Template(question="{{ text }}", delimiter="\n"), decoding=Decoding(stop=("\n",))
-        )
-    assert Artifact(name="chat", template=as_chat(replace(lines, delimiter="\n")), decoding=Decoding(stop=("\n",))).stop
+    own, chat = Template(question="{{ text }}", delimiter="\n"), as_chat(replace(lines, delimiter="\n"))
+    with pytest.raises(UserError, match=r"the delimiter '\\n' holds '\\n' of decoding.stop, which ends a written"):
+        Artifact(name="own", template=own, decoding=Decoding(stop=("\n",)))
+    assert Artifact(name="chat", template=chat, decoding=Decoding(stop=("\n",))).stop
     assert Artifact(name="lines", template=as_chat(lines)).stop == ()
     held = Artifact(name="lines", template=lines, strategy=write_strategy(Direct(Form("regex", "a"))))
     assert held.stop == ()

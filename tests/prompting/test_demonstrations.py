@@ -183,7 +183,7 @@ def test_the_order_that_tells_inputs_apart():
         ),
         (
             lambda: Demonstrations("mmr", 1).over(POOL),
-            "mmr demonstrations compare by fields: name those that the question",
+            "mmr demonstrations compare by fields: name those that",
         ),
         (
             lambda: Demonstrations("bm25", 1, fields=TEXT).over([Example("x", {"text": ["a"]}, answers=("b",))]),

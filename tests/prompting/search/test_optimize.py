@@ -298,11 +298,14 @@ def test_refused_searches(backend, tmp_path):
     with pytest.raises(UserError, match="a budget of 3 evaluations is too small"):
         Optimizer(backend, BASELINE, EXAMPLES, Search(evaluations=3), tmp_path / "five").run()
     looked = tmp_path / "looked.jsonl"
-    six = Optimizer(backend, BASELINE, EXAMPLES, SEARCH, tmp_path / "six", looks=looked)
-    Looks(looked).take([EXAMPLES[number].id for number in six.parts.test[:1]], "another prompt")
+    six = Optimizer(backend, BASELINE, EXAMPLES, SEARCH, tmp_path / "six", looks=Looks(looked))
+    Looks(looked).take([EXAMPLES[number] for number in six.parts.test[:1]], "another prompt")
     with pytest.raises(UserError, match=r"1 of the \d+ test examples were looked at already, last for another prompt"):
         six.run()
-    assert Optimizer(backend, BASELINE, EXAMPLES, SEARCH, tmp_path / "six", looks=looked, again=True).run().look == 2
+    assert (
+        Optimizer(backend, BASELINE, EXAMPLES, SEARCH, tmp_path / "six", looks=Looks(looked), again=True).run().look
+        == 2
+    )
     with pytest.raises(UserError, match="a writer words an instruction anew, but the baseline has none"):
         bald = replace(BASELINE, template=Template(question="{{ text }}"), decoding=Decoding(max_tokens=5))
         propose(bald, EXAMPLES, 4, 0, writer=backend)

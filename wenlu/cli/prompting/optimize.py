@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from wenlu.base.errors import UserError
+from wenlu.base.files import cache_folder
 from wenlu.base.log import progress, say
 from wenlu.cli.flags import parse
 from wenlu.cli.prompting.inputs import EndpointFlags, backend_of, embedder, examples_of, read_prompt
@@ -63,7 +64,8 @@ class Command:
     """A model (folder, hub id or endpoint) that words the instruction anew."""
     seed: int = 0
     again: bool = False
-    """Look at a test part again that was looked at for another prompt; looks are counted beside the examples."""
+    """Look at a test part again that was looked at for another prompt; looks are counted beside the examples and,
+    by content, in the user's cache folder."""
     keys: Annotated[Keys, tyro.conf.arg(name="")] = field(default_factory=Keys)
     endpoint: EndpointFlags = field(default_factory=EndpointFlags)
     writer_endpoint: EndpointFlags = field(default_factory=EndpointFlags)
@@ -105,6 +107,7 @@ def run(command: Command) -> int:
     examples = examples_of(command.examples, command.keys, command.limit, search=True)
     from wenlu.prompting.search.optimize import Optimizer, Search
     from wenlu.prompting.search.page import write_page
+    from wenlu.prompting.search.split import Looks
 
     search = Search(
         command.candidates, command.evaluations, command.minutes, command.tokens, command.keep, command.scores,
@@ -115,7 +118,7 @@ def run(command: Command) -> int:
         backend = stack.enter_context(backend_of(command.model, command.device, command.endpoint, out / "answers"))
         bar = progress("searching")
         more: dict[str, Any] = {"watcher": _Bar(bar), "again": command.again, "embed": embedder([prompt], backend)}
-        more["looks"] = Path(f"{command.examples}.looks")
+        more["looks"] = Looks(Path(f"{command.examples}.looks"), cache_folder() / "looks.jsonl")
         writer = None
         if command.writer:
             place = (command.device, command.writer_endpoint, out / "answers", "--writer-endpoint")

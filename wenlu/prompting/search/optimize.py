@@ -138,8 +138,8 @@ class Optimizer:
         **more: Any,
     ):
         """more: `embed` for nearest demonstrations, `writer` (a backend that words instructions anew), `watcher`,
-        `looks` (the file where looks at test parts are counted), `again` (look at a test part once more), `clock`
-        (seconds).
+        `looks` (where looks at test parts are counted; else in the folder alone), `again` (look at a test part once
+        more), `clock` (seconds).
 
         Raises UserError, before anything is computed, where the examples do not suffice or the folder holds another
         search.
@@ -149,7 +149,7 @@ class Optimizer:
         self.embed: Embed | None = more.get("embed")
         self.writer: Backend | None = more.get("writer")
         self.watcher: Watcher | None = more.get("watcher")
-        self.looks = Looks(more.get("looks") or folder / "looks.jsonl")
+        self.looks: Looks = more.get("looks") or Looks(folder / "looks.jsonl")
         self.again: bool = more.get("again", False)
         self._clock: Callable[[], float] = more.get("clock", time.monotonic)
         unscored = next((one.id for one in self.examples if one.gold is None), None)
@@ -363,7 +363,7 @@ class Optimizer:
             return Outcome(baseline, best, None, None, None, finalists, luck, evaluations, tokens, 0)
         purpose = f"{self.matrix.key(baseline)} {self.matrix.key(best)}"
         test = self._of("test")
-        look = self.looks.take([example.id for example in test], purpose, again=self.again)
+        look = self.looks.take(test, purpose, again=self.again)
         before, after = self.matrix.values([baseline, best], test)
         groups = [example.group for example in test]
         found = verdict(before, after, groups, self.search.delta)
