@@ -13,6 +13,7 @@ from wenlu.prompting.calibrate import Prior, Scoring
 from wenlu.prompting.demonstrations import Demonstrations
 from wenlu.prompting.examples import Example
 from wenlu.prompting.search.optimize import Optimizer, Search
+from wenlu.prompting.search.outcome import Unjudged
 from wenlu.prompting.search.page import write_page
 from wenlu.prompting.search.proposals import Room, propose
 from wenlu.prompting.search.split import Looks
@@ -51,6 +52,11 @@ def model():
 @pytest.fixture
 def backend(model):
     return Counting(model)
+
+
+def planned(folder):
+    """What a search has written down to try."""
+    return next(row for row in read_rows(folder / "search.jsonl") if row["event"] == "planned")
 
 
 def same(one, other):
@@ -98,7 +104,7 @@ def test_limits_are_kept_by_all_that_comes_before_the_test_and_by_a_search_cut_o
     assert whole.evaluations <= limit.get("evaluations", 1 << 60)
     queries = 4 if kind == "contextual" else 1
     assert queries * whole.evaluations >= asked > 40
-    begun = read_rows(tmp_path / "whole" / "search.jsonl")[0]
+    begun = planned(tmp_path / "whole")
     each = max(cost(model, one, EXAMPLES[:6]) for one in begun["prompts"]) if "tokens" in limit else 0
     assert begun["evaluations"] * each <= limit.get("tokens", 0), "whichever prompt goes on, the limit is kept"
     assert tokens <= limit.get("tokens", 1 << 60) and asked <= 60 * limit.get("minutes", 1 << 60)
@@ -138,12 +144,12 @@ def test_the_test_part_is_seen_by_two_prompts_and_only_at_the_end(backend, tmp_p
     optimizer = Optimizer(backend, BASELINE, EXAMPLES, SEARCH, tmp_path)
     test = {EXAMPLES[number].id for number in optimizer.parts.test}
     search = {EXAMPLES[number].id for number in optimizer.parts.search}
-    rows = read_rows(tmp_path / "matrix.jsonl")
+    rows = [row for row in read_rows(tmp_path / "matrix.jsonl") if "example" in row]
     seen = {row["prompt"] for row in rows if row["example"] in test}
     assert seen <= {optimizer.matrix.key(outcome.best), optimizer.matrix.key(outcome.baseline)}
     order = [row["example"] in test for row in rows]
     assert order == sorted(order)
-    prompts = read_rows(tmp_path / "search.jsonl")[0]["prompts"]
+    prompts = planned(tmp_path)["prompts"]
     assert {shown["id"] for prompt in prompts for shown in prompt["pool"]} <= search
     assert len(read_rows(tmp_path / "looks.jsonl")) == (0 if outcome.verdict is None else 1)
 
@@ -182,7 +188,9 @@ def test_a_search_finds_a_planted_better_prompt(backend, tmp_path, monkeypatch):
 def test_what_costs_nothing_to_measure_is_no_measure(backend, tmp_path, monkeypatch):
     """As of an endpoint's answers that are kept from before: a search with such a limit would have none."""
     monkeypatch.setattr(Counting, "tokens_used", 0)
-    with pytest.raises(UserError, match="what an answer costs cannot be measured, for those asked for are kept"):
+    with pytest.raises(
+        UserError, match="what an answer costs cannot be measured in time, for those asked for are kept"
+    ):
         Optimizer(backend, BASELINE, EXAMPLES, replace(LIMITED, minutes=5), tmp_path).run()
 
 
@@ -300,8 +308,14 @@ def test_refused_searches(backend, tmp_path):
     looked = tmp_path / "looked.jsonl"
     six = Optimizer(backend, BASELINE, EXAMPLES, SEARCH, tmp_path / "six", looks=Looks(looked))
     Looks(looked).take([EXAMPLES[number] for number in six.parts.test[:1]], "another prompt")
-    with pytest.raises(UserError, match=r"1 of the \d+ test examples were looked at already, last for another prompt"):
+    with pytest.raises(
+        Unjudged, match=r"1 of the \d+ test examples were looked at already, last for another"
+    ) as caught:
         six.run()
+    left = caught.value.outcome
+    assert left.best.verdict is None and left.best.splits and left.finalists and "looked at already" in left.unjudged
+    write_page(tmp_path / "six" / "report.html", six, left)
+    assert "was chosen, but has no verdict" in (tmp_path / "six" / "report.html").read_text(encoding="utf-8")
     assert (
         Optimizer(backend, BASELINE, EXAMPLES, SEARCH, tmp_path / "six", looks=Looks(looked), again=True).run().look
         == 2

@@ -166,7 +166,9 @@ def test_looks_by_ids_alone_count_and_older_forms_are_refused(tmp_path):
     with pytest.raises(UserError, match="3 of the 3 test examples were looked at already, last for one"):
         looks.take(TEST, "two")
     looks.path.write_text('{"test": "0123abcd", "look": "one"}\n')
-    with pytest.raises(UserError, match=r"holds looks in a form that names no examples .* move the file away knowingly"):
+    with pytest.raises(
+        UserError, match=r"holds looks in a form that names no examples .* move the file away knowingly"
+    ):
         looks.take(TEST, "two", again=True)
 
 

@@ -21,7 +21,7 @@ from wenlu.prompting.example_file import Keys
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from wenlu.prompting.search.optimize import Outcome
+    from wenlu.prompting.search.outcome import Outcome
 
 DESCRIPTION = """A search for a better prompt than a baseline: edits of it, other forms, instructions from a bank,
 demonstrations. Examples are parted into search, select and test; all candidates meet the same search examples, the
@@ -106,6 +106,7 @@ def run(command: Command) -> int:
     prompt = read_prompt(command.prompt)
     examples = examples_of(command.examples, command.keys, command.limit, search=True)
     from wenlu.prompting.search.optimize import Optimizer, Search
+    from wenlu.prompting.search.outcome import Unjudged
     from wenlu.prompting.search.page import write_page
     from wenlu.prompting.search.split import Looks
 
@@ -119,25 +120,27 @@ def run(command: Command) -> int:
         bar = progress("searching")
         more: dict[str, Any] = {"watcher": _Bar(bar), "again": command.again, "embed": embedder([prompt], backend)}
         more["looks"] = Looks(Path(f"{command.examples}.looks"), cache_folder() / "looks.jsonl")
-        writer = None
         if command.writer:
             place = (command.device, command.writer_endpoint, out / "answers", "--writer-endpoint")
-            writer = more["writer"] = stack.enter_context(backend_of(command.writer, *place))
+            more["writer"] = stack.enter_context(backend_of(command.writer, *place))
         optimizer = Optimizer(backend, prompt, examples, search, out, **more)
+        refusal = None
         try:
             outcome = optimizer.run()
+        except Unjudged as error:
+            refusal, outcome = error, error.outcome
         finally:
             if bar.live.is_started:
                 bar.stop()
     outcome.best.write(out / "prompt.json")
     write_page(out / "report.html", optimizer, outcome)
+    if refusal is not None:
+        say(f"{outcome.best.name} was chosen and is kept, without a verdict, in {out / 'prompt.json'}")
+        raise refusal
     if command.json:
-        written = {"writer_tokens": writer.tokens_used} if writer else {}
-        print(json_format.dumps({**facts(outcome, out), **written}, ensure_ascii=False))
+        print(json_format.dumps(facts(outcome, out), ensure_ascii=False))
     else:
         show(outcome, out)
-        if writer:
-            print(f"{writer.tokens_used:,} tokens by the writer, beside them")
     return 0
 
 
@@ -152,6 +155,8 @@ def facts(outcome: Outcome, out: Path) -> dict[str, Any]:
         "optimism": outcome.luck.optimism,
         "evaluations": outcome.evaluations,
         "tokens": outcome.tokens,
+        "writer_tokens": outcome.writer_tokens,
+        "always": dict(outcome.always),
         "look": outcome.look,
         "prompt": str(out / "prompt.json"),
         "report": str(out / "report.html"),
@@ -162,6 +167,8 @@ def show(outcome: Outcome, out: Path) -> None:
     """The result on stdout."""
     from rich.console import Console
     from rich.table import Table
+
+    from wenlu.prompting.search.page import constant
 
     console = Console(file=sys.stdout, highlight=False)
     table = Table("on the select examples", "accuracy", "chosen in", box=None)
@@ -177,5 +184,8 @@ def show(outcome: Outcome, out: Path) -> None:
         console.print(f"test: {outcome.best.name}: {outcome.verdict}", markup=False, soft_wrap=True)
         if outcome.look > 1:
             console.print(f"this was look {outcome.look} at this test part: less than fresh evidence", style="yellow")
-    console.print(f"{outcome.evaluations:,} answers and {outcome.tokens:,} tokens before the test")
+    for line in constant(outcome):
+        console.print(line, markup=False, soft_wrap=True, style="yellow")
+    writer = f", {outcome.writer_tokens:,} of them by the writer" * bool(outcome.writer_tokens)
+    console.print(f"{outcome.evaluations:,} answers and {outcome.tokens:,} tokens before the test{writer}")
     say(f"prompt: {out / 'prompt.json'}\nreport: {out / 'report.html'}")

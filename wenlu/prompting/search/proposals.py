@@ -6,14 +6,16 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import zip_longest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wenlu.base.errors import UserError
-from wenlu.base.log import say
+from wenlu.base.log import JsonLines, say
 from wenlu.prompting.artifact import Artifact, Shown
+from wenlu.prompting.backend import Spent, Written
 from wenlu.prompting.demonstrations import Demonstrations
 from wenlu.prompting.examples import Example
 from wenlu.prompting.literal import is_chinese
+from wenlu.prompting.matrix import counted
 from wenlu.prompting.search.candidates import grammar_of
 from wenlu.prompting.search.instructions import some_edits
 from wenlu.prompting.template import Part, common_fields
@@ -108,6 +110,24 @@ class Room:
                 f"the baseline comes to {self.needed(baseline)} tokens with its answer, but the model reads "
                 f"{self._backend.model.config.context}: shorten it, or lower decoding.max_tokens"
             )
+
+
+class Recorded:
+    """A writer whose texts are kept in the log with what they cost: none is paid for twice, and none is forgotten."""
+
+    def __init__(self, writer: Backend, rows: Sequence[dict], log: JsonLines, count: Callable[[Spent], None]):
+        self.name, self._writer, self._log, self._count = writer.name, writer, log, count
+        self._known = {row["seed"]: row["text"] for row in rows if row["event"] == "wrote"}
+
+    def generate(self, prompts: Sequence[Any], settings: Any) -> list[Written]:
+        """The one text of a seed."""
+        if settings.seed not in self._known:
+            with counted(self._writer, self._log, self._count, by="writer"):
+                (written,) = self._writer.generate(prompts, settings)
+            self._log.write(event="wrote", seed=settings.seed, text=written.text)
+            self._log.sync()
+            self._known[settings.seed] = written.text
+        return [Written(self._known[settings.seed], "stop", None, None)]
 
 
 def _content(prompt: Artifact) -> str:
