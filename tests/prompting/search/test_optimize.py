@@ -7,6 +7,7 @@ import pytest
 from wenlu.base.config import from_dict
 from wenlu.base.errors import UserError
 from wenlu.base.log import read_rows
+from wenlu.prompting.answers import Extractor
 from wenlu.prompting.artifact import Artifact, Decoding, Shown, read_artifact
 from wenlu.prompting.backend import FolderBackend, Written
 from wenlu.prompting.calibrate import Prior, Scoring
@@ -273,7 +274,25 @@ def test_conversations_are_searched_too(backend, tmp_path):
     assert all(finalist.prompt.template.chat for finalist in outcome.finalists)
 
 
+def test_other_ways_to_answer_are_tried_within_the_same_budget(backend, tmp_path):
+    free = replace(BASELINE, scoring=None, extractor=Extractor("choice"), decoding=Decoding(max_tokens=12))
+    ways = ("chain_of_thought", "self_consistency")
+    outcome = Optimizer(backend, free, EXAMPLES, Search(candidates=4, keep=1, strategies=ways), tmp_path).run()
+    prompts = [from_dict(Artifact, one) for one in planned(tmp_path)["prompts"]]
+    assert [one.name for one in prompts if one.name in ways] == list(ways) and outcome.finalists
+    assert [one.way.trigger for one in prompts if one.name in ways] == ["让我们一步一步地思考。"] * 2
+    assert {one.decoding.max_tokens for one in prompts} == {12}
+    with pytest.raises(UserError, match="a budget of 2 tokens is too little for 5 samples"):
+        propose(replace(free, decoding=Decoding(max_tokens=2)), EXAMPLES, 4, 0, strategies=ways)
+    open_ended = [replace(one, choices=(), gold=None, answers=(one.right,)) for one in EXAMPLES]
+    with pytest.raises(UserError, match="the answer's form is one of the choices, but a question has none"):
+        propose(replace(free, decoding=Decoding(max_tokens=99)), open_ended, 4, 0, strategies=["reason_then_constrain"])
+    with pytest.raises(UserError, match="strategies write their answers, but the baseline scores choices"):
+        propose(BASELINE, EXAMPLES, 4, 0, strategies=ways)
+
+
 REFUSED = [
+    (dict(strategies=("think",)), "a strategy is one of direct, .* not 'think'"),
     (dict(candidates=1), "search.candidates must be at least 2"),
     (dict(evaluations=5, minutes=1), "a search has one limit: give evaluations or minutes, not both"),
     (dict(scores=("sums",)), "a score is one of .* not 'sums'. Did you mean 'sum'"),

@@ -58,6 +58,9 @@ class Command:
     scores: tuple[str, ...] = ("sum", "per_byte", "batch")
     """Ways to score choices that the last prompts are tried with: sum, per_token, per_byte, pmi, contextual, batch,
     channel."""
+    strategies: tuple[str, ...] = ()
+    """Other ways to write the answer that are tried, within decoding.max_tokens: direct, chain_of_thought,
+    self_consistency, least_to_most, reason_then_constrain."""
     delta: float = 0.0
     """The loss of accuracy that does not matter."""
     writer: str = ""
@@ -112,7 +115,7 @@ def run(command: Command) -> int:
 
     search = Search(
         command.candidates, command.evaluations, command.minutes, command.tokens, command.keep, command.scores,
-        command.delta, command.seed,
+        command.strategies, command.delta, command.seed,
     )  # fmt: skip
     out = Path(command.out)
     with ExitStack() as stack:

@@ -175,7 +175,9 @@ class Optimizer:
         room.refuse_long(self.baseline)
         wanted, seed = self.search.candidates, self.search.seed
         writer = self.writer and Recorded(self.writer, self._rows, log, self._count)
-        prompts = propose(self.baseline, pool, wanted, seed, fits=room, writer=writer)
+        prompts = propose(
+            self.baseline, pool, wanted, seed, fits=room, writer=writer, strategies=self.search.strategies
+        )
         with self._counted(log):
             evaluations = self._evaluations(prompts, room, since)
         selection = self._selection(len(prompts), evaluations)

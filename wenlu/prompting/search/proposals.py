@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any
 
 from wenlu.base.errors import UserError
@@ -18,7 +18,9 @@ from wenlu.prompting.literal import is_chinese
 from wenlu.prompting.matrix import counted
 from wenlu.prompting.search.candidates import grammar_of
 from wenlu.prompting.search.instructions import some_edits
+from wenlu.prompting.strategies import STEP_BY_STEP_ZH, STRATEGIES, ReasonThenConstrain, write_strategy
 from wenlu.prompting.template import Part, common_fields
+from wenlu.prompting.writing import Terms, question
 
 if TYPE_CHECKING:
     from wenlu.prompting.backend import Backend
@@ -41,11 +43,13 @@ def propose(
     *,
     fits: Callable[[Artifact], bool] = lambda prompt: True,
     writer: Backend | None = None,
+    strategies: Sequence[str] = (),
 ) -> list[Artifact]:
     """So many prompts (fewer where there are no more), the baseline first, all different, each with a name.
 
     pool: the search examples, among which demonstrations are chosen. fits: whether the model can read a prompt; those
     that it cannot are counted, said, and others come in their place. writer: a backend that words the instruction anew.
+    strategies: other ways to write the answer, which are tried first.
     Always the same for the same seed, but for what a writer writes. Raises UserError for fewer than two.
     """
     if count < 2:
@@ -54,7 +58,8 @@ def propose(
     if writer is not None:
         kinds.insert(0, iter(_written(baseline, writer, count // 2, seed)))
     found, known, left_out = [baseline], {_content(baseline)}, 0
-    for proposal in (one for several in zip_longest(*kinds) for one in several if one is not None):
+    by_turns = (one for several in zip_longest(*kinds) for one in several if one is not None)
+    for proposal in chain(_ways(baseline, pool[0], strategies), by_turns):
         if len(found) == count:
             break
         proposal = replace(proposal, prior=None)  # What batch calibration has learned of the baseline is its alone.
@@ -182,6 +187,25 @@ def _forms(baseline: Artifact, pool: Sequence[Example], seed: int) -> Iterator[A
             ways = Demonstrations("balanced" if labelled else "random", shots, seed=chance.randrange(1000))
             other = replace(other, name=f"form {number}, {shots} examples", demonstrations=ways, pool=shown)
         yield other
+
+
+def _ways(baseline: Artifact, example: Example, strategies: Sequence[str]) -> list[Artifact]:
+    """The baseline answered in these ways, all within its budget. Raises UserError where it scores choices, and where
+    the budget is too little for one."""
+    if strategies and baseline.scoring is not None:
+        raise UserError("strategies write their answers, but the baseline scores choices: leave out scoring, or them")
+    found = []
+    for name in strategies:
+        trigger = {"trigger": STEP_BY_STEP_ZH} if is_chinese(baseline.template.instruction) else {}
+        thinks = "trigger" in STRATEGIES[name].__dataclass_fields__
+        way = STRATEGIES[name](**trigger if thinks else {})
+        way.answer(None, (), Terms(baseline.decoding.max_tokens))  # Asks nothing; what the budget is too little for.
+        if isinstance(way, ReasonThenConstrain):
+            way.form.constraint(
+                question(baseline.template, example)
+            )  # One of the choices, of which there must be some.
+        found.append(replace(baseline, name=name, strategy=write_strategy(way)))
+    return found
 
 
 def _written(baseline: Artifact, writer: Backend, count: int, seed: int) -> list[Artifact]:

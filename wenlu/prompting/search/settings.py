@@ -9,6 +9,7 @@ from wenlu.base.config import at_least
 from wenlu.base.errors import UserError, did_you_mean
 from wenlu.prompting.calibrate import SCORES
 from wenlu.prompting.search.split import Shares
+from wenlu.prompting.strategies import STRATEGIES
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Search:
     """Prompts that come to the second stage."""
     scores: tuple[str, ...] = ("sum", "per_byte", "batch")
     """Ways to score choices that the last prompts are tried with, where the baseline scores choices at all."""
+    strategies: tuple[str, ...] = ()
+    """Other ways to write the baseline's answer that are tried, within its decoding.max_tokens."""
     delta: float = 0.0
     """The loss of accuracy that does not matter."""
     seed: int = 0
@@ -43,5 +46,9 @@ class Search:
         wrong = next((name for name in self.scores if name not in SCORES), None)
         if wrong is not None:
             raise UserError(f"a score is one of {', '.join(SCORES)}, not {wrong!r}.{did_you_mean(wrong, SCORES)}")
+        wrong = next((name for name in self.strategies if name not in STRATEGIES), None)
+        if wrong is not None:
+            near = did_you_mean(wrong, STRATEGIES)
+            raise UserError(f"a strategy is one of {', '.join(STRATEGIES)}, not {wrong!r}.{near}")
         if not math.isfinite(self.minutes):
             raise UserError(f"search.minutes must be a number of minutes, not {self.minutes}")
