@@ -113,6 +113,7 @@ class Said:
     text: str
     tokens: int = 4
     finish: str = "stop"
+    error: str = ""
 
 
 class Actor:

@@ -129,6 +129,8 @@ class Recorded:
         if settings.seed not in self._known:
             with counted(self._writer, self._log, self._count, by="writer"):
                 (written,) = self._writer.generate(prompts, settings)
+            if written.error:
+                return [written]
             self._log.write(event="wrote", seed=settings.seed, text=written.text)
             self._log.sync()
             self._known[settings.seed] = written.text
