@@ -42,6 +42,7 @@ def folder(tmp_path_factory):
 def work(tmp_path, monkeypatch):
     """A folder with prompts and examples, in which the commands run."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     rows = [{"text": f"炉子{n} is warm", "answer": ("four", "热的")[n % 2]} for n in range(60)]
     write("examples.jsonl", rows)
     Path("plain.toml").write_text(PLAIN, encoding="utf-8")
@@ -236,12 +237,18 @@ def test_a_test_part_is_not_looked_at_twice_unasked(folder, work, capsys):
     found = json.loads(run(capsys, *line, "--out", "one", "--json"))
     if found["verdict"] is None:
         return
-    looks = Path("examples.jsonl.looks")
-    row = json.loads(looks.read_text())
-    looks.write_text(json.dumps({**row, "look": "another"}) + "\n")
-    refused(capsys, "was looked at already", *line, "--out", "two")
-    assert Path("two/matrix.jsonl").exists(), "what was computed is kept"
+    for looks in (Path("examples.jsonl.looks"), Path("cache/wenlu/looks.jsonl")):
+        row = json.loads(looks.read_text())
+        looks.write_text(json.dumps({**row, "look": "another"}) + "\n")
+    message = "was chosen and is kept, without a verdict, in two/prompt.json"
+    refused(capsys, "were looked at already, last for another", *line, "--out", "two")
+    kept = json.loads(Path("two/prompt.json").read_text(encoding="utf-8"))
+    assert kept["verdict"] is None and kept["splits"] and "no verdict" in Path("two/report.html").read_text("utf-8")
     assert json.loads(run(capsys, *line, "--out", "two", "--again", "--json"))["look"] == 2
+    Path("copy.jsonl").write_bytes(Path("examples.jsonl").read_bytes())
+    assert main(["prompt", *map(str, line), "--examples", "copy.jsonl", "--out", "three"]) == 2
+    said = capsys.readouterr().err
+    assert "cache/wenlu/looks.jsonl" in said and message.replace("two", "three") in said
 
 
 def test_a_search_is_not_continued_with_other_settings(folder, work, capsys):

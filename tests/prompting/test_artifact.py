@@ -33,6 +33,7 @@ from wenlu.prompting.export import export
 from wenlu.prompting.rendering import render
 from wenlu.prompting.strategies import Direct, ReasonThenConstrain, SelfConsistency, write_strategy
 from wenlu.prompting.template import Template, as_chat
+from wenlu.prompting.trial import bare
 from wenlu.prompting.writing import Form
 from wenlu.tokenization.chat_format import with_template
 from wenlu.tokenization.learn import learn
@@ -78,12 +79,39 @@ def test_the_prompt_is_that_of_its_parts():
     assert WHOLE.decoding.settings == Settings(temperature=0.5, stop=("\n",)) and WHOLE.way == SelfConsistency(3)
 
 
+def test_the_answer_of_a_question_chooses_no_demonstrations():
+    """A row may hold its answer in other words, which no question shows."""
+    rows = [("the cat sat", "animal"), ("stocks fell", "money"), ("the cat sat down", "money")]
+    pool = tuple(
+        Shown(str(n), {"text": text, "label_text": label}, ("x", "y"), n % 2) for n, (text, label) in enumerate(rows)
+    )
+    alike = Artifact(
+        name="alike", template=Template(question="{{ text }}"), demonstrations=Demonstrations("bm25", 1), pool=pool
+    )
+    for label in ("animal", "money", "money money money"):
+        asked = Example("q", {"text": "a cat sat", "label_text": label}, ("x", "y"), 0)
+        assert [one.id for one in alike.shown_before(asked)] == ["0"]
+    stated = replace(alike, demonstrations=replace(alike.demonstrations, fields=("text",)))
+    assert alike.compared == stated.demonstrations and bare(alike) == bare(stated), "and they are one prompt"
+    hidden = replace(alike.demonstrations, fields=("text", "label_text"))
+    with pytest.raises(
+        UserError, match=r"may not be chosen by 'label_text', which the question does not show .* text$"
+    ):
+        replace(alike, demonstrations=hidden)
+    with pytest.raises(UserError, match="compare by what the question shows, but it names no field of text or number"):
+        replace(alike, template=Template(question="Which?"))
+
+
 def test_an_answer_over_before_it_begins_is_refused():
     lines = Template(question="{{ text }}", delimiter="\n", separator="\n")
     with pytest.raises(UserError, match=r"the delimiter '\\n' holds the separator '\\n', which ends a written answer"):
         Artifact(name="lines", template=lines)
     assert Artifact(name="lines", template=lines, decoding=Decoding(stop=("###",))).stop == ("###",)
-    assert Artifact(name="lines", template=lines, scoring=Scoring("sum")).template.stops_at_once
+    assert Artifact(name="lines", template=lines, scoring=Scoring("sum")).scoring
+    own, chat = Template(question="{{ text }}", delimiter="\n"), as_chat(replace(lines, delimiter="\n"))
+    with pytest.raises(UserError, match=r"the delimiter '\\n' holds '\\n' of decoding.stop, which ends a written"):
+        Artifact(name="own", template=own, decoding=Decoding(stop=("\n",)))
+    assert Artifact(name="chat", template=chat, decoding=Decoding(stop=("\n",))).stop
     assert Artifact(name="lines", template=as_chat(lines)).stop == ()
     held = Artifact(name="lines", template=lines, strategy=write_strategy(Direct(Form("regex", "a"))))
     assert held.stop == ()

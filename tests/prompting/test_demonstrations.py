@@ -32,6 +32,9 @@ POOL = [
 ]
 
 
+TEXT = ("text",)
+
+
 def embed(texts):
     """Which letters a text has."""
     return np.array([[text.count(chr(97 + n)) for n in range(26)] + [len(text)] for text in texts], float)
@@ -44,9 +47,9 @@ def ids(chosen):
 KINDS = [
     Demonstrations("random", 3, seed=1),
     Demonstrations("balanced", 4, seed=1),
-    Demonstrations("bm25", 3),
-    Demonstrations("nearest", 3),
-    Demonstrations("mmr", 3),
+    Demonstrations("bm25", 3, fields=TEXT),
+    Demonstrations("nearest", 3, fields=TEXT),
+    Demonstrations("mmr", 3, fields=TEXT),
 ]
 
 
@@ -90,7 +93,7 @@ def test_fixed_is_as_named():
 
 def test_words_in_both_languages():
     assert terms("The CAT 坐在垫") == ["the", "cat", "坐", "在", "垫", "坐在", "在垫"]
-    bm25 = Demonstrations("bm25", 2).over(POOL)
+    bm25 = Demonstrations("bm25", 2, fields=TEXT).over(POOL)
     assert ids(bm25(example("q", "cat mat"))) == ["a", "h"], "the likest stands last"
     assert ids(bm25(example("q", "伦敦股票")))[-1] == "f"
     assert Words(["a b", "c"]).to("zz").tolist() == [0, 0]
@@ -109,7 +112,7 @@ def test_mmr_between_likeness_and_difference():
     likeness, between = np.array([1.0, 0.9, 0.5]), np.array([[1, 0.95, 0], [0.95, 1, 0], [0, 0, 1.0]])
     assert spread(likeness, between, range(3), 2, 1.0) == [0, 1]
     assert spread(likeness, between, range(3), 2, 0.5) == [0, 2]
-    words = Demonstrations("mmr", 2, trade=1.0).over(POOL)(example("q", "cat mat"))
+    words = Demonstrations("mmr", 2, fields=TEXT, trade=1.0).over(POOL)(example("q", "cat mat"))
     assert ids(words) == ["a", "h"], "with trade 1 what BM25 gives"
 
 
@@ -124,7 +127,9 @@ def test_a_models_own_states(family):
     vectors = embedder(["the cat", "猫", "the cat sat on the mat " * 9])
     assert vectors.shape == (3, 16) and embedder.cut == 1
     assert np.allclose(vectors[1], embedder(["猫"])[0]), "each text alone"
-    found = Demonstrations("nearest", 1).over([example("x", "the cat sat"), example("y", "猫坐")], embedder)
+    found = Demonstrations("nearest", 1, fields=TEXT).over(
+        [example("x", "the cat sat"), example("y", "猫坐")], embedder
+    )
     assert len(found(example("q", "the cat"))) == 1 and embedder([]).shape == (0, 16)
 
 
@@ -163,15 +168,26 @@ def test_the_order_that_tells_inputs_apart():
             lambda: Demonstrations("random", 8).over(POOL)(POOL[6]),
             "8 demonstrations are wanted, but only 6 may",
         ),
-        (lambda: Demonstrations("nearest", 2).over(POOL), "nearest demonstrations need vectors of texts"),
+        (lambda: Demonstrations("nearest", 2, fields=TEXT).over(POOL), "nearest demonstrations need vectors of texts"),
         (
             lambda: Demonstrations("bm25", 1, fields=("txt",)).over(POOL),
             "no field 'txt' to compare by. Did",
         ),
-        (lambda: Demonstrations("bm25", 1).over([example("x", "?!")]), "BM25 finds no words in the pool's examples"),
         (
-            lambda: Demonstrations("nearest", 1).over(POOL, lambda texts: np.zeros(3)),
+            lambda: Demonstrations("bm25", 1, fields=TEXT).over([example("x", "?!")]),
+            "BM25 finds no words in the pool's examples",
+        ),
+        (
+            lambda: Demonstrations("nearest", 1, fields=TEXT).over(POOL, lambda texts: np.zeros(3)),
             "must give a vector of",
+        ),
+        (
+            lambda: Demonstrations("mmr", 1).over(POOL),
+            "mmr demonstrations compare by fields: name those that",
+        ),
+        (
+            lambda: Demonstrations("bm25", 1, fields=TEXT).over([Example("x", {"text": ["a"]}, answers=("b",))]),
+            "the field 'text' of example x is no text to compare by",
         ),
         (lambda: Demonstrations("random", 1).over([POOL[0], POOL[0]]), "two examples have the id 'a'"),
         (lambda: orders(POOL, 0), "at least 1 order must be tried, not 0"),

@@ -7,17 +7,20 @@ import numpy as np
 import pytest
 
 from wenlu.base.errors import UserError
+from wenlu.base.log import read_rows
 from wenlu.inference.score import Query
 from wenlu.prompting.answers import Extractor
 from wenlu.prompting.artifact import Artifact, Decoding, Shown
-from wenlu.prompting.backend import FolderBackend
+from wenlu.prompting.backend import Failed, FolderBackend, Written
 from wenlu.prompting.calibrate import Scoring
 from wenlu.prompting.compare import FEWEST_FORMS, compare, forms_of, work
 from wenlu.prompting.demonstrations import Demonstrations
 from wenlu.prompting.examples import Example
 from wenlu.prompting.matrix import Matrix
+from wenlu.prompting.strategies import Direct, write_strategy
 from wenlu.prompting.template import Template, as_chat
 from wenlu.prompting.trial import bare, fitted, softmax, try_on
+from wenlu.prompting.writing import Form
 
 from small_models import model_of
 
@@ -157,6 +160,93 @@ def test_robustness_is_over_ten_forms_and_more(backend, tmp_path):
     assert (row.robustness.worst, row.robustness.best) == pytest.approx((min(means), max(means)))
     assert row.robustness.median == pytest.approx(np.median(means))
     assert sum(told) == work([PLAIN], EXAMPLES, True) == len(means) * len(EXAMPLES)
+
+
+def test_forms_that_a_stop_of_its_own_would_end_at_once_are_none():
+    written = replace(PLAIN, scoring=None, decoding=Decoding(stop=("\n",)))
+    forms = [one.template.delimiter for _, one in forms_of(written, EXAMPLES)]
+    assert len(forms) >= FEWEST_FORMS and not any("\n" in delimiter for delimiter in forms)
+    assert any("\n" in one.template.delimiter for _, one in forms_of(PLAIN, EXAMPLES))
+
+
+WRITES = replace(PLAIN, name="writes", scoring=None, extractor=Extractor("choice"), decoding=Decoding(max_tokens=7))
+MANY = [replace(EXAMPLES[n % 6], id=f"m{n}", fields={"text": f"炉子 {n}."}) for n in range(20)]
+
+
+class Failing(Counting):
+    """Answers nothing of what names one of these."""
+
+    names, calls = (), 0
+
+    def _fails(self, text):
+        return any(name in str(text) for name in self.names)
+
+    def generate(self, prompts, settings, advance=None):
+        self.calls += len(prompts)
+        found = super().generate(prompts, settings, advance)
+        pairs = zip(prompts, found, strict=True)
+        return [Written("", "error", None, None, error="said 400") if self._fails(p) else one for p, one in pairs]
+
+    def score(self, queries, advance=None):
+        pairs = zip(queries, super().score(queries, advance), strict=True)
+        return [Failed("said 500") if self._fails(query.prefix) else one for query, one in pairs]
+
+
+@pytest.mark.parametrize("prompt", [WRITES, PLAIN], ids=["written", "scored"])
+def test_a_failure_is_no_answer_and_is_tried_again(prompt, model, tmp_path, capsys):
+    file, backend = tmp_path / "matrix.jsonl", Failing(model)
+    backend.names = ("炉子 3.",)
+    matrix = Matrix(file, backend)
+    (cells,) = matrix.cells([prompt], MANY)
+    assert [number for number, cell in enumerate(cells) if cell.failed] == [3]
+    assert np.isnan(matrix.values([prompt], MANY)[0, 3]) and matrix.computed == 19
+    assert [row["failed"] for row in read_rows(file) if row.get("failed")] == [cells[3].failed]
+    other = replace(prompt, name="careful", template=CAREFUL.template)
+    rows = compare(matrix, [prompt, other], MANY)
+    assert "1 of 20 examples failed with some prompt and are left out; the same command tries them" in (
+        capsys.readouterr().err
+    )
+    assert [row.failed for row in rows] == [1, 1] and rows[1].verdict.examples == 19
+    backend.names = ()
+    again = Matrix(file, backend)
+    (cells,) = again.cells([prompt], MANY)
+    assert not any(cell.failed for cell in cells) and again.computed == 1
+    assert [row.failed for row in compare(again, [prompt, other], MANY)] == [0, 0]
+
+
+def test_prompts_are_compared_on_what_all_have_answered(model, tmp_path):
+    backend = Failing(model)
+    backend.names = ("Say what fits.\n\nText: 炉子 3.", "Look closely. 看仔细。\n\nText: 炉子 5.")
+    matrix = Matrix(tmp_path / "matrix.jsonl", backend)
+    rows = compare(matrix, [PLAIN, CAREFUL], MANY)
+    values = np.delete(matrix.values([PLAIN, CAREFUL], MANY), (3, 5), 1)
+    assert [row.failed for row in rows] == [1, 1] and rows[1].verdict.examples == 18
+    assert [row.accuracy.value for row in rows] == pytest.approx(values.mean(1).tolist())
+
+
+def test_too_many_failures_are_no_comparison(model, tmp_path):
+    backend = Failing(model)
+    backend.names = ("炉子 3.", "炉子 5.", "炉子 7.")
+    with pytest.raises(
+        UserError, match=r"3 of 20 examples failed with some prompt, more than 10%, .* \(example m3: said"
+    ):
+        compare(Matrix(tmp_path / "matrix.jsonl", backend), [WRITES, PLAIN], MANY)
+    assert backend.calls == 20 and backend.asked == 0, "and the next prompt is not tried"
+
+    class Down(Counting):
+        def score(self, queries, advance=None):
+            raise Failed("nobody there")
+
+    with pytest.raises(UserError, match=r"6 of 6 examples failed .* nobody there"):
+        Matrix(tmp_path / "other.jsonl", Down(model)).cells([PLAIN], EXAMPLES)
+
+
+def test_a_prompt_that_always_says_the_same_is_told(model, tmp_path):
+    held = replace(WRITES, name="held", strategy=write_strategy(Direct(Form("regex", "four"))))
+    (row, free) = compare(Matrix(tmp_path / "m.jsonl", Counting(model)), [held, WRITES], EXAMPLES)
+    assert row.always == "four" and free.always is None and row.as_dict()["always"] == "four"
+    (row,) = compare(Matrix(tmp_path / "m.jsonl", Counting(model)), [held], EXAMPLES[::2])
+    assert row.always is None, "where it is always right there is nothing to tell apart"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from wenlu.inference.generator import Settings
 from wenlu.models.build import build
 from wenlu.models.config import ModelConfig
 from wenlu.prompting.answers import Extractor
-from wenlu.prompting.backend import FolderBackend
+from wenlu.prompting.backend import Failed, FolderBackend
 from wenlu.prompting.examples import Example
 from wenlu.prompting.strategies import (
     STEP_BY_STEP,
@@ -39,6 +39,7 @@ class Said:
     text: str
     tokens: int | None
     finish: str = "stop"
+    error: str = ""
 
 
 class Actor:
@@ -81,6 +82,40 @@ def test_most_voices_decide():
     assert {s.max_tokens for _, s in actor.calls} == {10} and {s.temperature for _, s in actor.calls} == {0.7}
     silent = SelfConsistency(2).answer(Actor(lambda p, s: "hm"), [Question("?")], Terms(50, NUMBER))
     assert silent.answers[0].value is None and silent.missing == 1 and silent.answers[0].agreement == 0
+
+
+@pytest.mark.parametrize("strategy", [SelfConsistency(3), LeastToMost(), ReasonThenConstrain(Form("regex", "x"))])
+def test_a_question_of_which_a_text_failed_has_no_answer_and_the_others_have(strategy):
+    """Of some voices or steps alone it would be another strategy's."""
+
+    class Breaking(Actor):
+        def generate(self, prompts, settings):
+            found = super().generate(prompts, settings)
+            if len(self.calls) <= len(prompts):
+                return found
+            return [
+                Said("", None, "error", "said 400") if "bad" in str(p) else one
+                for p, one in zip(prompts, found, strict=True)
+            ]
+
+    actor = Breaking(lambda prompt, settings: "x 4\n")
+    found = strategy.answer(actor, [Question("good"), Question("bad"), Question("fine")], Terms(99, NUMBER))
+    assert [bool(one.failed) for one in found.answers] == [False, True, False]
+    assert found.failed == 1 and found.answers[1].value is None and found.said.endswith(", 1 failed")
+    assert len(found.answers[0].texts) > len(found.answers[1].texts) == 1
+    assert sum("bad" in str(prompt) for prompt, _ in actor.calls) == 2, "what has failed is not gone on with"
+
+
+def test_where_all_of_one_kind_fail_the_others_go_on():
+    class Refusing(Actor):
+        def generate(self, prompts, settings):
+            if settings.constraint is not None and "b" in str(settings.constraint):
+                raise Failed("said 400")
+            return super().generate(prompts, settings)
+
+    asked = [Question("1", ("a", "c")), Question("2", ("b", "c"))]
+    found = Direct(Form("choices")).answer(Refusing(lambda p, s: "a"), asked, Terms(9, Extractor("choice")))
+    assert [(one.value, one.failed) for one in found.answers] == [("a", ""), (None, "said 400")]
 
 
 @given(st.lists(st.sampled_from(["a", "b", None])))

@@ -46,6 +46,11 @@ def make_folder(path: Path, *, new: bool = False) -> None:
         raise UserError(f"cannot write {path}: nothing can be made in {path.parent}; choose another place") from None
 
 
+def cache_folder() -> Path:
+    """Where what was measured, compiled or counted on this machine is kept: $XDG_CACHE_HOME/wenlu or ~/.cache/wenlu."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wenlu"
+
+
 def _flush(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from wenlu.base.device import machine
 from wenlu.base.errors import UserError
-from wenlu.base.files import atomic_write
+from wenlu.base.files import atomic_write, cache_folder
 from wenlu.models.block import Block
 from wenlu.models.cache import KeyValueCache
 from wenlu.models.fused import TOKENS, FusedBlock
-from wenlu.models.kernels import MOST, Kernels, cache_folder, kernels
+from wenlu.models.kernels import MOST, Kernels, kernels
 from wenlu.models.lstm import Layer, step
 from wenlu.models.position import Rotary
 from wenlu.models.quantized import Int8Embedding, Int8Linear, Int8Matrix, int8_product

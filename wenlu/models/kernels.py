@@ -22,7 +22,7 @@ from torch import Tensor
 
 from wenlu.base.device import cpu_flags
 from wenlu.base.errors import UserError
-from wenlu.base.files import atomic_write, make_folder
+from wenlu.base.files import atomic_write, cache_folder, make_folder
 from wenlu.base.log import say
 
 SOURCE = Path(__file__).with_suffix(".cpp")
@@ -38,11 +38,6 @@ _NAMES = {
 }
 """By the types of the matrix and of the rows."""
 _ARGUMENTS = [ctypes.c_void_p] * 5 + [ctypes.c_long] * 3 + [ctypes.c_int]
-
-
-def cache_folder() -> Path:
-    """Where what is measured or compiled for this machine is kept: $XDG_CACHE_HOME/wenlu, or ~/.cache/wenlu."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wenlu"
 
 
 class Kernels:

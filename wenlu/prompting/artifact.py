@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +17,10 @@ from wenlu.inference.draws import Draws
 from wenlu.prompting.answers import WHOLE_TEXT, Extractor
 from wenlu.prompting.backend import Spent
 from wenlu.prompting.calibrate import Prior, Scoring
-from wenlu.prompting.demonstrations import Demonstrations
+from wenlu.prompting.demonstrations import ALIKE, Chooser, Demonstrations
 from wenlu.prompting.examples import Example, content_id
 from wenlu.prompting.strategies import Direct, Strategy, read_strategy, write_strategy
-from wenlu.prompting.template import Prompt, Template
+from wenlu.prompting.template import Prompt, Template, common_fields
 
 if TYPE_CHECKING:
     from wenlu.inference.generator import Settings
@@ -160,12 +160,48 @@ class Artifact:
             raise UserError("a pool of examples without demonstrations is of no use: set demonstrations.kind")
         if self.prior is not None and (self.scoring is None or self.scoring.kind != "batch"):
             raise UserError("a prior belongs to the score batch: leave it out, or set scoring.kind")
-        if self.scoring is None and not self.decoding.stop and self.stop and self.template.stops_at_once:
+        at_once = self.scoring is None and self.template.stopped_at_once(self.stop)
+        if at_once and self.decoding.stop:
+            raise UserError(
+                f"the delimiter {self.template.delimiter!r} holds {at_once!r} of decoding.stop, which ends a written "
+                "answer before it begins: give another of them"
+            )
+        if at_once:
             raise UserError(
                 f"the delimiter {self.template.delimiter!r} holds the separator {self.template.separator!r}, which ends"
                 " a written answer before it begins: give another of them, or decoding.stop"
             )
-        self.demonstrations.over([shown.example for shown in self.pool], lambda texts: [[1.0]] * len(texts))
+        self._check_fields()
+        self.chooser(lambda texts: [[1.0]] * len(texts))
+
+    def _check_fields(self) -> None:
+        """What chooses the demonstrations before a question must be on show in it: all else may be its answer."""
+        if self.demonstrations.kind not in ALIKE:
+            return
+        asked = self.template.asked
+        if hidden := next((name for name in self.demonstrations.fields if name not in asked), None):
+            shown = ", ".join(common_fields([one.example for one in self.pool], self.template))
+            raise UserError(
+                f"demonstrations may not be chosen by {hidden!r}, which the question does not show and which may be "
+                f"the answer: compare by {shown or 'what it shows'}"
+            )
+        if not self.compared.fields:
+            raise UserError(
+                f"{self.demonstrations.kind} demonstrations compare by what the question shows, but it names no field "
+                "of text or number that all examples of the pool have: name one in the question"
+            )
+
+    @property
+    def compared(self) -> Demonstrations:
+        """How demonstrations are chosen, with the fields they are compared by: where none are named, those of text or
+        number that the question shows and all of the pool have."""
+        if self.demonstrations.kind not in ALIKE or self.demonstrations.fields:
+            return self.demonstrations
+        return replace(self.demonstrations, fields=common_fields([one.example for one in self.pool], self.template))
+
+    def chooser(self, embed: Embed | None = None) -> Chooser:
+        """Chooses what stands before a question; embed: for nearest and mmr, as when it was made."""
+        return self.compared.over([shown.example for shown in self.pool], embed)
 
     @property
     def way(self) -> Strategy:
@@ -187,7 +223,7 @@ class Artifact:
 
     def shown_before(self, example: Example, embed: Embed | None = None) -> tuple[Example, ...]:
         """The demonstrations before an example; embed: for nearest and mmr, as when it was made."""
-        return self.demonstrations.over([shown.example for shown in self.pool], embed)(example)
+        return self.chooser(embed)(example)
 
     def prompt(self, example: Example, embed: Embed | None = None) -> Prompt:
         """What a model reads for an example."""

@@ -11,8 +11,8 @@ from wenlu.prompting.rendering import query
 from wenlu.prompting.template import Template
 
 if TYPE_CHECKING:
-    from wenlu.inference.score import Query
-    from wenlu.prompting.backend import Backend
+    from wenlu.inference.score import Query, Score
+    from wenlu.prompting.backend import Backend, Failed
 
 
 def readings(
@@ -21,8 +21,9 @@ def readings(
     template: Template,
     examples: Sequence[Example],
     choose: Callable[[Example], Sequence[Example]] | None = None,
-) -> dict[str, list[Reading]]:
-    """By the name of each score, what it wants to know of each example: what `calibrate.choose_score` takes.
+) -> dict[str, list[Reading | Failed]]:
+    """By the name of each score, what it wants to know of each example (what `calibrate.choose_score` takes), or the
+    failure that came instead.
 
     choose: the demonstrations before an example (`Demonstrations.over`). What several scores ask alike (most want the
     prompt itself), or is the same for all examples (a premise), is asked once. Raises UserError for examples without
@@ -37,6 +38,11 @@ def readings(
             wanted[score.name].append([numbers.setdefault(one, len(numbers)) for one in asked])
     found = backend.score(list(numbers)) if numbers else []
     return {
-        name: [reading(template, example, [found[n] for n in row]) for example, row in zip(examples, rows, strict=True)]
+        name: [_read(template, example, [found[n] for n in row]) for example, row in zip(examples, rows, strict=True)]
         for name, rows in wanted.items()
     }
+
+
+def _read(template: Template, example: Example, found: list[list[Score] | Failed]) -> Reading | Failed:
+    failed = next((one for one in found if not isinstance(one, list)), None)
+    return reading(template, example, found) if failed is None else failed

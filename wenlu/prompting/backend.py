@@ -31,6 +31,11 @@ PREFIX_BYTES = 1 << 28
 """Room for what prompts that begin alike have in common."""
 
 
+class Failed(UserError):
+    """What was asked for came to nothing, as it might not another time: such an answer is none, neither right nor
+    wrong."""
+
+
 class Level(Enum):
     """What can be had from a backend; each can do what those after it can."""
 
@@ -66,6 +71,8 @@ class Written:
     """In nats, of the tokens made, where `Settings.alternatives` asked for them."""
     alternatives: tuple[tuple[tuple[str, float], ...], ...] = ()
     """(text, log-probability) of the likeliest tokens at each place; half a character is shown as U+FFFD."""
+    error: str = ""
+    """Why there is no text, where finish is error."""
 
 
 @dataclass(frozen=True)
@@ -116,15 +123,22 @@ class Backend(Protocol):
     def tokens_used(self) -> int:
         """Tokens read and written so far; of what is kept from before, none."""
 
-    def score(self, queries: Sequence[Query], advance: Callable[[int], None] | None = None) -> list[list[Score]]:
-        """Of each continuation of each query; `advance` is told how many queries more are done. Raises UserError where
-        the level has no scores."""
+    @property
+    def tokens_kept(self) -> int:
+        """Tokens that kept answers, which were asked for again, would have cost anew."""
+
+    def score(
+        self, queries: Sequence[Query], advance: Callable[[int], None] | None = None
+    ) -> list[list[Score] | Failed]:
+        """Of each continuation of each query, or why there are none; `advance` is told how many queries more are done.
+        Raises UserError where the level has no scores, and Failed where all fail."""
 
     def generate(
         self, prompts: Sequence[Prompt], settings: Settings, advance: Callable[[int], None] | None = None
     ) -> list[Written]:
         """A text after each prompt; what one becomes does not depend on the others, and each draws with the settings'
-        seed. `advance` is told how many prompts more are done. Raises UserError for what the level cannot do."""
+        seed. One that fails ends with `error`, and Failed is raised where all do. `advance` is told how many prompts
+        more are done. Raises UserError for what the level cannot do."""
 
 
 def refused(name: str, level: Level, what: str, way_out: str) -> UserError:
@@ -139,7 +153,7 @@ class FolderBackend:
     >>> backend.score([Query("Two and two are", (" four.", " five."))])
     """
 
-    level = Level.A
+    level, tokens_kept = Level.A, 0
 
     def __init__(
         self,
@@ -199,8 +213,8 @@ class FolderBackend:
         """A text after each prompt, written side by side; texts begin with the token that begins a document, and
         conversations are as the folder's chat template writes them.
 
-        Texts that fail (logits that are not finite) are said, and empty. Raises UserError where all do, for an empty
-        conversation, and for one where the folder has no chat template.
+        Texts that fail (logits that are not finite) are said, and end with `error`. Raises Failed where all do, and
+        UserError for an empty conversation, and for one where the folder has no chat template.
         """
         tell = advance or (lambda _: None)
         if settings.beams > 1:
@@ -223,11 +237,15 @@ class FolderBackend:
                     done = now
         errors = [stream.error for stream in streams if stream.error is not None]
         if errors and len(errors) == len(streams):
-            raise errors[0]
+            raise Failed(str(errors[0]))
         if errors:
-            say(f"{len(errors)} of {len(streams)} texts have failed and count as empty; the first: {errors[0]}")
-        found = [self._written(stream.so_far) for stream in streams]
-        return [replace(one, text="") if one.finish == "error" else one for one in found]
+            say(f"{len(errors)} of {len(streams)} texts have failed; the first: {errors[0]}")
+        return [
+            replace(self._written(stream.so_far), text="", error=str(stream.error))
+            if stream.error is not None
+            else self._written(stream.so_far)
+            for stream in streams
+        ]
 
     def prompt_ids(self, prompt: Prompt) -> tuple[int, ...]:
         """The tokens that a prompt is read as: what a `Query` wants whose prefix is a conversation."""

@@ -14,8 +14,8 @@ from wenlu.metrics.permutation import many_against
 from wenlu.metrics.verdict import Verdict, verdict
 from wenlu.prompting.artifact import Artifact
 from wenlu.prompting.examples import Example
-from wenlu.prompting.matrix import Advance, Matrix
-from wenlu.prompting.trial import fitted
+from wenlu.prompting.matrix import Advance, Matrix, complete
+from wenlu.prompting.trial import always, fitted
 from wenlu.prompting.variants import variants
 
 FEWEST_FORMS = 10
@@ -44,6 +44,10 @@ class Row:
 
     name: str
     accuracy: Estimate
+    failed: int
+    """Examples to which no answer came; all prompts are compared on those that none of them failed on."""
+    always: str | None
+    """The one answer that was given to every example, where there was one."""
     unanswered: int
     """Examples to which no answer was found in what was written."""
     tokens: float
@@ -59,6 +63,8 @@ class Row:
         return {
             "name": self.name,
             "accuracy": self.accuracy.as_dict(),
+            "failed": self.failed,
+            "always": self.always,
             "unanswered": self.unanswered,
             "tokens": self.tokens,
             "verdict": self.verdict and self.verdict.as_dict(),
@@ -80,13 +86,16 @@ def compare(
 
     delta: the loss of accuracy that does not matter. forms: try other forms of each prompt too (`variants`), for its
     robustness. Means that batch calibration takes off are learned from these questions, without their answers.
-    Raises UserError for two prompts that are the same, or of one name, and as `Matrix.cells`.
+    Examples that failed with one of the prompts count for none. Raises UserError for two prompts that are the same, or
+    of one name, where too many failed, and as `Matrix.cells`.
     """
     _check(matrix, prompts, examples)
     prompts = [fitted(prompt, matrix.backend, examples, matrix.embed) for prompt in prompts]
-    cells = matrix.cells(prompts, examples, advance)
+    found = matrix.cells(prompts, examples, advance)
+    whole = complete(found, examples)
+    cells, asked = [[row[number] for number in whole] for row in found], [examples[number] for number in whole]
     values = np.array([[cell.value for cell in row] for row in cells])
-    groups = [example.group for example in examples]
+    groups = [example.group for example in asked]
     against = many_against(values[0], values[1:], groups) if len(prompts) > 1 else []
     rows = []
     for number, (prompt, of_prompt) in enumerate(zip(prompts, cells, strict=True)):
@@ -94,6 +103,8 @@ def compare(
             Row(
                 prompt.name,
                 mean(values[number], groups),
+                sum(bool(cell.failed) for cell in found[number]),
+                always(of_prompt, asked),
                 sum(cell.answer is None for cell in of_prompt),
                 float(np.mean([cell.tokens for cell in of_prompt])),
                 verdict(values[0], values[number], groups, delta) if number else None,
@@ -107,7 +118,8 @@ def compare(
 def forms_of(prompt: Artifact, examples: Sequence[Example]) -> list[tuple[str, Artifact]]:
     """Other forms of a prompt: what is other, and the prompt."""
     most = max((len(example.choices) for example in examples), default=0)
-    found = variants(prompt.template, most)
+    ends = () if prompt.scoring else prompt.decoding.stop
+    found = [one for one in variants(prompt.template, most) if not one.template.stopped_at_once(ends)]
     if len(found) < FEWEST_FORMS:
         raise UserError(
             f"the prompt {prompt.name} has only {len(found)} other forms, and its robustness is told by "
@@ -128,7 +140,7 @@ def _robustness(
 ) -> Robustness:
     described = forms_of(prompt, examples)
     others = [fitted(replace(other, prior=None), matrix.backend, examples, matrix.embed) for _, other in described]
-    means = [float(own.mean()), *matrix.values(others, examples, advance).mean(1).tolist()]
+    means = [float(own.mean()), *np.nanmean(matrix.values(others, examples, advance), 1).tolist()]
     names = ["as it is", *(description for description, _ in described)]
     worst = int(np.argmin(means))
     return Robustness(len(means), float(np.median(means)), means[worst], max(means), names[worst])

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from wenlu.prompting.similarity import Embed, Vectors, Words
 
+ALIKE = ("bm25", "nearest", "mmr")
+"""Kinds that compare a question with the pool."""
 Chooser = Callable[[Example], tuple[Example, ...]]
 """A question → the examples that stand before it, in their order."""
 
@@ -36,7 +38,8 @@ class Demonstrations:
     seed: int = 0
     """Of random and balanced."""
     fields: tuple[str, ...] = ()
-    """Fields whose texts are compared; none: all texts among the fields."""
+    """Fields that are compared; none: those that the question of the prompt shows (`Artifact.compared`). What it does
+    not show may be the answer, which must not choose what stands before its question."""
     trade: float = 0.5
     """Of mmr: 1 = likeness to the question alone, 0 = difference from each other alone."""
 
@@ -63,8 +66,8 @@ class Demonstrations:
     def over(self, pool: Sequence[Example], embed: Embed | None = None) -> Chooser:
         """Chooses among a pool; embed: vectors of texts, for nearest, and for mmr instead of words.
 
-        The pool is read once. Raises UserError here for ids that it has not, and when asked for a question where too
-        few may stand before it.
+        The pool is read once. Raises UserError here for ids that it has not and for nothing to compare by, and when
+        asked for a question where too few may stand before it.
         """
         pool = distinct(pool)
         match self.kind:
@@ -74,6 +77,11 @@ class Demonstrations:
                 return _fixed(self, pool)
             case "random" | "balanced":
                 return _drawn(self, pool)
+        if not self.fields:
+            raise UserError(
+                f"{self.kind} demonstrations compare by fields: name those that the question shows, never all, for one "
+                "may hold the answer"
+            )
         if self.kind == "nearest" and embed is None:
             raise UserError("nearest demonstrations need vectors of texts: give an embedding, or take bm25")
         return _alike(self, pool, embed)
@@ -90,14 +98,15 @@ def shuffled(examples: Sequence[Example], seed: int) -> list[Example]:
     return sorted(examples, key=lambda one: hashlib.sha256(f"{seed}\0{one.id}".encode()).digest())
 
 
-def text_of(example: Example, fields: Sequence[str] = ()) -> str:
-    """The texts among an example's fields, or these fields. Raises UserError for one that it has not."""
+def text_of(example: Example, fields: Sequence[str]) -> str:
+    """What these fields of an example say. Raises UserError for one that it has not, or that is no text or number."""
     for name in fields:
         if name not in example.fields:
             near = did_you_mean(name, example.fields)
             raise UserError(f"example {example.id} has no field {name!r} to compare by.{near}")
-    values = [example.fields[name] for name in fields] if fields else list(example.fields.values())
-    return "\n".join(str(value) for value in values if fields or isinstance(value, str))
+        if not isinstance(example.fields[name], str | int | float):
+            raise UserError(f"the field {name!r} of example {example.id} is no text to compare by: name another")
+    return "\n".join(str(example.fields[name]) for name in fields)
 
 
 def _enough(found: Sequence[Example], count: int, question: Example) -> None:

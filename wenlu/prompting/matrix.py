@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,9 @@ from wenlu.base.config import to_dict
 from wenlu.base.errors import UserError
 from wenlu.base.log import JsonLines, read_rows
 from wenlu.prompting.artifact import Artifact, Shown
-from wenlu.prompting.backend import Spent
+from wenlu.prompting.backend import Failed, Spent
 from wenlu.prompting.examples import Example, content_id, distinct
-from wenlu.prompting.trial import Cell, bare, try_on
+from wenlu.prompting.trial import Cell, answered, bare, lost, too_many, try_on
 
 if TYPE_CHECKING:
     from wenlu.prompting.backend import Backend
@@ -26,6 +27,25 @@ AT_ONCE = 256
 
 Advance = Callable[[int], None]
 """Told how many cells more are there."""
+
+
+@contextmanager
+def counted(backend: Backend, file: JsonLines, add: Callable[[Spent], None], **more: Any) -> Iterator[None]:
+    """What is spent meanwhile is a row of the file, with `more`, and added, whatever comes in between."""
+    before = backend.spent
+    try:
+        yield
+    finally:
+        spent = backend.spent.since(before)
+        if spent != Spent():
+            file.write(event="spent", spent=asdict(spent), **more)
+            add(spent)
+
+
+def complete(cells: Sequence[Sequence[Cell]], examples: Sequence[Example]) -> list[int]:
+    """The numbers of the examples that every prompt has answered (`trial.answered`); cells: [prompts][examples]."""
+    failed = {number: cell.failed for row in cells for number, cell in enumerate(row) if cell.failed}
+    return answered(failed, examples)
 
 
 class Matrix:
@@ -41,17 +61,24 @@ class Matrix:
         self._cells: dict[tuple[str, str, str], Cell] = {}
         self.spent = Spent()
         """On all cells, whatever process asked for them."""
+        self._failed: dict[tuple[str, str, str], Cell] = {}
+        """Those that failed now: another `Matrix` tries them again."""
         for row in read_rows(self.path):
             try:
+                self.spent += Spent(**row.pop("spent", {}))
+                if row.get("event") == "spent" or row.get("failed"):
+                    continue
                 key = row.pop("prompt"), row.pop("example"), row.pop("content")
                 row.pop("name")
-                self.spent += Spent(**row.pop("spent", {}))
                 self._cells[key] = Cell(**row | {"probabilities": tuple(row["probabilities"])})
             except (TypeError, KeyError, AttributeError):
                 raise UserError(f"{self.path} is no matrix of prompts and examples: give another file") from None
         self._keys: dict[int, tuple[Artifact, str]] = {}
         self.found, self.computed = len(self._cells), 0
         """Cells that were in the file, and those that have been added since."""
+
+    def _add(self, spent: Spent) -> None:
+        self.spent += spent
 
     def key(self, prompt: Artifact) -> str:
         """Of a prompt before this backend: 16 hexadecimal digits for all that its answers depend on."""
@@ -63,9 +90,11 @@ class Matrix:
     def cells(
         self, prompts: Sequence[Artifact], examples: Sequence[Example], advance: Advance | None = None
     ) -> list[list[Cell]]:
-        """Of each prompt on each example; what is not there is computed and written down, prompt by prompt.
+        """Of each prompt on each example; what is not there is computed and written down, prompt by prompt. What
+        failed is written down as a failure, with why, and tried again by the next `Matrix`.
 
-        Raises UserError for two examples of one id, and as `trial.try_on`.
+        Raises UserError for two examples of one id, where `trial.too_many` of a prompt's failed, and as
+        `trial.try_on`.
         """
         examples = distinct(examples)
         contents = [content_id(to_dict(Shown.of(example))) for example in examples]
@@ -75,15 +104,16 @@ class Matrix:
                 self._fill(prompt, examples, contents, file, advance)
         finally:
             file.close()
+        known = self._cells | self._failed
         return [
-            [self._cells[self.key(prompt), example.id, content] for example, content in zip(examples, contents)]
+            [known[self.key(prompt), example.id, content] for example, content in zip(examples, contents)]
             for prompt in prompts
         ]
 
     def values(
         self, prompts: Sequence[Artifact], examples: Sequence[Example], advance: Advance | None = None
     ) -> np.ndarray:
-        """The same as numbers, [prompts, examples]: 1 right, 0 wrong."""
+        """The same as numbers, [prompts, examples]: 1 right, 0 wrong, NaN failed."""
         return np.array([[cell.value for cell in row] for row in self.cells(prompts, examples, advance)])
 
     def _fill(
@@ -93,22 +123,25 @@ class Matrix:
         open_ = [
             (example, content)
             for example, content in zip(examples, contents)
-            if (key, example.id, content) not in self._cells
+            if (key, example.id, content) not in self._cells and (key, example.id, content) not in self._failed
         ]
         if advance and len(open_) < len(examples):
             advance(len(examples) - len(open_))
         for start in range(0, len(open_), AT_ONCE):
             part = open_[start : start + AT_ONCE]
-            before = self.backend.spent
-            found = try_on(prompt, self.backend, [example for example, _ in part], self.embed)
-            spent = self.backend.spent.since(before)
-            self.spent, cost = self.spent + spent, {"spent": asdict(spent)}
+            with counted(self.backend, file, self._add):
+                try:
+                    found = try_on(prompt, self.backend, [example for example, _ in part], self.embed)
+                except Failed as error:
+                    found = [lost(str(error))] * len(part)
             for (example, content), cell in zip(part, found, strict=True):
                 row: dict[str, Any] = {"prompt": key, "name": prompt.name, "example": example.id, "content": content}
-                file.write(**row, **asdict(cell), **cost)
-                cost = {}  # With the first of those that were asked for together.
-                self._cells[key, example.id, content] = cell
+                file.write(**row, **({"failed": cell.failed} if cell.failed else asdict(cell)))
+                (self._failed if cell.failed else self._cells)[key, example.id, content] = cell
+                self.computed += not cell.failed
             file.sync()
-            self.computed += len(part)
             if advance:
                 advance(len(part))
+        failed = [self._failed.get((key, example.id, content)) for example, content in zip(examples, contents)]
+        if too_many(sum(cell is not None for cell in failed), len(examples)):
+            answered({number: cell.failed for number, cell in enumerate(failed) if cell}, examples)

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from wenlu.prompting.backend import Backend
 
 STEP_BY_STEP = " Let's think step by step."
-"""Kojima et al. 2022, arXiv 2205.11916. In Chinese: 让我们一步一步地思考。"""
+"""Kojima et al. 2022, arXiv 2205.11916."""
+STEP_BY_STEP_ZH = "让我们一步一步地思考。"
 
 
 class Strategy(Protocol):

@@ -117,10 +117,10 @@ class Template:
         """Whether there is a place for them: in a text always, in a conversation where a part names them."""
         return not self.chat or any("demonstrations" in (part.role, *_words(part.content)) for part in self.chat)
 
-    @property
-    def stops_at_once(self) -> bool:
-        """Whether a written answer is over before it begins: what stands before it holds what ends it."""
-        return any(text in self.delimiter for text in self.stop)
+    def stopped_at_once(self, stop: Sequence[str]) -> str:
+        """Which of these texts ends a written answer before it begins, for the delimiter before it holds that; empty
+        where none does. In a conversation nothing stands before an answer."""
+        return next((text for text in stop if text in self.delimiter and not self.chat), "")
 
     @property
     def asked(self) -> frozenset[str]:
@@ -192,6 +192,20 @@ class Template:
                 "letters: give more letters"
             )
         return list(self.letters[: len(example.choices)])
+
+
+def common_fields(examples: Sequence[Example], template: Template | None = None) -> tuple[str, ...]:
+    """The text and number fields that all examples have; of a template, only those that it asks with.
+
+    What no question names may be the answer in other words, such as a label's text beside its number.
+    """
+    asked = None if template is None else template.asked
+    return tuple(
+        name
+        for name in (examples[0].fields if examples else ())
+        if all(isinstance(one.fields.get(name), str | int | float) for one in examples)
+        and (asked is None or name in asked)
+    )
 
 
 def as_chat(template: Template) -> Template:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from wenlu.base.errors import UserError
+from wenlu.base.log import say
 from wenlu.prompting.artifact import Artifact, ModelMark, Spent
 from wenlu.prompting.asking import readings
+from wenlu.prompting.backend import Failed
 from wenlu.prompting.calibrate import Batch, chosen
 from wenlu.prompting.examples import Example
 from wenlu.prompting.writing import Terms, question
@@ -24,18 +26,61 @@ class Cell:
     """What came of one prompt on one example."""
 
     value: float
-    """1 where the answer is right, else 0."""
+    """1 where the answer is right, else 0; NaN where it failed."""
     answer: str | None
     """None where the written text holds none."""
     tokens: int = 0
     """Written."""
     probabilities: tuple[float, ...] = ()
     """Of the choices by their scores, where they were scored."""
+    failed: str = ""
+    """Why there is no answer to judge."""
+
+
+MOST_FAILED = 0.1
+"""Part of the examples that may have failed with some prompt before prompts are no longer compared on the others; a
+single one may."""
+
+
+def lost(why: str) -> Cell:
+    """Of an answer that failed."""
+    return Cell(math.nan, None, failed=why)
+
+
+def too_many(failed: int, examples: int) -> bool:
+    """Whether so many failures leave no fair sample."""
+    return failed == examples or failed > max(1, MOST_FAILED * examples)
+
+
+def answered(failed: Mapping[int, str], examples: Sequence[Example]) -> list[int]:
+    """The numbers of the examples that have not failed; failed: number of an example, and why.
+
+    Those that have are said. Raises UserError where they are `too_many`.
+    """
+    if failed:
+        first = min(failed)
+        told = f"{len(failed)} of {len(examples)} examples failed with some prompt"
+        if too_many(len(failed), len(examples)):
+            raise UserError(
+                f"{told}, more than {MOST_FAILED:.0%}, so that nothing is judged by the others (example "
+                f"{examples[first].id}: {failed[first]}); the same command tries them again, or leave them out"
+            )
+        say(f"{told} and are left out; the same command tries them again", style="yellow")
+    return [number for number in range(len(examples)) if number not in failed]
+
+
+def always(cells: Sequence[Cell], examples: Sequence[Example]) -> str | None:
+    """The one answer that is given to every example, though not all have it; None where there is none such."""
+    answers = {cell.answer for cell in cells}
+    alone = len(answers) == 1 and len(cells) > 1 and len({example.right for example in examples}) > 1
+    return next(iter(answers)) if alone else None
 
 
 def bare(prompt: Artifact) -> Artifact:
     """The prompt without what its answers do not depend on: name, model, splits, what it cost, its verdict."""
-    return replace(prompt, name="-", model=ModelMark(), splits=(), spent=Spent(), verdict=None)
+    return replace(
+        prompt, name="-", demonstrations=prompt.compared, model=ModelMark(), splits=(), spent=Spent(), verdict=None
+    )
 
 
 def fitted(prompt: Artifact, backend: Backend, examples: Sequence[Example], embed: Embed | None = None) -> Artifact:
@@ -47,37 +92,42 @@ def fitted(prompt: Artifact, backend: Backend, examples: Sequence[Example], embe
         return prompt
     score = prompt.scoring.score
     assert isinstance(score, Batch)
-    found = readings(backend, [score], prompt.template, examples, _demonstrations(prompt, embed))
-    return replace(prompt, prior=score.prior(found[score.name]))
+    found = readings(backend, [score], prompt.template, examples, prompt.chooser(embed))[score.name]
+    whole = answered({n: str(one) for n, one in enumerate(found) if isinstance(one, Failed)}, examples)
+    return replace(prompt, prior=score.prior([found[number] for number in whole]))
 
 
 def try_on(prompt: Artifact, backend: Backend, examples: Sequence[Example], embed: Embed | None = None) -> list[Cell]:
     """What the prompt comes to on each example; an example's cell does not depend on the others.
 
     Raises UserError for an example without a right answer, a score of a batch without its mean (`fitted`), and for
-    what the backend cannot do.
+    what the backend cannot do; Failed where no score came.
     """
     for example in examples:
         _ = example.right
-    choose = _demonstrations(prompt, embed)
+    choose = prompt.chooser(embed)
     if prompt.scoring is None:
         questions = [question(prompt.template, example, choose(example)) for example in examples]
         settings = replace(prompt.decoding, stop=prompt.stop).settings
         terms = Terms(prompt.decoding.max_tokens, prompt.extractor, settings)
         answers = prompt.way.answer(backend, questions, terms).answers
         return [
-            Cell(float(prompt.extractor.is_right(answer.value, example)), answer.value, answer.tokens)
+            lost(answer.failed)
+            if answer.failed
+            else Cell(float(prompt.extractor.is_right(answer.value, example)), answer.value, answer.tokens)
             for answer, example in zip(answers, examples, strict=True)
         ]
     score = prompt.scoring.score
     if isinstance(score, Batch) and prompt.prior is None:
         raise UserError(f"the prompt {prompt.name} is scored by batch calibration and keeps no mean: fit it first")
     found = readings(backend, [score], prompt.template, examples, choose)[score.name]
-    values = score.values(found, prompt.prior) if isinstance(score, Batch) else score.values(found)
-    return [
-        Cell(float(choice == example.gold), example.choices[choice], 0, softmax(row))
-        for choice, row, example in zip(chosen(values), values, examples, strict=True)
-    ]
+    whole = [number for number, one in enumerate(found) if not isinstance(one, Failed)]
+    values = score.values([found[number] for number in whole], prompt.prior)
+    cells = [lost(str(one)) for one in found]
+    for number, choice, row in zip(whole, chosen(values), values, strict=True):
+        example = examples[number]
+        cells[number] = Cell(float(choice == example.gold), example.choices[choice], 0, softmax(row))
+    return cells
 
 
 def softmax(values: Sequence[float]) -> tuple[float, ...]:
@@ -86,7 +136,3 @@ def softmax(values: Sequence[float]) -> tuple[float, ...]:
     parts = [math.exp(value - top) for value in values]
     whole = math.fsum(parts)
     return tuple(part / whole for part in parts)
-
-
-def _demonstrations(prompt: Artifact, embed: Embed | None):
-    return prompt.demonstrations.over([shown.example for shown in prompt.pool], embed)

@@ -40,7 +40,7 @@ def variants(template: Template, choices: int = 2) -> tuple[Variant, ...]:
     found: list[Variant] = []
     for name, description, other in _all(template):
         enough = other.choices == "text" or len(other.letters) >= min(choices, len(template.letters))
-        writable = template.stops_at_once or not other.stops_at_once
+        writable = template.stopped_at_once(template.stop) or not other.stopped_at_once(other.stop)
         if enough and writable and other != template and all(other != variant.template for variant in found):
             found.append(Variant(name, description, other))
     return tuple(found)

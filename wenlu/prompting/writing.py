@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from wenlu.base.errors import UserError
 from wenlu.prompting.answers import WHOLE_TEXT, Extractor
+from wenlu.prompting.backend import Failed
 from wenlu.prompting.examples import Example
 from wenlu.prompting.template import Prompt, Template
 
@@ -99,6 +100,8 @@ class Answer:
     """Of several voices, the part that gave this answer."""
     texts: tuple[str, ...] = ()
     """All that was written for it, in order."""
+    failed: str = ""
+    """Why one of its texts failed: then there is no answer, whatever the others say."""
 
 
 @dataclass(frozen=True)
@@ -120,13 +123,20 @@ class Answers:
 
     @property
     def missing(self) -> int:
-        """Questions without an answer."""
-        return sum(answer.value is None for answer in self.answers)
+        """Questions that were answered by no answer."""
+        return sum(answer.value is None and not answer.failed for answer in self.answers)
+
+    @property
+    def failed(self) -> int:
+        """Questions of which a text failed."""
+        return sum(bool(answer.failed) for answer in self.answers)
 
     @property
     def said(self) -> str:
         """The cost in one line."""
-        untold = f", {self.untold} of unknown length" * bool(self.untold)
+        untold = f", {self.untold} of unknown length" * bool(self.untold) + f", {self.failed} failed" * (
+            self.failed > 0
+        )
         return (
             f"{self.strategy}: {self.tokens:,} tokens for {len(self.answers)} questions, at most {self.budget} each; "
             f"{self.missing} without an answer, {self.cut} texts cut by the budget{untold}"
@@ -143,6 +153,7 @@ class Desk:
         self.left = [terms.budget] * len(questions)
         self._backend, self._questions, self._terms = backend, questions, terms
         self._texts: list[list[str]] = [[] for _ in questions]
+        self._failed: dict[int, str] = {}
         self._cut = self._untold = 0
 
     def write(
@@ -154,9 +165,10 @@ class Desk:
         **changes: Any,
     ) -> dict[int, str]:
         """A text for each numbered question of at most `limit` tokens (or its own limit) and no more than it has left;
-        none for those with nothing left. changes: of the settings."""
+        none for those with nothing left, or of which a text has failed: what is missing of several voices or steps
+        would make another strategy of it. changes: of the settings."""
         form, groups = form or FREE, {}
-        for number in prompts:
+        for number in (one for one in prompts if one not in self._failed):
             own = limit if isinstance(limit, int) else limit[number]
             if room := min(own, self.left[number]):
                 constraint = form.constraint(self._questions[number])
@@ -166,8 +178,15 @@ class Desk:
             settings = replace(self.settings, max_tokens=room, **changes)
             if constraint is not None:
                 settings = replace(settings, stop=(), constraint=constraint)
-            texts = self._backend.generate([prompts[number] for number in numbers], settings)
+            try:
+                texts = self._backend.generate([prompts[number] for number in numbers], settings)
+            except Failed as error:
+                self._failed |= dict.fromkeys(numbers, str(error))
+                continue
             for number, written in zip(numbers, texts, strict=True):
+                if written.error:
+                    self._failed[number] = written.error
+                    continue
                 # Some servers count what is no part of the text, such as thoughts.
                 told = written.tokens is not None and written.tokens <= room
                 self._untold += not told
@@ -180,7 +199,11 @@ class Desk:
     def answers(self, name: str, *, vote: bool = False) -> Answers:
         """What the last text of each question answers, or most of its texts."""
         found = []
-        for question, texts, left in zip(self._questions, self._texts, self.left, strict=True):
+        for number, (question, texts, left) in enumerate(zip(self._questions, self._texts, self.left, strict=True)):
+            if number in self._failed:
+                why = self._failed[number]
+                found.append(Answer(None, "", self._terms.budget - left, texts=tuple(texts), failed=why))
+                continue
             values = [self._terms.extractor.extract(text, question.choices) for text in texts]
             last, value, agreement = texts[-1] if texts else "", values[-1] if values else None, None
             if vote:

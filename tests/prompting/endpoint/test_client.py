@@ -9,9 +9,11 @@ import pytest
 
 from wenlu.base.errors import UserError
 from wenlu.inference.generator import Settings
+from wenlu.inference.score import Query
+from wenlu.prompting.backend import Failed
 from wenlu.prompting.endpoint.address import Address
 from wenlu.prompting.endpoint.budget import Budget
-from wenlu.prompting.endpoint.client import Clock, Sending
+from wenlu.prompting.endpoint.client import IN_A_ROW, Clock, Sending
 from wenlu.prompting.endpoint.endpoint import Endpoint
 
 from endpoint_server import Reply, Server
@@ -126,23 +128,79 @@ def test_what_is_no_answer_is_refused_at_once(served, clock, time, tmp_path, rep
     """What was answered before is kept, and said; the same call goes on from there."""
     server = served(lambda number, _, usual: replace(reply) if number == 3 else usual)
     with endpoint(server, clock, cache=tmp_path) as there:
-        with pytest.raises(UserError) as caught:
-            there.generate(PROMPTS, SETTINGS)
-        assert message in str(caught.value)
-        assert f"2 of 5 answers are kept in {tmp_path}; the same call goes on from there" in str(caught.value)
-        assert not time.slept and len(server.seen) == 3
+        if reply.status in (401, 404, 302):
+            with pytest.raises(UserError) as caught:
+                there.generate(PROMPTS, SETTINGS)
+            assert message in str(caught.value)
+            assert f"2 of 5 answers are kept in {tmp_path}; the same call goes on from there" in str(caught.value)
+            assert not time.slept and len(server.seen) == 3
+        else:
+            written = there.generate(PROMPTS, SETTINGS)
+            assert [one.finish == "error" for one in written] == [False, False, True, False, False]
+            assert message in written[2].error and written[2].text == "" and not time.slept
+        asked = len(server.seen)
         assert [written.tokens for written in there.generate(PROMPTS, SETTINGS)] == [3] * 5
-    assert len(server.seen) == 6, "two were kept"
+    assert len(server.seen) == 6 and asked in (3, 5), "what came is kept, what failed is asked for again"
     assert len(list(tmp_path.rglob("*.json"))) == 5
+
+
+def test_where_all_or_many_in_a_row_fail_no_more_is_sent(served, clock, tmp_path):
+    many = [f"It was {number}" for number in range(30)]
+    server = served(lambda number, _, usual: status(400) if number > 2 else usual)
+    with endpoint(server, clock, cache=tmp_path) as there:
+        with pytest.raises(Failed, match=r"refuses the request \(400: said 400\). 2 of 30 answers are kept in"):
+            there.generate(many, SETTINGS)
+        assert len(server.seen) == 2 + IN_A_ROW
+        with pytest.raises(Failed, match="0 of 3 answers are kept"):
+            there.generate(many[-3:], SETTINGS)
+
+
+def test_a_text_that_the_endpoint_itself_ends_by_an_error_is_none_and_not_kept(served, clock, tmp_path, capsys):
+    def breaks_off(number, _, usual):
+        usual.body["choices"][0]["finish_reason"] = "error" if number == 2 else "length"
+        return usual
+
+    with endpoint(served(breaks_off), clock, cache=tmp_path) as there:
+        found = there.generate(PROMPTS, SETTINGS)
+        assert [one.finish for one in found] == ["length", "error", "length", "length", "length"]
+        assert (
+            "1 of 5 were not answered by small at 127.0.0.1; the first: the endpoint ended" in capsys.readouterr().err
+        )
+        assert [one.finish for one in there.generate(PROMPTS, SETTINGS)] == ["length"] * 5
+
+
+def test_scores_that_fail_leave_the_others(served, clock, here):
+    queries = [Query(prompt, (" a", " b")) for prompt in PROMPTS]
+    with endpoint(
+        served(lambda _, body, usual: status(400) if body.get("prompt") == "Two and b" else usual), clock
+    ) as there:
+        found = there.score(queries)
+    assert [isinstance(one, Failed) for one in found] == [False, False, True, False, False]
+    assert "refuses the request (400" in str(found[2])
+    for own, others in zip(found, here.score(queries), strict=True):
+        if isinstance(own, list):
+            assert [one.log_probability for one in own] == pytest.approx(
+                [one.log_probability for one in others], abs=1e-4
+            )
+
+
+def test_kept_answers_tell_what_they_would_cost(served, clock, tmp_path):
+    server = served()
+    with endpoint(server, clock, cache=tmp_path) as there:
+        there.generate(PROMPTS, SETTINGS)
+        used = there.tokens_used
+        assert there.tokens_kept == 0
+    with endpoint(server, clock, cache=tmp_path) as there:
+        there.generate(PROMPTS, SETTINGS)
+        assert (there.tokens_used, there.tokens_kept) == (0, used)
 
 
 def test_an_endpoint_that_dies_half_way(served, clock, time, tmp_path, here):
     server = served(lambda number, _, usual: Reply(0) if number > 2 else usual)
-    with (
-        endpoint(server, clock, cache=tmp_path) as there,
-        pytest.raises(UserError, match=r"127.0.0.1 broke off .*, 6 times. 2 of 5 answers are kept in"),
-    ):
-        there.generate(PROMPTS, SETTINGS)
+    with endpoint(server, clock, cache=tmp_path) as there:
+        found = there.generate(PROMPTS, SETTINGS)
+    assert [bool(one.error) for one in found] == [False, False, True, True, True]
+    assert "127.0.0.1 broke off" in found[2].error and "6 times" in found[2].error
     server.twist = None
     with endpoint(server, clock, cache=tmp_path) as there:
         found = there.generate(PROMPTS, SETTINGS)

@@ -7,12 +7,14 @@ import pytest
 from wenlu.base.config import from_dict
 from wenlu.base.errors import UserError
 from wenlu.base.log import read_rows
+from wenlu.prompting.answers import Extractor
 from wenlu.prompting.artifact import Artifact, Decoding, Shown, read_artifact
 from wenlu.prompting.backend import FolderBackend, Written
 from wenlu.prompting.calibrate import Prior, Scoring
 from wenlu.prompting.demonstrations import Demonstrations
 from wenlu.prompting.examples import Example
 from wenlu.prompting.search.optimize import Optimizer, Search
+from wenlu.prompting.search.outcome import Unjudged
 from wenlu.prompting.search.page import write_page
 from wenlu.prompting.search.proposals import Room, propose
 from wenlu.prompting.search.split import Looks
@@ -51,6 +53,11 @@ def model():
 @pytest.fixture
 def backend(model):
     return Counting(model)
+
+
+def planned(folder):
+    """What a search has written down to try."""
+    return next(row for row in read_rows(folder / "search.jsonl") if row["event"] == "planned")
 
 
 def same(one, other):
@@ -98,7 +105,7 @@ def test_limits_are_kept_by_all_that_comes_before_the_test_and_by_a_search_cut_o
     assert whole.evaluations <= limit.get("evaluations", 1 << 60)
     queries = 4 if kind == "contextual" else 1
     assert queries * whole.evaluations >= asked > 40
-    begun = read_rows(tmp_path / "whole" / "search.jsonl")[0]
+    begun = planned(tmp_path / "whole")
     each = max(cost(model, one, EXAMPLES[:6]) for one in begun["prompts"]) if "tokens" in limit else 0
     assert begun["evaluations"] * each <= limit.get("tokens", 0), "whichever prompt goes on, the limit is kept"
     assert tokens <= limit.get("tokens", 1 << 60) and asked <= 60 * limit.get("minutes", 1 << 60)
@@ -138,12 +145,12 @@ def test_the_test_part_is_seen_by_two_prompts_and_only_at_the_end(backend, tmp_p
     optimizer = Optimizer(backend, BASELINE, EXAMPLES, SEARCH, tmp_path)
     test = {EXAMPLES[number].id for number in optimizer.parts.test}
     search = {EXAMPLES[number].id for number in optimizer.parts.search}
-    rows = read_rows(tmp_path / "matrix.jsonl")
+    rows = [row for row in read_rows(tmp_path / "matrix.jsonl") if "example" in row]
     seen = {row["prompt"] for row in rows if row["example"] in test}
     assert seen <= {optimizer.matrix.key(outcome.best), optimizer.matrix.key(outcome.baseline)}
     order = [row["example"] in test for row in rows]
     assert order == sorted(order)
-    prompts = read_rows(tmp_path / "search.jsonl")[0]["prompts"]
+    prompts = planned(tmp_path)["prompts"]
     assert {shown["id"] for prompt in prompts for shown in prompt["pool"]} <= search
     assert len(read_rows(tmp_path / "looks.jsonl")) == (0 if outcome.verdict is None else 1)
 
@@ -182,7 +189,9 @@ def test_a_search_finds_a_planted_better_prompt(backend, tmp_path, monkeypatch):
 def test_what_costs_nothing_to_measure_is_no_measure(backend, tmp_path, monkeypatch):
     """As of an endpoint's answers that are kept from before: a search with such a limit would have none."""
     monkeypatch.setattr(Counting, "tokens_used", 0)
-    with pytest.raises(UserError, match="what an answer costs cannot be measured, for those asked for are kept"):
+    with pytest.raises(
+        UserError, match="what an answer costs cannot be measured in time, for those asked for are kept"
+    ):
         Optimizer(backend, BASELINE, EXAMPLES, replace(LIMITED, minutes=5), tmp_path).run()
 
 
@@ -265,7 +274,25 @@ def test_conversations_are_searched_too(backend, tmp_path):
     assert all(finalist.prompt.template.chat for finalist in outcome.finalists)
 
 
+def test_other_ways_to_answer_are_tried_within_the_same_budget(backend, tmp_path):
+    free = replace(BASELINE, scoring=None, extractor=Extractor("choice"), decoding=Decoding(max_tokens=12))
+    ways = ("chain_of_thought", "self_consistency")
+    outcome = Optimizer(backend, free, EXAMPLES, Search(candidates=4, keep=1, strategies=ways), tmp_path).run()
+    prompts = [from_dict(Artifact, one) for one in planned(tmp_path)["prompts"]]
+    assert [one.name for one in prompts if one.name in ways] == list(ways) and outcome.finalists
+    assert [one.way.trigger for one in prompts if one.name in ways] == ["让我们一步一步地思考。"] * 2
+    assert {one.decoding.max_tokens for one in prompts} == {12}
+    with pytest.raises(UserError, match="a budget of 2 tokens is too little for 5 samples"):
+        propose(replace(free, decoding=Decoding(max_tokens=2)), EXAMPLES, 4, 0, strategies=ways)
+    open_ended = [replace(one, choices=(), gold=None, answers=(one.right,)) for one in EXAMPLES]
+    with pytest.raises(UserError, match="the answer's form is one of the choices, but a question has none"):
+        propose(replace(free, decoding=Decoding(max_tokens=99)), open_ended, 4, 0, strategies=["reason_then_constrain"])
+    with pytest.raises(UserError, match="strategies write their answers, but the baseline scores choices"):
+        propose(BASELINE, EXAMPLES, 4, 0, strategies=ways)
+
+
 REFUSED = [
+    (dict(strategies=("think",)), "a strategy is one of direct, .* not 'think'"),
     (dict(candidates=1), "search.candidates must be at least 2"),
     (dict(evaluations=5, minutes=1), "a search has one limit: give evaluations or minutes, not both"),
     (dict(scores=("sums",)), "a score is one of .* not 'sums'. Did you mean 'sum'"),
@@ -298,11 +325,20 @@ def test_refused_searches(backend, tmp_path):
     with pytest.raises(UserError, match="a budget of 3 evaluations is too small"):
         Optimizer(backend, BASELINE, EXAMPLES, Search(evaluations=3), tmp_path / "five").run()
     looked = tmp_path / "looked.jsonl"
-    six = Optimizer(backend, BASELINE, EXAMPLES, SEARCH, tmp_path / "six", looks=looked)
-    Looks(looked).take([EXAMPLES[number].id for number in six.parts.test[:1]], "another prompt")
-    with pytest.raises(UserError, match=r"1 of the \d+ test examples were looked at already, last for another prompt"):
+    six = Optimizer(backend, BASELINE, EXAMPLES, SEARCH, tmp_path / "six", looks=Looks(looked))
+    Looks(looked).take([EXAMPLES[number] for number in six.parts.test[:1]], "another prompt")
+    with pytest.raises(
+        Unjudged, match=r"1 of the \d+ test examples were looked at already, last for another"
+    ) as caught:
         six.run()
-    assert Optimizer(backend, BASELINE, EXAMPLES, SEARCH, tmp_path / "six", looks=looked, again=True).run().look == 2
+    left = caught.value.outcome
+    assert left.best.verdict is None and left.best.splits and left.finalists and "looked at already" in left.unjudged
+    write_page(tmp_path / "six" / "report.html", six, left)
+    assert "was chosen, but has no verdict" in (tmp_path / "six" / "report.html").read_text(encoding="utf-8")
+    assert (
+        Optimizer(backend, BASELINE, EXAMPLES, SEARCH, tmp_path / "six", looks=Looks(looked), again=True).run().look
+        == 2
+    )
     with pytest.raises(UserError, match="a writer words an instruction anew, but the baseline has none"):
         bald = replace(BASELINE, template=Template(question="{{ text }}"), decoding=Decoding(max_tokens=5))
         propose(bald, EXAMPLES, 4, 0, writer=backend)

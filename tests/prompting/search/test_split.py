@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wenlu.base.errors import UserError
+from wenlu.base.log import read_rows
 from wenlu.prompting.examples import Example
 from wenlu.prompting.search.select import optimism
 from wenlu.prompting.search.split import Looks, Shares, part
@@ -99,7 +101,11 @@ def test_wrong_uses_are_refused(make, message):
         make()
 
 
-TEST = ["问题 1", "question 2", "c"]
+def asked(*names: str) -> list[Example]:
+    return [Example(name, {"text": f"about {name}"}, answers=("a",)) for name in names]
+
+
+TEST = asked("问题 1", "question 2", "c")
 
 
 def test_looks_are_counted_and_a_second_one_is_asked_for_knowingly(tmp_path):
@@ -108,24 +114,62 @@ def test_looks_are_counted_and_a_second_one_is_asked_for_knowingly(tmp_path):
     with pytest.raises(UserError, match=r"3 of the 3 test examples were looked at already, last for first prompt \("):
         looks.take(TEST, "第二个提示")
     assert looks.take(TEST, "第二个提示", again=True) == 2
-    assert looks.take(["another"], "first prompt") == 1
+    assert looks.take(asked("another"), "first prompt") == 1
 
 
 def test_an_example_more_makes_no_fresh_test_part(tmp_path):
     looks = Looks(tmp_path / "looks.jsonl")
     looks.take(TEST, "one")
-    for test in ([*TEST, "d"], TEST[:2], ["d", "c", "e"]):
-        with pytest.raises(UserError, match=f"{len({*test} & {*TEST})} of the {len(test)} test examples were looked"):
+    d, e = asked("d", "e")
+    for test, seen in (([*TEST, d], 3), (TEST[:2], 2), ([d, TEST[2], e], 1)):
+        with pytest.raises(UserError, match=f"{seen} of the {len(test)} test examples were looked"):
             looks.take(test, "two")
     with pytest.raises(UserError, match="no fresh evidence"):
-        looks.take([*TEST, "d"], "one")
-    assert looks.take([*TEST, "d"], "two", again=True) == 2 and looks.take(["d"], "three", again=True) == 2
+        looks.take([*TEST, d], "one")
+    assert looks.take([*TEST, d], "two", again=True) == 2 and looks.take([d], "three", again=True) == 2
 
 
 def test_a_judgement_made_again_is_the_same_look(tmp_path):
     looks = Looks(tmp_path / "looks.jsonl")
     assert [looks.take(TEST, "one"), looks.take(TEST[::-1], "one"), looks.take(TEST, "two", again=True)] == [1, 1, 2]
     assert looks.take(TEST, "one") == 1 and looks.take(TEST, "three", again=True) == 3
+
+
+def test_copied_examples_under_other_ids_are_no_fresh_test_part(tmp_path):
+    machine = tmp_path / "cache" / "wenlu" / "looks.jsonl"
+    assert Looks(tmp_path / "a.looks", machine).take(TEST, "one") == 1
+    copy, copied = Looks(tmp_path / "b.looks", machine), [replace(one, id=f"x{n}") for n, one in enumerate(TEST)]
+    with pytest.raises(UserError, match=r"3 of the 3 test examples were looked at already, last for one \(.*cache"):
+        copy.take(copied, "two")
+    assert copy.take(copied, "two", again=True) == 2 and copy.take(copied, "two") == 2, "the larger count"
+    machine.unlink()
+    assert copy.take(copied, "two") == 1, "what no file tells of is not known"
+    with pytest.raises(UserError, match="already, last for one"):
+        Looks(tmp_path / "a.looks", machine).take(TEST, "three")
+    same_ids = [replace(one, fields={"text": "else"}) for one in TEST]
+    assert Looks(tmp_path / "c.looks", machine).take(same_ids, "one") == 1, "ids alone mean nothing across files"
+
+
+def test_where_the_machine_keeps_nothing_it_is_said(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert Looks(tmp_path / "a.looks", tmp_path / "file" / "wenlu" / "looks.jsonl").take(TEST, "one") == 1
+    assert "looks are counted beside the examples only: cannot write" in capsys.readouterr().err
+
+
+def test_looks_by_ids_alone_count_and_older_forms_are_refused(tmp_path):
+    looks = Looks(tmp_path / "looks.jsonl")
+    looks.take(TEST, "one")
+    (row,) = read_rows(looks.path)
+    del row["contents"]
+    looks.path.write_text(json.dumps(row) + "\n")
+    assert looks.take(TEST, "one") == 1
+    with pytest.raises(UserError, match="3 of the 3 test examples were looked at already, last for one"):
+        looks.take(TEST, "two")
+    looks.path.write_text('{"test": "0123abcd", "look": "one"}\n')
+    with pytest.raises(
+        UserError, match=r"holds looks in a form that names no examples .* move the file away knowingly"
+    ):
+        looks.take(TEST, "two", again=True)
 
 
 def test_a_torn_row_of_looks_is_no_look(tmp_path):

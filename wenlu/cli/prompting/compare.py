@@ -118,4 +118,10 @@ def show(rows: list[Row], examples: int, tokens: int) -> None:
             console.print(f"{row.name}: {found.forms} forms, {span}", markup=False, soft_wrap=True)
         if row.unanswered:
             console.print(f"{row.name}: {row.unanswered} of {examples} texts hold no answer", markup=False)
+        if row.failed:
+            told = f"{row.name}: {row.failed} of {examples} examples failed, and all are compared without them"
+            console.print(told, markup=False, style="yellow")
+        if row.always is not None:
+            told = f"{row.name} gives every example the answer {row.always!r}: whatever it is asked"
+            console.print(told, markup=False, soft_wrap=True, style="yellow")
     console.print(f"{examples:,} examples, {tokens:,} tokens computed")

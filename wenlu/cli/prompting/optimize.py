@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from wenlu.base.errors import UserError
+from wenlu.base.files import cache_folder
 from wenlu.base.log import progress, say
 from wenlu.cli.flags import parse
 from wenlu.cli.prompting.inputs import EndpointFlags, backend_of, embedder, examples_of, read_prompt
@@ -20,7 +21,7 @@ from wenlu.prompting.example_file import Keys
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from wenlu.prompting.search.optimize import Outcome
+    from wenlu.prompting.search.outcome import Outcome
 
 DESCRIPTION = """A search for a better prompt than a baseline: edits of it, other forms, instructions from a bank,
 demonstrations. Examples are parted into search, select and test; all candidates meet the same search examples, the
@@ -57,13 +58,17 @@ class Command:
     scores: tuple[str, ...] = ("sum", "per_byte", "batch")
     """Ways to score choices that the last prompts are tried with: sum, per_token, per_byte, pmi, contextual, batch,
     channel."""
+    strategies: tuple[str, ...] = ()
+    """Other ways to write the answer that are tried, within decoding.max_tokens: direct, chain_of_thought,
+    self_consistency, least_to_most, reason_then_constrain."""
     delta: float = 0.0
     """The loss of accuracy that does not matter."""
     writer: str = ""
     """A model (folder, hub id or endpoint) that words the instruction anew."""
     seed: int = 0
     again: bool = False
-    """Look at a test part again that was looked at for another prompt; looks are counted beside the examples."""
+    """Look at a test part again that was looked at for another prompt; looks are counted beside the examples and,
+    by content, in the user's cache folder."""
     keys: Annotated[Keys, tyro.conf.arg(name="")] = field(default_factory=Keys)
     endpoint: EndpointFlags = field(default_factory=EndpointFlags)
     writer_endpoint: EndpointFlags = field(default_factory=EndpointFlags)
@@ -104,37 +109,41 @@ def run(command: Command) -> int:
     prompt = read_prompt(command.prompt)
     examples = examples_of(command.examples, command.keys, command.limit, search=True)
     from wenlu.prompting.search.optimize import Optimizer, Search
+    from wenlu.prompting.search.outcome import Unjudged
     from wenlu.prompting.search.page import write_page
+    from wenlu.prompting.search.split import Looks
 
     search = Search(
         command.candidates, command.evaluations, command.minutes, command.tokens, command.keep, command.scores,
-        command.delta, command.seed,
+        command.strategies, command.delta, command.seed,
     )  # fmt: skip
     out = Path(command.out)
     with ExitStack() as stack:
         backend = stack.enter_context(backend_of(command.model, command.device, command.endpoint, out / "answers"))
         bar = progress("searching")
         more: dict[str, Any] = {"watcher": _Bar(bar), "again": command.again, "embed": embedder([prompt], backend)}
-        more["looks"] = Path(f"{command.examples}.looks")
-        writer = None
+        more["looks"] = Looks(Path(f"{command.examples}.looks"), cache_folder() / "looks.jsonl")
         if command.writer:
             place = (command.device, command.writer_endpoint, out / "answers", "--writer-endpoint")
-            writer = more["writer"] = stack.enter_context(backend_of(command.writer, *place))
+            more["writer"] = stack.enter_context(backend_of(command.writer, *place))
         optimizer = Optimizer(backend, prompt, examples, search, out, **more)
+        refusal = None
         try:
             outcome = optimizer.run()
+        except Unjudged as error:
+            refusal, outcome = error, error.outcome
         finally:
             if bar.live.is_started:
                 bar.stop()
     outcome.best.write(out / "prompt.json")
     write_page(out / "report.html", optimizer, outcome)
+    if refusal is not None:
+        say(f"{outcome.best.name} was chosen and is kept, without a verdict, in {out / 'prompt.json'}")
+        raise refusal
     if command.json:
-        written = {"writer_tokens": writer.tokens_used} if writer else {}
-        print(json_format.dumps({**facts(outcome, out), **written}, ensure_ascii=False))
+        print(json_format.dumps(facts(outcome, out), ensure_ascii=False))
     else:
         show(outcome, out)
-        if writer:
-            print(f"{writer.tokens_used:,} tokens by the writer, beside them")
     return 0
 
 
@@ -149,6 +158,8 @@ def facts(outcome: Outcome, out: Path) -> dict[str, Any]:
         "optimism": outcome.luck.optimism,
         "evaluations": outcome.evaluations,
         "tokens": outcome.tokens,
+        "writer_tokens": outcome.writer_tokens,
+        "always": dict(outcome.always),
         "look": outcome.look,
         "prompt": str(out / "prompt.json"),
         "report": str(out / "report.html"),
@@ -159,6 +170,8 @@ def show(outcome: Outcome, out: Path) -> None:
     """The result on stdout."""
     from rich.console import Console
     from rich.table import Table
+
+    from wenlu.prompting.search.page import constant
 
     console = Console(file=sys.stdout, highlight=False)
     table = Table("on the select examples", "accuracy", "chosen in", box=None)
@@ -174,5 +187,8 @@ def show(outcome: Outcome, out: Path) -> None:
         console.print(f"test: {outcome.best.name}: {outcome.verdict}", markup=False, soft_wrap=True)
         if outcome.look > 1:
             console.print(f"this was look {outcome.look} at this test part: less than fresh evidence", style="yellow")
-    console.print(f"{outcome.evaluations:,} answers and {outcome.tokens:,} tokens before the test")
+    for line in constant(outcome):
+        console.print(line, markup=False, soft_wrap=True, style="yellow")
+    writer = f", {outcome.writer_tokens:,} of them by the writer" * bool(outcome.writer_tokens)
+    console.print(f"{outcome.evaluations:,} answers and {outcome.tokens:,} tokens before the test{writer}")
     say(f"prompt: {out / 'prompt.json'}\nreport: {out / 'report.html'}")

@@ -11,6 +11,10 @@ from wenlu.base.errors import UserError
 MILLION = 1_000_000
 
 
+class BudgetSpent(UserError):
+    """Another request might pass a limit."""
+
+
 @dataclass(frozen=True)
 class Budget:
     """Limits of one `Endpoint`; None = no limit. What is kept from before costs nothing."""
@@ -66,16 +70,16 @@ class Account:
     def reserve(self, most: Cost, *, again: bool = False) -> None:
         """Set aside what a request may cost, once others are through where that is needed. again: it is a retry.
 
-        Raises UserError where it would pass a limit whatever they cost.
+        Raises BudgetSpent where it would pass a limit whatever they cost.
         """
         limit = self.budget.requests
         with self._changed:
             while reason := self._beyond([*self._reserved, most]):
                 if not self._reserved:
-                    raise UserError(f"the budget is spent: {reason}")
+                    raise BudgetSpent(f"the budget is spent: {reason}")
                 self._changed.wait()
             if limit is not None and self.requests >= limit:
-                raise UserError(f"the budget is spent: requests must be no more than {limit}")
+                raise BudgetSpent(f"the budget is spent: requests must be no more than {limit}")
             self._reserved.append(most)
             self.requests += 1
             self.retries += again

@@ -14,8 +14,9 @@ from typing import Any, TypeVar
 
 from wenlu.base.config import at_least
 from wenlu.base.errors import UserError
+from wenlu.prompting.backend import Failed
 from wenlu.prompting.endpoint.address import Address
-from wenlu.prompting.endpoint.budget import Account, Cost
+from wenlu.prompting.endpoint.budget import Account, BudgetSpent, Cost
 from wenlu.prompting.endpoint.cache import Cache
 from wenlu.prompting.endpoint.exchange import Exchange, Reply, Unanswered
 from wenlu.prompting.endpoint.reply import usage
@@ -24,6 +25,10 @@ T = TypeVar("T")
 
 AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 """Statuses that may be another the next time."""
+OF_ONE = (AGAIN - {429}) | {400, 413, 422}
+"""Statuses that may be due to one request alone; with others the next would fare no better."""
+IN_A_ROW = 8
+"""Requests that may fail one after the other before no more are sent."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,22 @@ class Stopped(UserError):
     """Nothing more was sent, because it was stopped."""
 
 
+def _cost(answer: Any, request: Request) -> tuple[Cost, bool]:
+    """What an answer says that it cost, and whether it does; else the most that it may have cost."""
+    prompt, made = usage(answer)
+    known = prompt is not None and made is not None
+    return (Cost(prompt, made) if known else request.most), known
+
+
+def _of_one(error: BaseException) -> bool:
+    """Whether a failure may be due to one request alone: not to the key, the address, the budget or whoever stops."""
+    if isinstance(error, Refused):
+        return error.status in OF_ONE
+    if isinstance(error, Unanswered):
+        return error.sent
+    return isinstance(error, UserError) and not isinstance(error, Stopped | BudgetSpent)
+
+
 class Client:
     """Sends to one endpoint. What was answered is kept as it comes, whatever happens to the rest."""
 
@@ -89,7 +110,9 @@ class Client:
         self.address, self.sending, self.account, self.cache, self.clock = address, sending, account, cache, clock
         self._exchange = Exchange(address, sending.timeout, sending.concurrency)
         self._not_before = 0.0
-        self._stop = threading.Event()
+        self._stop, self._lock = threading.Event(), threading.Lock()
+        self.tokens_kept = 0
+        """Of kept answers that were asked for."""
 
     def close(self) -> None:
         """Close its connections."""
@@ -108,24 +131,38 @@ class Client:
         requests: Sequence[Request],
         read: Callable[[Any, Request], T],
         advance: Callable[[int], None] | None = None,
+        instead: Callable[[UserError], T] | None = None,
     ) -> list[T]:
         """The answers, as `read` understands them, in the order of the requests; equal ones are sent once.
 
         What is kept is not sent. `read` raises UserError for an answer that is none, which is not kept. `advance` is
         told how many requests are done. Raises UserError with what failed first, once all that was under way is in, and
         says how many answers are kept, and where; when interrupted, what came is kept too.
+
+        instead: what stands for the answer to a request that failed, where that may be due to it alone: then the others
+        go on, and Failed is raised where `IN_A_ROW` fail one after the other, or all.
         """
         self._stop.clear()
         keys = [json.dumps([request.path, request.body], sort_keys=True) for request in requests]
         wanted, often = dict(zip(keys, requests, strict=True)), Counter(keys)
         found: dict[str, T] = {}
         failures: list[BaseException] = []
+        single: dict[str, UserError] = {}
+        last: list[bool] = []
 
         def work(key: str, request: Request) -> None:
             if self._stop.is_set():
                 return
             try:
-                found[key] = self._one(request, read)
+                try:
+                    found[key] = self._one(request, read)
+                except UserError as error:
+                    if instead is None or not _of_one(error):
+                        raise
+                    single[key] = error
+                last.append(key in found)
+                if len(last) >= IN_A_ROW and not any(last[-IN_A_ROW:]):
+                    self._stop.set()
                 if advance:
                     advance(often[key])
             except BaseException as error:
@@ -137,11 +174,13 @@ class Client:
                 for future in [pool.submit(work, key, request) for key, request in wanted.items()]:
                     future.result()
             finally:
-                if len(found) < len(wanted):
+                if len(found) + len(single) < len(wanted):
                     self._stop.set()
-        if failures or len(found) < len(wanted):
+        if single and not failures and (not found or len(found) + len(single) < len(wanted)):
+            failures = [Failed(str(next(iter(single.values()))))]
+        if failures or len(found) + len(single) < len(wanted):
             raise self._failure(failures, len(found), len(wanted))
-        return [found[key] for key in keys]
+        return [found[key] if key in found else instead(single[key]) for key in keys]
 
     def ask(self, request: Request, *, final: frozenset[int] = frozenset()) -> Any:
         """The answer to one request, asked for anew and not kept. final: statuses that are not tried again."""
@@ -151,7 +190,11 @@ class Client:
     def _one(self, request: Request, read: Callable[[Any, Request], T]) -> T:
         if (answer := self.kept(request)) is not None:
             try:
-                return read(answer, request)
+                value = read(answer, request)
+                cost, _ = _cost(answer, request)
+                with self._lock:
+                    self.tokens_kept += cost.prompt_tokens + cost.tokens
+                return value
             except UserError:
                 self.cache.damaged += 1
         answer = self._answer(request)
@@ -204,9 +247,8 @@ class Client:
 
     def _accepted(self, reply: Reply, request: Request) -> Any:
         answer = reply.json
-        prompt, made = usage(answer)
-        known = prompt is not None and made is not None
-        self.account.settle(request.most, Cost(prompt, made) if known else request.most, known=known)
+        cost, known = _cost(answer, request)
+        self.account.settle(request.most, cost, known=known)
         if not isinstance(answer, Mapping):
             raise UserError(
                 f"{self.address.host} answers with what is no JSON object ({reply.text[:60]!r}): is "

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from wenlu.base.errors import UserError
 from wenlu.base.log import say
-from wenlu.prompting.backend import Level, Spent, Written, refused
+from wenlu.prompting.backend import Failed, Level, Spent, Written, refused
 from wenlu.prompting.endpoint.address import Address
 from wenlu.prompting.endpoint.budget import Account, Budget
 from wenlu.prompting.endpoint.cache import Cache
@@ -91,6 +91,11 @@ class Endpoint:
         return self.spent.all_tokens
 
     @property
+    def tokens_kept(self) -> int:
+        """Tokens that kept answers, which were asked for again, would have cost anew."""
+        return self._client.tokens_kept
+
+    @property
     def level(self) -> Level:
         """As a probe verifies it at the first time that it is asked for."""
         return self.verified.level
@@ -123,12 +128,15 @@ class Endpoint:
             say(f"{self.name} (level {found.level.name}): no {note}")
         return found
 
-    def score(self, queries: Sequence[Query], advance: Callable[[int], None] | None = None) -> list[list[Score]]:
+    def score(
+        self, queries: Sequence[Query], advance: Callable[[int], None] | None = None
+    ) -> list[list[Score] | Failed]:
         """Of each continuation of each query, a request for each; `advance` is told how many queries more are done.
+        Queries of which a request fails are said, and have that failure in place of scores.
 
         Texts are cut as by `inference.score.Scorer`, but for a token that holds both a prefix's end and a
         continuation's beginning: here it counts as the continuation's, and such tokens are said. Raises UserError where
-        the endpoint is not of level B, for empty continuations, and for prefixes given as ids.
+        the endpoint is not of level B, for empty continuations, and for prefixes given as ids; Failed where all fail.
         """
         pairs = _pairs(queries)
         requests = [echo_request(self.address, self.extra, prefix + text) for prefix, text in pairs]
@@ -143,10 +151,19 @@ class Endpoint:
             tell(request.body["prompt"])
             return echo
 
-        echoes = self._client.send(requests, read)
-        scores = iter(self._scores(pairs, echoes))
+        echoes = self._client.send(requests, read, instead=lambda error: Failed(str(error)))
+        whole = [number for number, echo in enumerate(echoes) if isinstance(echo, Echo)]
+        scores = dict(
+            zip(whole, self._scores([pairs[n] for n in whole], [echoes[n] for n in whole]), strict=True)
+        )  # fmt: skip
+        found, places = [], iter(range(len(pairs)))
+        for query in queries:
+            own = [next(places) for _ in query.continuations]
+            failed = next((echoes[n] for n in own if n not in scores), None)
+            found.append([scores[n] for n in own] if failed is None else failed)
         self._say_damaged()
-        return [[next(scores) for _ in query.continuations] for query in queries]
+        self._say_failed([str(one) for one in found if isinstance(one, Failed)], len(queries))
+        return found
 
     def generate(
         self, prompts: Sequence[Prompt], settings: Settings, advance: Callable[[int], None] | None = None
@@ -154,17 +171,24 @@ class Endpoint:
         """A text after each prompt: texts are gone on with by /completions, conversations answered by
         /chat/completions; `advance` is told how many are done.
 
-        Raises UserError for settings that the protocol does not know, and for log-probabilities (alternatives) where
-        the endpoint gives none.
+        Texts that fail are said, and end with `error`. Raises Failed where all do, and UserError for settings that the
+        protocol does not know, and for log-probabilities (alternatives) where the endpoint gives none.
         """
         told = settings.alternatives is not None
 
         def read(answer: Any, request: Request) -> Written:
-            return (read_chat if request.path == CHAT else read_completion)(answer, told)
+            written = (read_chat if request.path == CHAT else read_completion)(answer, told)
+            if written.finish == "error":
+                raise UserError("the endpoint ended a text by an error of its own")
+            return written
+
+        def failed(error: UserError) -> Written:
+            return Written("", "error", None, None, error=str(error))
 
         requests = [text_request(self.address, self.extra, prompt, settings) for prompt in prompts]
-        written = self._client.send(requests, read, advance)
+        written = self._client.send(requests, read, advance, failed)
         self._say_damaged()
+        self._say_failed([one.error for one in written if one.error], len(prompts))
         return written
 
     def requests(
@@ -217,6 +241,10 @@ class Endpoint:
                     )
                 borders[number] = len(before)
         return [border for border in borders if border is not None]
+
+    def _say_failed(self, failed: list[str], of: int) -> None:
+        if failed:
+            say(f"{len(failed)} of {of} were not answered by {self.name}; the first: {failed[0]}", style="yellow")
 
     def _say_damaged(self) -> None:
         if self._cache.damaged:

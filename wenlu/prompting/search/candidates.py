@@ -12,7 +12,7 @@ from wenlu.base.errors import UserError
 from wenlu.prompting.examples import Example
 from wenlu.prompting.literal import is_chinese
 from wenlu.prompting.search.instructions import BANK, Language, Task
-from wenlu.prompting.template import CHAT, Template
+from wenlu.prompting.template import CHAT, Template, common_fields
 
 _NAMES = {
     "question": ("Question", "问题"), "text": ("Text", "文本"), "sentence": ("Sentence", "句子"),
@@ -112,20 +112,6 @@ class Grammar:
     def _label(self, name: str) -> str:
         english, chinese = _NAMES.get(name, (name.replace("_", " ").capitalize(), name))
         return chinese if self.language == "zh" else english
-
-
-def common_fields(examples: Sequence[Example], template: Template | None = None) -> tuple[str, ...]:
-    """The text and number fields that all examples have; of a template, only those that it asks with.
-
-    What no question names may be the answer in other words, such as a label's text beside its number.
-    """
-    asked = None if template is None else template.asked
-    return tuple(
-        name
-        for name in (examples[0].fields if examples else ())
-        if all(isinstance(one.fields.get(name), str | int | float) for one in examples)
-        and (asked is None or name in asked)
-    )
 
 
 def grammar_of(

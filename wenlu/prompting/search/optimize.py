@@ -4,122 +4,46 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wenlu.base.config import at_least, from_dict, to_dict
-from wenlu.base.errors import UserError, did_you_mean
+from wenlu.base.config import from_dict, to_dict
+from wenlu.base.errors import UserError
 from wenlu.base.log import JsonLines, read_rows, say
-from wenlu.metrics.intervals import Estimate, mean
-from wenlu.metrics.verdict import Verdict, verdict
+from wenlu.metrics.intervals import mean
+from wenlu.metrics.verdict import verdict
 from wenlu.prompting import artifact as artifacts
 from wenlu.prompting.artifact import Artifact, ModelMark, SplitMark
 from wenlu.prompting.asking import readings
-from wenlu.prompting.backend import Spent
-from wenlu.prompting.calibrate import SCORES, Ask, Batch, ChoiceScore, Prior, Scoring, chosen
+from wenlu.prompting.backend import Failed, Spent
+from wenlu.prompting.calibrate import Ask, Batch, ChoiceScore, Prior, Scoring, chosen
 from wenlu.prompting.examples import Example
-from wenlu.prompting.matrix import Matrix
-from wenlu.prompting.search.proposals import Room, propose
-from wenlu.prompting.search.select import Optimism, Selection, Told, choose, optimism
-from wenlu.prompting.search.split import Looks, Parts, Shares, part
-from wenlu.prompting.trial import fitted, try_on
+from wenlu.prompting.matrix import Matrix, complete, counted
+from wenlu.prompting.search.outcome import Finalist, Outcome, Unjudged, Watcher
+from wenlu.prompting.search.proposals import Recorded, Room, propose
+from wenlu.prompting.search.select import Selection, Told, choose, optimism
+from wenlu.prompting.search.settings import Search
+from wenlu.prompting.search.split import Looks, Parts, part
+from wenlu.prompting.trial import Cell, always, answered, fitted, lost, try_on
 
 if TYPE_CHECKING:
     from wenlu.prompting.backend import Backend
     from wenlu.prompting.similarity import Embed
 
+FORM = 2
+"""Of the log: a search that an older wenlu began is another one."""
 TIMED = 6
 """Examples that the longest prompt's cost is measured on, where a search has minutes or tokens."""
 MARGIN = 0.8
 """Part of a limit in minutes or tokens that the search is planned for: some examples cost more than those measured."""
 LEARNED = 16
 """Search examples that the mean of a prompt is learned from, where the baseline is scored by batch calibration."""
-
-
-@dataclass(frozen=True)
-class Search:
-    """How much is tried, and what may be spent. Raises UserError for values out of range."""
-
-    candidates: int = 24
-    """Prompts, the baseline among them."""
-    evaluations: int = 0
-    """Most answers asked for before the test, one prompt on one example each; 0: by minutes or tokens, or else so many
-    that every prompt could meet a third of the search examples."""
-    minutes: float = 0.0
-    """Instead: most time before the test."""
-    tokens: int = 0
-    """Instead: most tokens read and written before the test."""
-    keep: int = 4
-    """Prompts that come to the second stage."""
-    scores: tuple[str, ...] = ("sum", "per_byte", "batch")
-    """Ways to score choices that the last prompts are tried with, where the baseline scores choices at all."""
-    delta: float = 0.0
-    """The loss of accuracy that does not matter."""
-    seed: int = 0
-    shares: Shares = field(default_factory=Shares)
-
-    def __post_init__(self):
-        at_least("search", self, 0, "evaluations", "minutes", "tokens", "delta", "seed")
-        at_least("search", self, 2, "candidates")
-        at_least("search", self, 1, "keep")
-        given = [name for name in ("evaluations", "minutes", "tokens") if getattr(self, name)]
-        if len(given) > 1:
-            raise UserError(f"a search has one limit: give {' or '.join(given)}, not both")
-        wrong = next((name for name in self.scores if name not in SCORES), None)
-        if wrong is not None:
-            raise UserError(f"a score is one of {', '.join(SCORES)}, not {wrong!r}.{did_you_mean(wrong, SCORES)}")
-        if not math.isfinite(self.minutes):
-            raise UserError(f"search.minutes must be a number of minutes, not {self.minutes}")
-
-
-@dataclass(frozen=True)
-class Finalist:
-    """A prompt of the second stage, with one way to score choices."""
-
-    prompt: Artifact
-    right: tuple[float, ...]
-    """On each select example."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a search came to."""
-
-    baseline: Artifact
-    best: Artifact
-    """With its verdict and what it cost; the baseline itself where nothing was better on the select examples."""
-    verdict: Verdict | None
-    """On the test examples; None where the baseline was chosen, so that there is nothing to judge."""
-    of_baseline: Estimate | None
-    of_best: Estimate | None
-    """Accuracies on the test examples."""
-    finalists: tuple[Finalist, ...]
-    luck: Optimism
-    """How much of the best accuracy on the select examples is the luck of being the best."""
-    evaluations: int
-    """Answers asked for before the test."""
-    tokens: int
-    """Read and written before the test, whatever process did."""
-    look: int
-    """The how-manieth look at the test part this was; 0: none."""
-
-
-class Watcher(Protocol):
-    """Told how a search goes."""
-
-    def begin(self, prompts: int, evaluations: int) -> None:
-        """What it will try, and how much that may cost."""
-
-    def advance(self, cells: int) -> None:
-        """So many answers more are there."""
-
-    def best(self, name: str, accuracy: float, examples: int) -> None:
-        """The best so far."""
 
 
 class Optimizer:
@@ -138,8 +62,8 @@ class Optimizer:
         **more: Any,
     ):
         """more: `embed` for nearest demonstrations, `writer` (a backend that words instructions anew), `watcher`,
-        `looks` (the file where looks at test parts are counted), `again` (look at a test part once more), `clock`
-        (seconds).
+        `looks` (where looks at test parts are counted; else in the folder alone), `again` (look at a test part once
+        more), `clock` (seconds).
 
         Raises UserError, before anything is computed, where the examples do not suffice or the folder holds another
         search.
@@ -149,7 +73,7 @@ class Optimizer:
         self.embed: Embed | None = more.get("embed")
         self.writer: Backend | None = more.get("writer")
         self.watcher: Watcher | None = more.get("watcher")
-        self.looks = Looks(more.get("looks") or folder / "looks.jsonl")
+        self.looks: Looks = more.get("looks") or Looks(folder / "looks.jsonl")
         self.again: bool = more.get("again", False)
         self._clock: Callable[[], float] = more.get("clock", time.monotonic)
         unscored = next((one.id for one in self.examples if one.gold is None), None)
@@ -161,12 +85,17 @@ class Optimizer:
         self.matrix = Matrix(folder / "matrix.jsonl", backend, self.embed)
         self._rows = read_rows(folder / "search.jsonl")
         self._check_same()
-        self._finals = {row["number"]: row["found"] for row in self._rows if row["event"] == "final"}
+        settled = any(row["event"] == "told" and row["told"]["stage"] == "select" for row in self._rows)
+        finals = [row for row in self._rows if row["event"] == "final"]
+        self._finals = {row["number"]: row["found"] for row in finals if settled or not row.get("failed")}
         self._spent = sum((Spent(**row["spent"]) for row in self._rows if "spent" in row), Spent())
         """Beside the matrix."""
 
     def run(self) -> Outcome:
-        """Search, choose, judge; a search that was cut off goes on where it was."""
+        """Search, choose, judge; a search that was cut off goes on where it was.
+
+        Raises Unjudged, with the outcome, where a prompt was chosen and the verdict on it is refused.
+        """
         log = JsonLines(self.folder / "search.jsonl")
         try:
             return self._run(log)
@@ -176,7 +105,7 @@ class Optimizer:
     def _run(self, log: JsonLines) -> Outcome:
         prompts, selection = self._begun(log)
         if self.watcher:
-            self.watcher.begin(len(prompts), selection.budget)
+            self.watcher.begin(len(prompts), selection.planned)
         prompts = self._fitted(prompts, log)
         told = [Told.from_dict(row["told"]) for row in self._rows if row["event"] == "told"]
 
@@ -186,19 +115,20 @@ class Optimizer:
             self._tell(prompts, answer)
 
         def score(candidates: Sequence[int], numbers: Sequence[int]) -> np.ndarray:
-            if numbers == selection.select and self._scores:
-                return np.array([self._final(one, prompts[one], log)[0].right for one in candidates])
             wanted = [self.examples[number] for number in numbers]
-            return self.matrix.values([prompts[one] for one in candidates], wanted, self._advance)
+            if numbers == selection.select and self._scores:
+                cells = [self._final(one, prompts[one], log)[0][1] for one in candidates]
+            else:
+                cells = self.matrix.cells([prompts[one] for one in candidates], wanted, self._advance)
+            values, whole = np.array([[cell.value for cell in row] for row in cells]), complete(cells, wanted)
+            values[:, [number for number in range(len(wanted)) if number not in whole]] = np.nan
+            return values
 
         picked = choose(selection, score, told, note)
-        several = [
-            self._final(number, prompts[number], log, row) for number, row in zip(picked.finalists, picked.scores)
-        ]
-        finalists = [found[0] for found in several] + [one for found in several for one in found[1:]]
+        finalists, groups = self._finalists(picked.finalists, prompts, log)
         rights = np.array([finalist.right for finalist in finalists])
         best = finalists[int(rights.mean(1).argmax())].prompt
-        luck = optimism(rights, [example.group for example in self._of("select")], seed=self.search.seed)
+        luck = optimism(rights, groups, seed=self.search.seed)
         chosen = next((row for row in self._rows if row["event"] == "chosen"), None)
         if chosen is None:
             chosen = {"name": best.name, "before_test": to_dict(self._spent + self.matrix.spent)}
@@ -206,7 +136,13 @@ class Optimizer:
             log.sync()
         best = replace(best, spent=Spent(**chosen["before_test"]))
         evaluations = picked.evaluations + self._beside(len(prompts), len(picked.finalists))
-        return self._judged(prompts[0], best, tuple(finalists), luck, evaluations)
+        writer = sum((Spent(**row["spent"]) for row in read_rows(log.path) if row.get("by") == "writer"), Spent())
+        tokens = best.spent.all_tokens
+        outcome = Outcome(
+            prompts[0], self._marked(best), None, None, None, finalists, luck, evaluations, tokens,
+            writer.all_tokens, 0,
+        )  # fmt: skip
+        return self._judged(outcome)
 
     def _check_same(self) -> None:
         if not self._rows:
@@ -214,12 +150,13 @@ class Optimizer:
         begun = self._rows[0]
         if begun.get("event") != "begin" or begun.get("of") != self._identity():
             raise UserError(
-                f"{self.folder} holds another search (other prompt, examples, model or settings): give another --out, "
-                "or go on with the same ones"
+                f"{self.folder} holds another search (other prompt, examples, model or settings, or of an older "
+                "wenlu): give another --out, or go on with the same ones"
             )
 
     def _identity(self) -> dict[str, Any]:
         return {
+            "form": FORM,
             "search": to_dict(self.search),
             "baseline": self.matrix.key(self.baseline),
             "examples": SplitMark.of("all", self.examples).sha256,
@@ -227,29 +164,41 @@ class Optimizer:
 
     def _begun(self, log: JsonLines) -> tuple[list[Artifact], Selection]:
         """The candidates and how they are chosen among, as the log has them, or made now and written there."""
-        if self._rows:
-            prompts = [from_dict(Artifact, one) for one in self._rows[0]["prompts"]]
-            return prompts, self._selection(len(prompts), self._rows[0]["evaluations"])
-        before, since = self.backend.spent, self._clock()
+        planned = next((row for row in self._rows if "prompts" in row), None)
+        if planned is not None:
+            prompts = [from_dict(Artifact, one) for one in planned["prompts"]]
+            return prompts, self._selection(len(prompts), planned["evaluations"])
+        if not self._rows:
+            log.write(event="begin", of=self._identity())
+        since = self._clock()
         pool, room = self._of("search"), Room(self.backend, self.examples, self.embed)
         room.refuse_long(self.baseline)
         wanted, seed = self.search.candidates, self.search.seed
-        prompts = propose(self.baseline, pool, wanted, seed, fits=room, writer=self.writer)
-        evaluations = self._evaluations(prompts, room, since)
+        writer = self.writer and Recorded(self.writer, self._rows, log, self._count)
+        prompts = propose(
+            self.baseline, pool, wanted, seed, fits=room, writer=writer, strategies=self.search.strategies
+        )
+        with self._counted(log):
+            evaluations = self._evaluations(prompts, room, since)
         selection = self._selection(len(prompts), evaluations)
-        spent = self._note_spent(before)
-        log.write(
-            event="begin", of=self._identity(), evaluations=evaluations, spent=spent,
-            prompts=[to_dict(prompt) for prompt in prompts],
-        )  # fmt: skip
+        if (self.search.minutes or self.search.tokens) and selection.planned < MARGIN * selection.budget:
+            say(
+                f"the plan takes {selection.planned:,} of the {evaluations:,} answers that the limit allows: by then "
+                f"every prompt that is left has met all {len(pool)} search examples (more --candidates or examples "
+                "take more)"
+            )
+        log.write(event="planned", evaluations=evaluations, prompts=[to_dict(prompt) for prompt in prompts])
         log.sync()
         return prompts, selection
 
-    def _note_spent(self, before: Spent) -> dict[str, Any]:
-        """What was spent since, for the log."""
-        spent = self.backend.spent.since(before)
+    @contextmanager
+    def _counted(self, log: JsonLines) -> Iterator[None]:
+        """What the model costs meanwhile is noted, whatever comes in between."""
+        with counted(self.backend, log, self._count):
+            yield
+
+    def _count(self, spent: Spent) -> None:
         self._spent += spent
-        return to_dict(spent)
 
     def _selection(self, candidates: int, evaluations: int) -> Selection:
         parts, search = self.parts, self.search
@@ -298,15 +247,17 @@ class Optimizer:
         longest, sample = max(prompts, key=room.needed), self._of("search")[:TIMED]
         if longest.scoring is not None and longest.scoring.kind == "batch":
             longest = replace(longest, scoring=Scoring("sum"), prior=None)  # It asks the same.
-        before, began = self.backend.tokens_used, self._clock()
+        before, kept, began = self.backend.tokens_used, self.backend.tokens_kept, self._clock()
         try_on(longest, self.backend, sample, self.embed)
         tokens, seconds = self.backend.tokens_used - before, self._clock() - began
-        if not tokens:
+        whole = tokens + self.backend.tokens_kept - kept  # What is kept from a search cut off here costs as much again.
+        if not tokens and search.minutes:
             raise UserError(
-                "what an answer costs cannot be measured, for those asked for are kept from before: limit the search "
-                "by evaluations, or give another cache"
+                "what an answer costs cannot be measured in time, for those asked for are kept from before: limit the "
+                "search by tokens or evaluations, or give another cache"
             )
-        spent, limit = (tokens, search.tokens) if search.tokens else (seconds, 60 * search.minutes - (began - since))
+        seconds *= whole / max(tokens, 1)
+        spent, limit = (whole, search.tokens) if search.tokens else (seconds, 60 * search.minutes - (began - since))
         return int(MARGIN * limit * len(sample) / max(spent, 1e-9))
 
     def _fitted(self, prompts: list[Artifact], log: JsonLines) -> list[Artifact]:
@@ -316,66 +267,105 @@ class Optimizer:
         for number, prompt in enumerate(prompts):
             if number in known:
                 prompt = replace(prompt, prior=known[number])
-            before, open_ = self.backend.spent, prompt
-            prompt = fitted(prompt, self.backend, sample, self.embed)
+            open_ = prompt
+            with self._counted(log):
+                prompt = fitted(prompt, self.backend, sample, self.embed)
             if prompt is not open_:
-                log.write(event="learned", number=number, prior=to_dict(prompt.prior), spent=self._note_spent(before))
+                log.write(event="learned", number=number, prior=to_dict(prompt.prior))
                 log.sync()
             found.append(prompt)
         return found
 
-    def _final(self, number: int, prompt: Artifact, log: JsonLines, right: Sequence[float] = ()) -> list[Finalist]:
-        """One of the last prompts as it is, then with every other way to score choices: read once for all of them, or
-        as the log has it. right: of a prompt that writes its answers."""
-        if not self._scores:
-            return [Finalist(prompt, tuple(map(float, right)))]
+    def _finalists(
+        self, numbers: Sequence[int], prompts: list[Artifact], log: JsonLines
+    ) -> tuple[tuple[Finalist, ...], list[str]]:
+        """The last prompts as they are, then with the other ways to score choices, on the select examples that none of
+        them failed on, and the groups of these."""
+        examples, last = self._of("select"), [prompts[number] for number in numbers]
+        if self._scores:
+            several = [self._final(number, prompts[number], log) for number in numbers]
+        else:
+            several = [[pair] for pair in zip(last, self.matrix.cells(last, examples), strict=True)]
+        found = [pairs[0] for pairs in several] + [pair for pairs in several for pair in pairs[1:]]
+        failed = {number: cell.failed for _, cells in found for number, cell in enumerate(cells) if cell.failed}
+        whole = [number for number in range(len(examples)) if number not in failed]
+        asked = [examples[number] for number in whole]
+        finalists = []
+        for prompt, cells in found:
+            own = [cells[number] for number in whole]
+            finalists.append(Finalist(prompt, tuple(cell.value for cell in own), always(own, asked)))
+        return tuple(finalists), [example.group for example in asked]
+
+    def _final(self, number: int, prompt: Artifact, log: JsonLines) -> list[tuple[Artifact, list[Cell]]]:
+        """One of the last prompts as it is, then with every other way to score choices, on the select examples: read
+        once for all of them, or as the log has it."""
+        examples = self._of("select")
         if number not in self._finals:
-            examples, before = self._of("select"), self.backend.spent
-            choose_before = prompt.demonstrations.over([shown.example for shown in prompt.pool], self.embed)
-            known = readings(self.backend, self._scores, prompt.template, examples, choose_before)
-            rows = []
+            with self._counted(log):
+                known = readings(self.backend, self._scores, prompt.template, examples, prompt.chooser(self.embed))
+            failed = {
+                n: str(one) for several in known.values() for n, one in enumerate(several) if isinstance(one, Failed)
+            }
+            whole, rows = answered(failed, examples), []
             for score in self._scores:
-                own, prior = score is self._scores[0], None
+                own, prior, read = score is self._scores[0], None, [known[score.name][n] for n in whole]
                 if isinstance(score, Batch):
-                    prior = prompt.prior if own else score.prior(known[score.name])
-                choices = chosen(score.values(known[score.name], prior))
-                right = [float(choice == one.gold) for choice, one in zip(choices, examples, strict=True)]
-                rows.append({"right": right, "prior": prior and to_dict(prior)})
-            log.write(event="final", number=number, found=rows, spent=self._note_spent(before))
+                    prior = prompt.prior if own else score.prior(read)
+                choices = dict(zip(whole, chosen(score.values(read, prior)), strict=True))
+                rows.append(
+                    {"choices": [choices.get(n) for n in range(len(examples))], "prior": prior and to_dict(prior)}
+                )
+            log.write(event="final", number=number, found=rows, failed=len(failed))
             log.sync()
             self._finals[number] = rows
             self._advance(len(examples))
-        found = []
+        found: list[tuple[Artifact, list[Cell]]] = []
         for score, row in zip(self._scores, self._finals[number], strict=True):
+            cells = [
+                lost("it failed") if choice is None else Cell(float(choice == one.gold), one.choices[choice])
+                for choice, one in zip(row["choices"], examples, strict=True)
+            ]
             if found:
                 prior = row["prior"] and from_dict(Prior, row["prior"])
                 name = f"{prompt.name}, {score.name}"
-                other = replace(prompt, name=name, scoring=Scoring.of(score), prior=prior)
-            found.append(Finalist(other if found else prompt, tuple(row["right"])))
+                prompt_now = replace(prompt, name=name, scoring=Scoring.of(score), prior=prior)
+            found.append((prompt_now if found else prompt, cells))
         return found
 
-    def _judged(
-        self, baseline: Artifact, best: Artifact, finalists: tuple[Finalist, ...], luck: Optimism, evaluations: int
-    ) -> Outcome:
+    def _marked(self, best: Artifact) -> Artifact:
         splits = tuple(SplitMark.of(name, self._of(name)) for name in ("search", "select", "test"))
-        best = replace(best, model=ModelMark.of(self.backend), splits=splits)
-        tokens = best.spent.all_tokens
+        return replace(best, model=ModelMark.of(self.backend), splits=splits)
+
+    def _judged(self, outcome: Outcome) -> Outcome:
+        """The outcome with its verdict. Raises Unjudged where the test part was looked at, or fails."""
+        baseline, best = outcome.baseline, outcome.best
         if self.matrix.key(best) == self.matrix.key(baseline):
-            return Outcome(baseline, best, None, None, None, finalists, luck, evaluations, tokens, 0)
+            told = next(one.always for one in outcome.finalists if one.prompt.name == baseline.name)
+            return replace(outcome, always=() if told is None else ((baseline.name, told),))
         purpose = f"{self.matrix.key(baseline)} {self.matrix.key(best)}"
         test = self._of("test")
-        look = self.looks.take([example.id for example in test], purpose, again=self.again)
-        before, after = self.matrix.values([baseline, best], test)
-        groups = [example.group for example in test]
+        try:
+            look = self.looks.take(test, purpose, again=self.again)
+            pair = self.matrix.cells([baseline, best], test)
+            whole = complete(pair, test)
+        except UserError as error:
+            raise Unjudged(replace(outcome, unjudged=str(error))) from None
+        asked = [test[number] for number in whole]
+        cells = [[row[number] for number in whole] for row in pair]
+        before, after = ([cell.value for cell in row] for row in cells)
+        groups = [example.group for example in asked]
         found = verdict(before, after, groups, self.search.delta)
         of_best = mean(after, groups)
         ends, apart = of_best.interval, found.difference.interval
         noted = artifacts.Verdict(
-            str(found), "accuracy", of_best.value, ends and ends.low, ends and ends.high, len(test),
+            str(found), "accuracy", of_best.value, ends and ends.low, ends and ends.high, len(asked),
             baseline.name, found.difference.value, apart and apart.low, apart and apart.high,
         )  # fmt: skip
-        best = replace(best, verdict=noted)
-        return Outcome(baseline, best, found, mean(before, groups), of_best, finalists, luck, evaluations, tokens, look)
+        told = [(one.name, always(row, asked)) for one, row in zip((baseline, best), cells, strict=True)]
+        return replace(
+            outcome, best=replace(best, verdict=noted), verdict=found, of_baseline=mean(before, groups),
+            of_best=of_best, look=look, always=tuple((name, answer) for name, answer in told if answer is not None),
+        )  # fmt: skip
 
     def _of(self, name: str) -> list[Example]:
         return [self.examples[number] for number in getattr(self.parts, name)]
@@ -386,6 +376,6 @@ class Optimizer:
 
     def _tell(self, prompts: list[Artifact], answer: Told) -> None:
         if self.watcher:
-            means = answer.scores.mean(1)
+            means = np.nanmean(answer.scores, 1)
             place = int(means.argmax())
             self.watcher.best(prompts[answer.ask.candidates[place]].name, float(means[place]), answer.scores.shape[1])

@@ -7,7 +7,8 @@ from pathlib import Path
 from wenlu.base.log import read_rows
 from wenlu.base.page import Page, figure
 from wenlu.prompting.artifact import diff
-from wenlu.prompting.search.optimize import Optimizer, Outcome
+from wenlu.prompting.search.optimize import Optimizer
+from wenlu.prompting.search.outcome import Outcome
 from wenlu.prompting.template import Prompt
 
 SHOWN = 8
@@ -33,9 +34,9 @@ def write_page(path: Path, optimizer: Optimizer, outcome: Outcome) -> None:
         f"The best reads {outcome.luck.apparent:.3f} there. Chosen on resamples and scored on what these left out, "
         f"it comes to {outcome.luck.out_of_bag:.3f}: the difference is the luck of being the best of several."
     )
-    rows = [row["told"] for row in read_rows(path.parent / "search.jsonl") if row["event"] == "told"]
-    begun = read_rows(path.parent / "search.jsonl")[0]
-    names = [prompt["name"] for prompt in begun["prompts"]]
+    log = read_rows(path.parent / "search.jsonl")
+    rows = [row["told"] for row in log if row["event"] == "told"]
+    names = [prompt["name"] for prompt in next(row for row in log if "prompts" in row)["prompts"]]
     page.heading("The halving").plot(_plot(rows, names))
     page.text(
         "Mean accuracy of each prompt over the search examples that it has met; the worse half leaves at each turn."
@@ -44,7 +45,7 @@ def write_page(path: Path, optimizer: Optimizer, outcome: Outcome) -> None:
     for title, prompt in (("Baseline", outcome.baseline), ("Chosen", outcome.best)):
         page.heading(f"{title}: {prompt.name}").preformatted(_shown(prompt.prompt(example, optimizer.embed)))
         page.text(f"scored by {prompt.scoring.kind}" if prompt.scoring else f"written: {prompt.way.name}")
-    if outcome.verdict is not None:
+    if outcome.verdict is not None or outcome.unjudged:
         page.heading("In what they differ").preformatted("\n".join(diff(outcome.baseline, outcome.best)[:200]))
     page.heading("Examples and cost").table(
         [
@@ -54,6 +55,7 @@ def write_page(path: Path, optimizer: Optimizer, outcome: Outcome) -> None:
             ),
             ("answers before the test", f"{outcome.evaluations:,}"),
             ("tokens before the test", f"{outcome.tokens:,}"),
+            *([("of them by the writer", f"{outcome.writer_tokens:,}")] if outcome.writer_tokens else []),
             ("looks at the test part", outcome.look or "none"),
             ("candidates", len(names)),
         ]
@@ -61,8 +63,24 @@ def write_page(path: Path, optimizer: Optimizer, outcome: Outcome) -> None:
     page.save(path)
 
 
+def constant(outcome: Outcome) -> list[str]:
+    """A line for each prompt that tells no example from another."""
+    several = [f"{name} gives every example the answer {answer!r}" for name, answer in outcome.always]
+    several += [
+        f"{one.prompt.name} gave every select example the answer {one.always!r}"
+        for one in outcome.finalists
+        if one.always is not None and one.prompt.name not in dict(outcome.always)
+    ]
+    return [f"{line}: whatever it is asked" for line in several]
+
+
 def _verdict(page: Page, outcome: Outcome) -> None:
     page.heading("Verdict, on the test examples")
+    for line in constant(outcome):
+        page.text(line)
+    if outcome.unjudged:
+        page.text(f"{outcome.best.name} was chosen, but has no verdict: {outcome.unjudged}")
+        return
     if outcome.verdict is None:
         page.text(
             "The baseline was chosen: nothing tried was better on the select examples. The test was not looked at."
@@ -86,7 +104,7 @@ def _plot(rows: list[dict], names: list[str]):
         if row["stage"] == "search":
             for candidate, scores in zip(row["candidates"], row["scores"], strict=True):
                 seen = sums.setdefault(candidate, [])
-                seen += scores
+                seen += [score for score in scores if score is not None]
                 tracks.setdefault(candidate, []).append((len(seen), sum(seen) / len(seen)))
     order = sorted(tracks, key=lambda one: (-len(tracks[one]), -tracks[one][-1][1]))
     for place, candidate in enumerate(order):

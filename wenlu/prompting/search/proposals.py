@@ -5,18 +5,22 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import zip_longest
-from typing import TYPE_CHECKING
+from itertools import chain, zip_longest
+from typing import TYPE_CHECKING, Any
 
 from wenlu.base.errors import UserError
-from wenlu.base.log import say
+from wenlu.base.log import JsonLines, say
 from wenlu.prompting.artifact import Artifact, Shown
+from wenlu.prompting.backend import Spent, Written
 from wenlu.prompting.demonstrations import Demonstrations
 from wenlu.prompting.examples import Example
 from wenlu.prompting.literal import is_chinese
-from wenlu.prompting.search.candidates import common_fields, grammar_of
+from wenlu.prompting.matrix import counted
+from wenlu.prompting.search.candidates import grammar_of
 from wenlu.prompting.search.instructions import some_edits
-from wenlu.prompting.template import Part
+from wenlu.prompting.strategies import STEP_BY_STEP_ZH, STRATEGIES, ReasonThenConstrain, write_strategy
+from wenlu.prompting.template import Part, common_fields
+from wenlu.prompting.writing import Terms, question
 
 if TYPE_CHECKING:
     from wenlu.prompting.backend import Backend
@@ -39,11 +43,13 @@ def propose(
     *,
     fits: Callable[[Artifact], bool] = lambda prompt: True,
     writer: Backend | None = None,
+    strategies: Sequence[str] = (),
 ) -> list[Artifact]:
     """So many prompts (fewer where there are no more), the baseline first, all different, each with a name.
 
     pool: the search examples, among which demonstrations are chosen. fits: whether the model can read a prompt; those
     that it cannot are counted, said, and others come in their place. writer: a backend that words the instruction anew.
+    strategies: other ways to write the answer, which are tried first.
     Always the same for the same seed, but for what a writer writes. Raises UserError for fewer than two.
     """
     if count < 2:
@@ -52,7 +58,8 @@ def propose(
     if writer is not None:
         kinds.insert(0, iter(_written(baseline, writer, count // 2, seed)))
     found, known, left_out = [baseline], {_content(baseline)}, 0
-    for proposal in (one for several in zip_longest(*kinds) for one in several if one is not None):
+    by_turns = (one for several in zip_longest(*kinds) for one in several if one is not None)
+    for proposal in chain(_ways(baseline, pool[0], strategies), by_turns):
         if len(found) == count:
             break
         proposal = replace(proposal, prior=None)  # What batch calibration has learned of the baseline is its alone.
@@ -89,7 +96,7 @@ class Room:
         """Tokens of prompt and answer, at most."""
         key = prompt.sha256
         if key not in self._known:
-            choose = prompt.demonstrations.over([shown.example for shown in prompt.pool], self._embed)
+            choose = prompt.chooser(self._embed)
             self._known[key] = max(self._needed(prompt, one, choose(one)) for one in self._examples)
         return self._known[key]
 
@@ -108,6 +115,26 @@ class Room:
                 f"the baseline comes to {self.needed(baseline)} tokens with its answer, but the model reads "
                 f"{self._backend.model.config.context}: shorten it, or lower decoding.max_tokens"
             )
+
+
+class Recorded:
+    """A writer whose texts are kept in the log with what they cost: none is paid for twice, and none is forgotten."""
+
+    def __init__(self, writer: Backend, rows: Sequence[dict], log: JsonLines, count: Callable[[Spent], None]):
+        self.name, self._writer, self._log, self._count = writer.name, writer, log, count
+        self._known = {row["seed"]: row["text"] for row in rows if row["event"] == "wrote"}
+
+    def generate(self, prompts: Sequence[Any], settings: Any) -> list[Written]:
+        """The one text of a seed."""
+        if settings.seed not in self._known:
+            with counted(self._writer, self._log, self._count, by="writer"):
+                (written,) = self._writer.generate(prompts, settings)
+            if written.error:
+                return [written]
+            self._log.write(event="wrote", seed=settings.seed, text=written.text)
+            self._log.sync()
+            self._known[settings.seed] = written.text
+        return [Written(self._known[settings.seed], "stop", None, None)]
 
 
 def _content(prompt: Artifact) -> str:
@@ -153,13 +180,34 @@ def _forms(baseline: Artifact, pool: Sequence[Example], seed: int) -> Iterator[A
     grammar = grammar_of(pool, fields, letters=template.choices == "letters", chat=bool(template.chat))
     chance, shown = random.Random(seed), tuple(map(Shown.of, pool))
     labelled = bool(pool[0].choices) and len({one.choices for one in pool}) == 1
-    for number, form in enumerate(grammar.draw(min(grammar.size, 128), seed), 1):
+    ends = () if baseline.scoring else baseline.decoding.stop
+    forms = [form for form in grammar.draw(min(grammar.size, 128), seed) if not form.stopped_at_once(ends)]
+    for number, form in enumerate(forms, 1):
         other = replace(baseline, name=f"form {number}", template=form)
         if number % 2 and len(pool) > 1:
             shots = chance.choice([shots for shots in SHOTS if shots < len(pool)])
             ways = Demonstrations("balanced" if labelled else "random", shots, seed=chance.randrange(1000))
             other = replace(other, name=f"form {number}, {shots} examples", demonstrations=ways, pool=shown)
         yield other
+
+
+def _ways(baseline: Artifact, example: Example, strategies: Sequence[str]) -> list[Artifact]:
+    """The baseline answered in these ways, all within its budget. Raises UserError where it scores choices, and where
+    the budget is too little for one."""
+    if strategies and baseline.scoring is not None:
+        raise UserError("strategies write their answers, but the baseline scores choices: leave out scoring, or them")
+    found = []
+    for name in strategies:
+        trigger = {"trigger": STEP_BY_STEP_ZH} if is_chinese(baseline.template.instruction) else {}
+        thinks = "trigger" in STRATEGIES[name].__dataclass_fields__
+        way = STRATEGIES[name](**trigger if thinks else {})
+        way.answer(None, (), Terms(baseline.decoding.max_tokens))  # Asks nothing; what the budget is too little for.
+        if isinstance(way, ReasonThenConstrain):
+            way.form.constraint(
+                question(baseline.template, example)
+            )  # One of the choices, of which there must be some.
+        found.append(replace(baseline, name=name, strategy=write_strategy(way)))
+    return found
 
 
 def _written(baseline: Artifact, writer: Backend, count: int, seed: int) -> list[Artifact]:

@@ -67,6 +67,11 @@ class Selection:
         """The smallest budget: one search example for each candidate, and the second stage."""
         return self.reserved + self._spent(0)
 
+    @property
+    def planned(self) -> int:
+        """Evaluations that the schedule takes, at most: less than the budget where all search examples are met."""
+        return self.reserved + _cost(self.schedule())
+
     def order(self) -> list[int]:
         """The search examples in the order in which all candidates meet them."""
         shuffled = np.random.default_rng(self.seed).permutation(len(self.search))
@@ -100,8 +105,11 @@ class Selection:
         return rungs
 
     def _spent(self, share: int) -> int:
-        rungs = self._rungs(share)
-        return sum(number * (now - before) for (number, now), (_, before) in zip(rungs, [(0, 0), *rungs]))
+        return _cost(self._rungs(share))
+
+
+def _cost(rungs: Sequence[tuple[int, int]]) -> int:
+    return sum(number * (now - before) for (number, now), (_, before) in zip(rungs, [(0, 0), *rungs]))
 
 
 @dataclass(frozen=True)
@@ -119,7 +127,7 @@ class Told:
 
     ask: Ask
     scores: np.ndarray
-    """[candidates, examples], finite."""
+    """[candidates, examples], finite but for examples that failed, which are NaN for every candidate."""
 
     def __post_init__(self):
         scores = np.asarray(self.scores, np.float64)
@@ -127,7 +135,8 @@ class Told:
         wanted = (len(self.ask.candidates), len(self.ask.examples))
         if scores.shape != wanted:
             raise UserError(f"scores of {wanted[0]} candidates × {wanted[1]} examples were wanted, not {scores.shape}")
-        bad = [number for number, row in zip(self.ask.candidates, scores) if not np.isfinite(row).all()]
+        whole = scores[:, ~np.isnan(scores).all(0)]
+        bad = [number for number, row in zip(self.ask.candidates, whole) if not np.isfinite(row).all()]
         if bad:
             raise UserError(
                 f"candidate {bad[0]} has a score that is not finite: leave it out, or mend how it is scored"
@@ -136,12 +145,16 @@ class Told:
     def as_dict(self) -> dict[str, Any]:
         """As a log holds it."""
         asked = {"candidates": list(self.ask.candidates), "examples": list(self.ask.examples)}
-        return {"stage": self.ask.stage, **asked, "scores": self.scores.tolist()}
+        return {
+            "stage": self.ask.stage,
+            **asked,
+            "scores": [[None if math.isnan(value) else value for value in row] for row in self.scores.tolist()],
+        }
 
     @classmethod
     def from_dict(cls, row: dict[str, Any]) -> Told:
         """What `as_dict` gave."""
-        return cls(Ask(row["stage"], tuple(row["candidates"]), tuple(row["examples"])), np.array(row["scores"]))
+        return cls(Ask(row["stage"], tuple(row["candidates"]), tuple(row["examples"])), np.array(row["scores"], float))
 
 
 @dataclass(frozen=True)
@@ -186,7 +199,7 @@ def next_ask(selection: Selection, told: Sequence[Told]) -> Ask | None:
             for number, row in zip(left, answer.scores.tolist()):
                 scores[number] += row
             going_on = schedule[place + 1][0] if place + 1 < len(schedule) else selection.keep
-            left = best([float(np.mean(scores[number])) for number in left], left, going_on)
+            left = best([float(np.nanmean(scores[number])) for number in left], left, going_on)
     raise AssertionError("every pass returns")
 
 
@@ -214,7 +227,7 @@ def choose(
             note(answer)
         answers.append(answer)
     last = answers[-1]
-    winner = best(last.scores.mean(1).tolist(), last.ask.candidates, 1)[0]
+    winner = best(np.nanmean(last.scores, 1).tolist(), last.ask.candidates, 1)[0]
     return Chosen(winner, last.ask.candidates, last.scores, sum(answer.scores.size for answer in answers))
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from wenlu.base.config import at_least
 from wenlu.base.errors import UserError
 from wenlu.base.files import lock_file, make_folder
-from wenlu.base.log import JsonLines, read_rows
-from wenlu.prompting.examples import Example, distinct
+from wenlu.base.log import JsonLines, read_rows, say
+from wenlu.prompting.examples import Example, content_id, distinct
 
 FEWEST = {"search": 1, "select": 2, "test": 6}
 """Examples, or groups of them, that a part has at least: of select one must be left out to tell its luck, and fewer of
@@ -85,37 +86,92 @@ def _refuse_too_few(name: str, inside: Sequence[Example], examples: Sequence[Exa
 
 @dataclass(frozen=True)
 class Looks:
-    """A file of JSON lines with a row for each time that a test part was looked at: for what, and at which examples."""
+    """Files of JSON lines with a row for each time that a test part was looked at: for what, and at which examples.
+
+    One beside the examples, say, and one of the machine: copied examples leave the first behind, and what is counted
+    is the larger number.
+    """
 
     path: Path
+    """Examples in it are known by id and by content."""
+    machine: Path | None = None
+    """Examples of any file, so known by content alone."""
 
-    def take(self, test: Sequence[str], purpose: str, *, again: bool = False) -> int:
+    def take(self, test: Sequence[Example], purpose: str, *, again: bool = False) -> int:
         """Look at a test part, and say the how-manieth time it is, from 1 on; on the disk before the caller looks.
 
-        test: the ids in it; one of them that was looked at makes a further look of it, whatever was added since.
-        purpose: names what is judged, such as a hash of baseline and chosen prompt. The same purpose on the same
-        examples is the same look, so that a judgement that was cut off can be made again. Raises UserError for another
-        look unless `again`: whoever chooses by what the test said has none left.
+        One of the examples that was looked at makes a further look of it, whatever was added since. purpose: names
+        what is judged, such as a hash of baseline and chosen prompt. The same purpose on the same examples is the same
+        look, so that a judgement that was cut off can be made again. Raises UserError for another look unless `again`:
+        whoever chooses by what the test said has none left; and for a file that holds no looks.
         """
-        examples = sorted(hashlib.sha256(id.encode()).hexdigest()[:12] for id in test)
-        make_folder(self.path.parent)
-        held = lock_file(self.path.with_name(self.path.name + ".lock"), f"{self.path} is being written: try again")
-        try:
-            before = [row for row in read_rows(self.path) if not set(examples).isdisjoint(row["examples"])]
-            row = {"look": purpose, "examples": examples}
-            if row in before:
-                return before.index(row) + 1
-            if before and not again:
-                seen = set(examples) & {one for row in before for one in row["examples"]}
+        ids = sorted(hashlib.sha256(one.id.encode()).hexdigest()[:12] for one in test)
+        contents = sorted(_content(one) for one in test)
+        rows = {self.path: {"look": purpose, "examples": ids, "contents": contents}}
+        if self.machine is not None:
+            rows[self.machine] = {"look": purpose, "contents": contents}
+            try:
+                make_folder(self.machine.parent)
+            except UserError as error:
+                say(f"looks are counted beside the examples only: {error}", style="yellow")
+                del rows[self.machine]
+        with ExitStack() as held:
+            for file in rows:
+                make_folder(file.parent)
+                lock = file.with_name(file.name + ".lock")
+                held.callback(os.close, lock_file(lock, f"{file} is being written: try again"))
+            before = {file: self._before(file, row) for file, row in rows.items()}
+            if not again and not any(_is(one, row) for file, row in rows.items() for one in before[file]):
+                for file, row in rows.items():
+                    _refuse_again(file, row, before[file])
+            return max(_noted(file, row, before[file]) for file, row in rows.items())
+
+    @staticmethod
+    def _before(file: Path, row: dict) -> list[dict]:
+        """The looks in a file at any of the same examples."""
+        found = read_rows(file)
+        for one in found:
+            if not isinstance(one, dict) or "look" not in one or not ({"examples", "contents"} & set(one)):
                 raise UserError(
-                    f"{len(seen)} of the {len(examples)} test examples were looked at already, last for "
-                    f"{before[-1]['look']} ({self.path}): a second verdict on them is no fresh evidence; give new "
-                    "examples, or look again knowingly (--again), and it is counted"
+                    f"{file} holds looks in a form that names no examples (of an older wenlu, or of something else): "
+                    "whether these were looked at cannot be told; take new examples, or move the file away knowingly"
                 )
-            log = JsonLines(self.path)
-            log.write(**row)
-            log.sync()
-            log.close()
-            return len(before) + 1
-        finally:
-            os.close(held)
+        return [one for one in found if _seen(one, row)]
+
+
+def _seen(one: dict, row: dict) -> int:
+    """How many examples of a row are in another's, by their ids or by their contents."""
+    return max(len(set(one.get(name, ())) & set(row.get(name, ()))) for name in ("examples", "contents"))
+
+
+def _is(one: dict, row: dict) -> bool:
+    """Whether a row tells of the same look; older ones have no contents."""
+    return all(one[name] == row[name] for name in one if name in row)
+
+
+def _refuse_again(file: Path, row: dict, before: list[dict]) -> None:
+    if before:
+        seen = max(_seen(one, row) for one in before)
+        raise UserError(
+            f"{seen} of the {len(row['contents'])} test examples were looked at already, last for "
+            f"{before[-1]['look']} ({file}): a second verdict on them is no fresh evidence; give new "
+            "examples, or look again knowingly (--again), and it is counted"
+        )
+
+
+def _noted(file: Path, row: dict, before: list[dict]) -> int:
+    """The number of a look in a file, where it is written if it is not there."""
+    known = [place for place, one in enumerate(before, 1) if _is(one, row)]
+    if known:
+        return known[0]
+    log = JsonLines(file)
+    log.write(**row)
+    log.sync()
+    log.close()
+    return len(before) + 1
+
+
+def _content(example: Example) -> str:
+    """Of what is asked and what is right, whatever the id."""
+    about = {"fields": dict(example.fields), "choices": example.choices, "right": example.right}
+    return content_id(about)

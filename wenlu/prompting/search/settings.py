@@ -1,0 +1,54 @@
+"""How much a search for a prompt tries, and what it may spend."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from wenlu.base.config import at_least
+from wenlu.base.errors import UserError, did_you_mean
+from wenlu.prompting.calibrate import SCORES
+from wenlu.prompting.search.split import Shares
+from wenlu.prompting.strategies import STRATEGIES
+
+
+@dataclass(frozen=True)
+class Search:
+    """How much is tried, and what may be spent. Raises UserError for values out of range."""
+
+    candidates: int = 24
+    """Prompts, the baseline among them."""
+    evaluations: int = 0
+    """Most answers asked for before the test, one prompt on one example each; 0: by minutes or tokens, or else so many
+    that every prompt could meet a third of the search examples."""
+    minutes: float = 0.0
+    """Instead: most time before the test."""
+    tokens: int = 0
+    """Instead: most tokens read and written before the test."""
+    keep: int = 4
+    """Prompts that come to the second stage."""
+    scores: tuple[str, ...] = ("sum", "per_byte", "batch")
+    """Ways to score choices that the last prompts are tried with, where the baseline scores choices at all."""
+    strategies: tuple[str, ...] = ()
+    """Other ways to write the baseline's answer that are tried, within its decoding.max_tokens."""
+    delta: float = 0.0
+    """The loss of accuracy that does not matter."""
+    seed: int = 0
+    shares: Shares = field(default_factory=Shares)
+
+    def __post_init__(self):
+        at_least("search", self, 0, "evaluations", "minutes", "tokens", "delta", "seed")
+        at_least("search", self, 2, "candidates")
+        at_least("search", self, 1, "keep")
+        given = [name for name in ("evaluations", "minutes", "tokens") if getattr(self, name)]
+        if len(given) > 1:
+            raise UserError(f"a search has one limit: give {' or '.join(given)}, not both")
+        wrong = next((name for name in self.scores if name not in SCORES), None)
+        if wrong is not None:
+            raise UserError(f"a score is one of {', '.join(SCORES)}, not {wrong!r}.{did_you_mean(wrong, SCORES)}")
+        wrong = next((name for name in self.strategies if name not in STRATEGIES), None)
+        if wrong is not None:
+            near = did_you_mean(wrong, STRATEGIES)
+            raise UserError(f"a strategy is one of {', '.join(STRATEGIES)}, not {wrong!r}.{near}")
+        if not math.isfinite(self.minutes):
+            raise UserError(f"search.minutes must be a number of minutes, not {self.minutes}")
