@@ -37,6 +37,8 @@ _KEPT = ("chat_template", "model_max_length", "padding_side", "unk_token", "add_
 
 def require_unicode(text: str) -> None:
     """Refuse a lone surrogate, which no valid Unicode text holds and UTF-8 cannot write."""
+    if text.isascii():
+        return
     try:
         text.encode()
     except UnicodeEncodeError as error:
