@@ -57,8 +57,11 @@ def test_the_greatest_id_survives(tmp_path, vocab, dtype):
 
 @pytest.mark.parametrize("id", [-1, 300])
 def test_an_id_outside_the_vocabulary_never_reaches_the_disk(tmp_path, id):
+    writer = ShardWriter(tmp_path, 300)
+    writer.add([1, id], 1, last=True)
     with pytest.raises(AssertionError):
-        ShardWriter(tmp_path, 300).add([1, id], 1, last=True)
+        writer.close()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_full_disk_is_said(tmp_path):

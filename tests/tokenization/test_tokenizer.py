@@ -181,13 +181,22 @@ def test_batch_equals_one_by_one(learned):
 
 
 @settings(max_examples=150, deadline=None)
-@given(text=st.text(alphabet="cathe's .\t\r\n\u00a0\x1c\u3000天é", max_size=60), size=st.integers(1, 8))
+@given(text=st.text(alphabet="cathe's .\t\r\n\u00a0\x1c\u3000天地，。é", max_size=60), size=st.integers(1, 8))
 def test_a_text_cut_at_spaces_has_the_same_ids(learned, text, size):
     parts = list(cut_at_spaces(text, size))
     assert "".join(parts) == text
     for tokenizer in (learned["bpe"], learned["unigram"]):
         whole = tokenizer._inner.encode(text, add_special_tokens=False).ids
         assert [id for part in parts for id in tokenizer.encode(part)] == whole
+
+
+def test_chinese_without_a_space_is_read_in_parts(learned):
+    text = "天地玄黄，宇宙洪荒。日月盈昃，辰宿列张。" * 50
+    parts = list(cut_at_spaces(text, 100))
+    assert "".join(parts) == text and len(parts) > 8 and max(map(len, parts)) < 110
+    for kind in ("bpe", "unigram"):
+        whole = learned[kind]._inner.encode(text, add_special_tokens=False).ids
+        assert [id for part in parts for id in learned[kind].encode(part)] == whole
 
 
 def test_long_texts_are_read_in_parts(learned, monkeypatch):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wenlu.base.log import progress
-from wenlu.data.reading.sources import Piece
+from wenlu.data.reading.sources import Piece, size_in_utf8
 from wenlu.data.shards import ShardWriter
 from wenlu.data.split import Side
 from wenlu.tokenization.tokenizer import Tokenizer
@@ -51,9 +51,10 @@ def write_shards(
         task = bar.add_task("", total=size, note="")
         known = parts if tokenizer.is_known else _whole(parts)
         for batch, encoded in _encoded(_batches(known), tokenizer, stack):
+            read = 0
             for (side, piece), ids in zip(batch, encoded, strict=True):
-                text_bytes = len(piece.text.encode())
-                bar.advance(task, text_bytes)
+                text_bytes = size_in_utf8(piece.text)
+                read += text_bytes
                 if side == "gap":
                     gap += text_bytes
                     continue
@@ -66,6 +67,7 @@ def write_shards(
                 first = begin if writers[side].between_documents else []
                 last = [tokenizer.end_id] if piece.last else []
                 writers[side].add([*first, *ids, *last], text_bytes, last=piece.last)
+            bar.advance(task, read)
         splits = {side: writer.close() for side, writer in writers.items()}
     return Encoded(splits, writers["train"].dtype.name, gap, lossy)
 

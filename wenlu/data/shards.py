@@ -17,6 +17,8 @@ DESCRIPTION = "data.json"
 VERSION = 1
 """Of the form of a prepared folder."""
 SHARD_TOKENS = 1 << 27
+AT_ONCE = 1 << 16
+"""Tokens that are checked, converted and written together."""
 
 
 class ShardWriter:
@@ -29,21 +31,16 @@ class ShardWriter:
         self._lengths: list[int] = []
         self._bytes: list[int] = []
         self._limit, self._vocab = shard_tokens, vocab
+        self._waiting: list[int] = []
         self._open = (0, 0)
         self._shards, self._in_shard, self._file = 0, 0, None
         folder.mkdir(parents=True, exist_ok=True)
 
     def add(self, ids: list[int], text_bytes: int, *, last: bool) -> None:
         """Add a part of the current document, its text's size in UTF-8, and whether it is the document's last."""
-        array = np.asarray(ids, dtype=np.int64)
-        assert not len(array) or (array.min() >= 0 and array.max() < self._vocab)
-        array = array.astype(self.dtype)
-        while len(array):
-            if self._file is None or self._in_shard >= self._limit:
-                self._next_shard()
-            part, array = array[: self._limit - self._in_shard], array[self._limit - self._in_shard :]
-            self._file.write(part.data)
-            self._in_shard += len(part)
+        self._waiting.extend(ids)
+        if len(self._waiting) >= AT_ONCE:
+            self._write()
         length, size = self._open
         self._open = (length + len(ids), size + text_bytes)
         self.tokens, self.bytes = self.tokens + len(ids), self.bytes + text_bytes
@@ -60,10 +57,23 @@ class ShardWriter:
     def close(self) -> dict[str, int]:
         """Write the lengths; returns the split's figures."""
         assert self.between_documents, "every document is ended"
+        self._write()
         self.release()
         _save(self.folder / "lengths.npy", self._lengths)
         _save(self.folder / "bytes.npy", self._bytes)
         return {"documents": len(self._lengths), "tokens": self.tokens, "bytes": self.bytes, "shards": self._shards}
+
+    def _write(self) -> None:
+        """Write the ids that wait."""
+        ids, self._waiting = np.array(self._waiting, dtype=np.int64), []
+        assert not len(ids) or (ids.min() >= 0 and ids.max() < self._vocab)
+        ids = ids.astype(self.dtype)
+        while len(ids):
+            if self._file is None or self._in_shard >= self._limit:
+                self._next_shard()
+            part, ids = ids[: self._limit - self._in_shard], ids[self._limit - self._in_shard :]
+            self._file.write(part.data)
+            self._in_shard += len(part)
 
     def release(self) -> None:
         """Close the file at hand; for a writer that is given up."""

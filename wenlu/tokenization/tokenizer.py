@@ -25,18 +25,20 @@ Kind = Literal["bpe", "unigram", "char", "byte", "wordpiece", "other"]
 ROLES = ("bos", "eos", "pad")
 ENCODER_ROLES = ("cls", "sep", "mask")
 """Those of BERT's tokenizers besides."""
-PART = 1 << 16
+PART = 1 << 14
 """A longer text is read in parts of about so many characters, on all cores."""
-WAVE = 1 << 22
+WAVE = 1 << 20
 """Characters handed to the library at a time: it needs some hundred bytes a token while it works."""
 
-_BOUNDARY = re.compile(r"\S(?=[ \t\r\n])")
+_BOUNDARY = re.compile(r"\S(?=[ \t\r\n])|[\u4e00-\u9fa5](?=[，。！？；：、])")
 _KEPT = ("chat_template", "model_max_length", "padding_side", "unk_token", "add_bos_token")
 """What `tokenizer_config.json` of a loaded folder says beyond our use, and is saved again."""
 
 
 def require_unicode(text: str) -> None:
     """Refuse a lone surrogate, which no valid Unicode text holds and UTF-8 cannot write."""
+    if text.isascii():
+        return
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -280,7 +282,8 @@ class TextStream:
 def cut_at_spaces(text: str, size: int) -> Iterator[str]:
     """Parts of about `size` characters that byte BPE or Unigram reads one by one as it reads the whole.
 
-    GPT-2's expression and ours have no token that goes on from a character into white space, and look only forward.
+    GPT-2's expression and ours have no token that goes on from a character into white space, or from an ideograph into
+    Chinese punctuation (whose lines may have no space at all), and look only forward.
     """
     start = 0
     while len(text) - start > size and (match := _BOUNDARY.search(text, start + size - 1)):

@@ -216,6 +216,7 @@ LINES = {
     "words": ("the end\n" * 20_000, lambda text: text[-1].isalnum()),
     "Chinese": ("这是一句话。\n" * 30_000, lambda text: text[-1] == "。"),
     "one line": ("word " * 120_000, lambda text: text[-1] == "d"),
+    "Chinese in one line": ("天地玄黄，宇宙洪荒。" * 60_000, lambda text: text[-1] in "黄荒"),
     "no space": ("字" * 600_000, lambda text: len(text) == 1 << 19),
     "long first line": ("x" * 200_000 + "\n" + "short\n" * 25_000, lambda text: text[-1].isalnum()),
     "carriage returns": ("line\r" * 30_000, lambda text: text[-1].isalnum()),

@@ -50,13 +50,16 @@ class _Classes:
             for code in np.unique(codes[new]).tolist():
                 self._of[code] = CLASSES.index(_class_of(chr(code)))
             classes = self._of[codes]
-        owners = np.repeat(np.arange(len(texts)), [len(text) for text in texts])
-        counts = np.bincount(owners * len(CLASSES) + classes, minlength=len(texts) * len(CLASSES))
+        lengths = [len(text) for text in texts]
+        keys = np.repeat(np.arange(len(texts)) * len(CLASSES), lengths)
+        keys += classes
+        counts = np.bincount(keys, minlength=len(texts) * len(CLASSES))
         ideographs, signs = classes == CLASSES.index("Han"), (codes > ord(" ")) & (codes < 128)
         capitals, ends = (codes >= ord("A")) & (codes <= ord("Z")), classes == CLASSES.index("ends")
-        suspect = np.zeros(len(texts), dtype=bool)
+        suspect, borders = np.zeros(len(texts), dtype=bool), np.cumsum(lengths)
         for left, right in ((ideographs, signs), (signs, ideographs), (ends, capitals)):
-            suspect[owners[1:][left[:-1] & right[1:]]] = True
+            places = np.flatnonzero(left[:-1] & right[1:]) + 1
+            suspect[np.searchsorted(borders, places, side="right")] = True
         return counts.reshape(len(texts), len(CLASSES)).tolist(), suspect.tolist()
 
 

@@ -11,7 +11,7 @@ LONGEST = 1 << 23
 # Line ends first, which are few, then what stands before them: to look at every character takes long.
 _AFTER_WORD = re.compile(r"\n(?<=[^\W_]\n)")
 _AFTER_SIGN = re.compile(r"\n(?<=\S\n)")
-_BEFORE_SPACE = re.compile(r"\S(?=\s)")
+_BEFORE_SPACE = re.compile(r"\S(?=\s)|[\u4e00-\u9fa5](?=[，。！？；：、])")
 
 
 def in_pieces(parts: Iterable[str]) -> Iterator[tuple[str, bool]]:
@@ -34,7 +34,8 @@ def cut_after(text: str, size: int, start: int = 0) -> int:
 
     The line should end with a letter or digit, which parts tokens under GPT-2's and Qwen2's expressions alike; where
     none does (Chinese ends lines with a full stop), any line will do, which parts them under GPT-2's. 0: nowhere yet.
-    Past `LONGEST` characters without a line end: before white space, and where there is none, anywhere.
+    Past `LONGEST` characters without a line end: before white space, or between an ideograph and Chinese punctuation,
+    which no token of either spans; and where there is none, anywhere.
     """
     begin, length = start + size, len(text) - start
     some = text.find("\n", begin) >= 0  # told faster than by an expression, in lines without end
