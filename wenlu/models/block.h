@@ -121,35 +121,38 @@ struct Stepping {
 
 #pragma omp parallel num_threads(threads) if (threads > 1)
         {
-            norm_1.take(n, 1, [&](long r, long) { normalise(x + r * dim, &b.normed[r * dim], block.norm_1, block.norm_1_bias); });
+            norm_1.take(n, 1, [&](long r, long, long) { normalise(x + r * dim, &b.normed[r * dim], block.norm_1, block.norm_1_bias); });
 #pragma omp barrier
             const Product<W> to_qkv = product(block.qkv, b.normed.data(), width(), dim);
-            qkv.take(width(), to_qkv.chunk(threads), [&](long first, long end) {
-                to_qkv.part(first, end, b.qkv.data());
+            to_qkv.prepare();
+            qkv.take(width(), to_qkv.chunk(threads), [&](long first, long end, long then) {
+                to_qkv.part(first, end, then, b.qkv.data());
                 each(first, end, [&](long r, long o) { b.qkv[r * width() + o] += bias(block.qkv, o); });
             });
 #pragma omp barrier
-            heads.take(step.rows * block.kv_heads, 1, [&](long i, long) {
+            heads.take(step.rows * block.kv_heads, 1, [&](long i, long, long) {
                 attend(b.qkv.data(), b.attended.data(), i / block.kv_heads, i % block.kv_heads);
             });
 #pragma omp barrier
             const Product<W> to_out = product(block.out, b.attended.data(), dim, inner);
-            out.take(dim, to_out.chunk(threads), [&](long first, long end) {
-                to_out.part(first, end, b.residual.data());
+            to_out.prepare();
+            out.take(dim, to_out.chunk(threads), [&](long first, long end, long then) {
+                to_out.part(first, end, then, b.residual.data());
                 each(first, end, [&](long r, long o) {
                     b.residual[r * dim + o] = number(x[r * dim + o]) + (b.residual[r * dim + o] + bias(block.out, o));
                 });
             });
 #pragma omp barrier
-            norm_2.take(n, 1, [&](long r, long) {
+            norm_2.take(n, 1, [&](long r, long, long) {
                 normalise(&b.residual[r * dim], &b.normed[r * dim], block.norm_2, block.norm_2_bias);
             });
 #pragma omp barrier
             widen(b, up, threads);
 #pragma omp barrier
             const Product<W> to_down = product(block.down, b.wide.data(), dim, ffn);
-            down.take(dim, to_down.chunk(threads), [&](long first, long end) {
-                to_down.part(first, end, b.last.data());
+            to_down.prepare();
+            down.take(dim, to_down.chunk(threads), [&](long first, long end, long then) {
+                to_down.part(first, end, then, b.last.data());
                 each(first, end, [&](long r, long o) {
                     put(y + r * dim + o, b.residual[r * dim + o] + (b.last[r * dim + o] + bias(block.down, o)));
                 });
@@ -168,12 +171,13 @@ struct Stepping {
     void widen(Buffers &b, Pieces &pieces, int threads) const {
         const long ffn = block.ffn, wide = block.gated ? 2 * ffn : ffn;
         const Product<W> product = this->product(block.up, b.normed.data(), wide, block.dim);
-        const long chunk = std::min(product.chunk(threads), std::max(8l, ffn / threads / 8 * 8));
-        pieces.take(ffn, chunk, [&](long first, long end) {
-            product.part(first, end, b.up.data());
+        const long chunk = std::min(product.chunk(threads), std::max(16l, ffn / threads / 16 * 16));
+        product.prepare();
+        pieces.take(ffn, chunk, [&](long first, long end, long then) {
+            product.part(first, end, then, b.up.data());
             each(first, end, [&](long r, long o) { b.up[r * wide + o] += bias(block.up, o); });
             if (block.gated) {
-                product.part(ffn + first, ffn + end, b.up.data());
+                product.part(ffn + first, ffn + end, ffn + then, b.up.data());
                 each(ffn + first, ffn + end, [&](long r, long o) { b.up[r * wide + o] += bias(block.up, o); });
             }
             for (long r = 0; r < tokens(); r++) {

@@ -28,6 +28,8 @@
 #define ACCUMULATORS 8
 #endif
 
+#define TILES (__AMX_TILE__ && __AMX_INT8__ && __AMX_BF16__ && __AVX512BF16__ && __AVX512BW__ && __linux__)
+
 namespace {
 
 constexpr long LANES = BYTES / sizeof(float);
@@ -41,6 +43,14 @@ typedef float Floats __attribute__((vector_size(BYTES)));
 struct BF16 {
     uint16_t bits;
 };
+
+}  // namespace
+
+#if TILES
+#include "tiles.h"
+#endif
+
+namespace {
 
 template <class To, class From>
 inline To read(const From *from) {
@@ -172,12 +182,27 @@ inline void sums_of(const Floats *v, float *to) {
 // Hands out what is to be done, piece by piece: threads that are slower, or interrupted, take less.
 struct Pieces {
     std::atomic<long> next{0};
+    // work(first, end, then): `then` is where the piece after this begins, or `first` where there is none.
     template <class Work>
     void take(long count, long size, const Work &work) {
-        for (long first; (first = next.fetch_add(size, std::memory_order_relaxed)) < count;)
-            work(first, std::min(count, first + size));
+        long first = next.fetch_add(size, std::memory_order_relaxed);
+        while (first < count) {
+            const long then = next.fetch_add(size, std::memory_order_relaxed);
+            work(first, std::min(count, first + size), then < count ? then : first);
+            first = then;
+        }
     }
 };
+
+// Whether a type of weights is multiplied by tiles.
+template <class W>
+inline bool by_tiles() {
+#if TILES
+    return !std::is_same<W, float>::value && tiles_allowed();
+#else
+    return false;
+#endif
+}
 
 template <class W>
 struct Product {
@@ -191,11 +216,28 @@ struct Product {
     // Outputs that a thread takes at once: few enough to be shared, and to stay in its cache while all rows meet them.
     long chunk(int threads) const {
         const long fitting = std::max(1l, CHUNK / long(in * sizeof(W))), shared = (out + threads - 1) / threads;
+        if (by_tiles<W>()) return std::max(16l, std::min(64l, shared) / 16 * 16);
         return std::max(8l, std::min(fitting, shared) / 8 * 8);
     }
 
-    // Outputs first..end of all rows, to [rows, out].
-    void part(long first, long end, float *to) const {
+    // What a thread does before its first part.
+    void prepare() const {
+#if TILES
+        if constexpr (!std::is_same<W, float>::value)
+            if (by_tiles<W>()) Packed::own().pack(x, rows, in);
+#endif
+    }
+
+    // Outputs first..end of all rows, to [rows, out]; the thread's next ones begin at `then`.
+    void part(long first, long end, [[maybe_unused]] long then, float *to) const {
+#if TILES
+        if constexpr (!std::is_same<W, float>::value)
+            if (by_tiles<W>()) {
+                const long whole = first + (end - first) / 16 * 16, ahead = (then - first) * in * long(sizeof(W));
+                tile_products<W>(w, scale, rows, out, in, first, whole, ahead, to);
+                first = whole;
+            }
+#endif
         const long most = 8 * in * long(sizeof(Row)) <= NEAR ? 8 : 4;
         for (long row = 0; row < rows;) {
             const long groups = (rows - row + most - 1) / most, size = (rows - row + groups - 1) / groups;
@@ -267,16 +309,22 @@ void multiply(T *y, const T *x, const W *w, const float *scale, const T *bias, l
     std::vector<float> sums(std::is_same<T, float>::value ? 0 : rows * out);
     float *to = sums.empty() ? (float *)y : sums.data();
     Pieces pieces;
-    const auto work = [&](long first, long end) {
-        product.part(first, end, to);
+    const auto work = [&](long first, long end, long then) {
+        product.part(first, end, then, to);
         if (!bias && sums.empty()) return;
         for (long r = 0; r < rows; r++)
             for (long o = first; o < end; o++) put(y + r * out + o, bias ? to[r * out + o] + number(bias[o]) : to[r * out + o]);
     };
-    if (threads < 2 || out * in < WORTH_SHARING) return work(0, out);
+    if (threads < 2 || out * in < WORTH_SHARING) {
+        product.prepare();
+        return work(0, out, 0);
+    }
     const long chunk = product.chunk(threads);
 #pragma omp parallel num_threads(threads)
-    pieces.take(out, chunk, work);
+    {
+        product.prepare();
+        pieces.take(out, chunk, work);
+    }
 }
 
 }  // namespace
