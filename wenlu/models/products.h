@@ -146,6 +146,20 @@ struct Factors<BF16> {
 inline void put(float *to, float v) { *to = v; }
 inline void put(BF16 *to, float v) { *to = rounded(v); }
 
+// The first `count` of a vector's numbers.
+inline void put_lanes(float *to, Floats v, long count) { std::memcpy(to, &v, count * sizeof(float)); }
+inline void put_lanes(BF16 *to, Floats v, long count) {
+#if defined(__AVX512F__)
+    const __m512i bits = (__m512i)v, odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    __m512i high = _mm512_srli_epi32(_mm512_add_epi32(_mm512_add_epi32(bits, odd), _mm512_set1_epi32(0x7fff)), 16);
+    high = _mm512_mask_set1_epi32(high, _mm512_cmp_ps_mask((__m512)v, (__m512)v, _CMP_UNORD_Q), 0x7fc0);
+    const __m256i halves = _mm512_cvtepi32_epi16(high);
+    std::memcpy(to, &halves, count * sizeof *to);
+#else
+    for (long l = 0; l < count; l++) put(to + l, v[l]);
+#endif
+}
+
 // The sums over the lanes of `count` vectors, each in the same order.
 template <int count>
 inline void sums_of(const Floats *v, float *to) {
@@ -182,12 +196,14 @@ inline void sums_of(const Floats *v, float *to) {
 // Hands out what is to be done, piece by piece: threads that are slower, or interrupted, take less.
 struct Pieces {
     std::atomic<long> next{0};
-    // work(first, end, then): `then` is where the piece after this begins, or `first` where there is none.
+
+    long one(long size) { return next.fetch_add(size, std::memory_order_relaxed); }
+
+    // From the piece at `first` on: work(first, end, then), where the next piece begins at `then`; `first`: there is none.
     template <class Work>
-    void take(long count, long size, const Work &work) {
-        long first = next.fetch_add(size, std::memory_order_relaxed);
+    void take(long first, long count, long size, const Work &work) {
         while (first < count) {
-            const long then = next.fetch_add(size, std::memory_order_relaxed);
+            const long then = one(size);
             work(first, std::min(count, first + size), then < count ? then : first);
             first = then;
         }
@@ -218,6 +234,13 @@ struct Product {
         const long fitting = std::max(1l, CHUNK / long(in * sizeof(W))), shared = (out + threads - 1) / threads;
         if (by_tiles<W>()) return std::max(16l, std::min(64l, shared) / 16 * 16);
         return std::max(8l, std::min(fitting, shared) / 8 * 8);
+    }
+
+    // Asks for the weights of outputs first..end, which a thread has not asked for on its way.
+    void ask(long first, long end) const {
+        if (!by_tiles<W>()) return;
+        const char *from = (const char *)(w + first * in), *to = (const char *)(w + std::min(end, out) * in);
+        for (; from < to; from += 64) __builtin_prefetch(from, 0, 2);
     }
 
     // What a thread does before its first part.
@@ -322,8 +345,10 @@ void multiply(T *y, const T *x, const W *w, const float *scale, const T *bias, l
     const long chunk = product.chunk(threads);
 #pragma omp parallel num_threads(threads)
     {
+        const long first = pieces.one(chunk);
+        product.ask(first, first + chunk);
         product.prepare();
-        pieces.take(out, chunk, work);
+        pieces.take(first, out, chunk, work);
     }
 }
 
