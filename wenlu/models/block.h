@@ -94,7 +94,7 @@ struct Stepping {
 
     // What is kept between the phases; a thread's memory for it grows and stays.
     struct Buffers {
-        std::vector<float> residual, qkv, up, last;
+        std::vector<float> residual, qkv, last;
         std::vector<Row> normed, attended, wide;
     };
     template <class V>
@@ -109,7 +109,6 @@ struct Stepping {
         reserve(b.residual, n * dim);
         reserve(b.last, n * dim);
         reserve(b.qkv, n * width());
-        reserve(b.up, n * ffn * (block.gated ? 2 : 1));
         reserve(b.normed, n * dim);
         reserve(b.attended, n * inner);
         reserve(b.wide, n * ffn);
@@ -190,23 +189,25 @@ struct Stepping {
             for (long o = first; o < end; o++) act(r, o);
     }
 
-    // act(up), or act(gate) · up: who has made some of both also joins them.
+    // act(up), or act(gate) · up: who has made some of both also joins them. They stay with the thread: rows that lie
+    // a power of two apart would drive each other out of its cache.
     void widen(Buffers &b, const Product<W> &product, long first, long end, long then) const {
-        const long ffn = block.ffn, wide = product.out;
-        product.part(first, end, then, b.up.data());
-        each(first, end, [&](long r, long o) { b.up[r * wide + o] += bias(block.up, o); });
-        if (block.gated) {
-            product.part(ffn + first, ffn + end, ffn + then, b.up.data());
-            each(ffn + first, ffn + end, [&](long r, long o) { b.up[r * wide + o] += bias(block.up, o); });
-        }
-        for (long r = 0; r < tokens(); r++) {
-            const float *gate = &b.up[r * wide];
-            for (long i = first; i < end; i += LANES) {
-                const long count = std::min(LANES, end - i);
-                Floats v = {}, u = every(1.0f);
-                std::memcpy(&v, gate + i, count * sizeof(float));
-                if (block.gated) std::memcpy(&u, gate + ffn + i, count * sizeof(float));
-                put_lanes(&b.wide[r * ffn + i], activated(v, block.activation) * u, count);
+        const long ffn = block.ffn, count = end - first, line = 2 * count + LANES;
+        static thread_local std::vector<float> own;
+        reserve(own, tokens() * line);
+        float *gates = own.data(), *ups = gates + count;
+        product.part(first, end, then, gates - first, line);
+        if (block.gated) product.part(ffn + first, ffn + end, ffn + then, ups - ffn - first, line);
+        for (long r = 0; r < tokens(); r++, gates += line, ups += line) {
+            if (block.up.bias)
+                for (long i = 0; i < count; i++) {
+                    gates[i] += at(block.up.bias, first + i);
+                    if (block.gated) ups[i] += at(block.up.bias, ffn + first + i);
+                }
+            for (long i = 0; i < count; i += LANES) {
+                const Floats u = block.gated ? load(ups + i) : every(1.0f);
+                const Floats v = activated(load(gates + i), block.activation) * u;
+                put_lanes(&b.wide[r * ffn + first + i], v, std::min(LANES, count - i));
             }
         }
     }
@@ -261,8 +262,8 @@ struct Stepping {
     // Asks for the keys or values of so many tokens, of which a window sees the last.
     void ask(const T *from, long known) const {
         const long first = block.window ? std::max(0l, known + 1 - block.window) : 0;
-        const char *at = (const char *)(from + first * block.head_dim), *end = (const char *)(from + known * block.head_dim);
-        for (; at < end; at += 64) __builtin_prefetch(at, 0, 2);
+        const char *at = (const char *)(from + first * block.head_dim);
+        for (const char *end = (const char *)(from + known * block.head_dim); at < end; at += 64) __builtin_prefetch(at, 0, 2);
     }
 
     // The new tokens of a row, for the queries of one head of keys: add key and value, then look at all so far.

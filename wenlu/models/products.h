@@ -28,6 +28,7 @@
 #define ACCUMULATORS 8
 #endif
 
+// Whether this processor has tiles; whether the system allows them is found out at run time.
 #define TILES (__AMX_TILE__ && __AMX_INT8__ && __AMX_BF16__ && __AVX512BF16__ && __AVX512BW__ && __linux__)
 
 namespace {
@@ -252,12 +253,15 @@ struct Product {
     }
 
     // Outputs first..end of all rows, to [rows, out]; the thread's next ones begin at `then`.
-    void part(long first, long end, [[maybe_unused]] long then, float *to) const {
+    void part(long first, long end, long then, float *to) const { part(first, end, then, to, out); }
+
+    // The same to lines of a length of their own: output o of a row stands at to[o].
+    void part(long first, long end, [[maybe_unused]] long then, float *to, long line) const {
 #if TILES
         if constexpr (!std::is_same<W, float>::value)
             if (by_tiles<W>()) {
                 const long whole = first + (end - first) / 16 * 16, ahead = (then - first) * in * long(sizeof(W));
-                tile_products<W>(w, scale, rows, out, in, first, whole, ahead, to);
+                tile_products<W>(w, scale, rows, line, in, first, whole, ahead, to);
                 first = whole;
             }
 #endif
@@ -265,29 +269,29 @@ struct Product {
         for (long row = 0; row < rows;) {
             const long groups = (rows - row + most - 1) / most, size = (rows - row + groups - 1) / groups;
             switch (size) {
-                case 1: group<1>(row, first, end, to); break;
-                case 2: group<2>(row, first, end, to); break;
-                case 3: group<3>(row, first, end, to); break;
-                case 4: group<4>(row, first, end, to); break;
-                case 5: group<5>(row, first, end, to); break;
-                case 6: group<6>(row, first, end, to); break;
-                case 7: group<7>(row, first, end, to); break;
-                case 8: group<8>(row, first, end, to); break;
+                case 1: group<1>(row, first, end, to, line); break;
+                case 2: group<2>(row, first, end, to, line); break;
+                case 3: group<3>(row, first, end, to, line); break;
+                case 4: group<4>(row, first, end, to, line); break;
+                case 5: group<5>(row, first, end, to, line); break;
+                case 6: group<6>(row, first, end, to, line); break;
+                case 7: group<7>(row, first, end, to, line); break;
+                case 8: group<8>(row, first, end, to, line); break;
             }
             row += size;
         }
     }
 
     template <int Rows>
-    void group(long row, long first, long end, float *to) const {
+    void group(long row, long first, long end, float *to, long line) const {
         constexpr int Tall = ACCUMULATORS / Rows >= 4 ? 4 : ACCUMULATORS / Rows >= 2 ? 2 : 1;
-        for (; first + Tall <= end; first += Tall) tile<Rows, Tall>(row, first, to);
-        for (; first < end; first++) tile<Rows, 1>(row, first, to);
+        for (; first + Tall <= end; first += Tall) tile<Rows, Tall>(row, first, to, line);
+        for (; first < end; first++) tile<Rows, 1>(row, first, to, line);
     }
 
     // `Tall` outputs from `first` on, of `Rows` rows from `row` on.
     template <int Rows, int Tall>
-    void tile(long row, long first, float *to) const {
+    void tile(long row, long first, float *to, long line) const {
         const W *base = w + first * in;
         const Row *lines = x + row * in;
         // What a later tile reads is asked for now, to the second cache: more can be under way to it than to the first.
@@ -305,10 +309,10 @@ struct Product {
             }
 #pragma GCC unroll 8
             for (int r = 0; r < Rows; r++) {
-                typename F::Part line = F::of_row(lines + r * in + k);
-                keep(line);
+                typename F::Part part = F::of_row(lines + r * in + k);
+                keep(part);
 #pragma GCC unroll 4
-                for (int t = 0; t < Tall; t++) F::add(sums[t * Rows + r], weights[t], line);
+                for (int t = 0; t < Tall; t++) F::add(sums[t * Rows + r], weights[t], part);
             }
         }
         sums_of<Tall * Rows>(sums, totals);
@@ -316,7 +320,7 @@ struct Product {
             for (int r = 0; r < Rows; r++) {
                 float total = totals[t * Rows + r];
                 for (long k = whole; k < in; k++) total += number(base[t * in + k]) * number(lines[r * in + k]);
-                to[(row + r) * out + first + t] = scale ? total * scale[first + t] : total;
+                to[(row + r) * line + first + t] = scale ? total * scale[first + t] : total;
             }
     }
 };

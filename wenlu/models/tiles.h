@@ -233,9 +233,10 @@ struct Tiled {
     }
 };
 
-// Outputs first..end (a multiple of 16 of them) of all rows, which are packed, to [rows, out].
+// Outputs first..end (a multiple of 16 of them) of all rows, which are packed, to lines of a length.
 template <class W>
-void tile_products(const W *w, const float *scale, long rows, long out, long in, long first, long end, long ahead, float *to) {
+void tile_products(const W *w, const float *scale, long rows, long line, long in, long first, long end, long ahead,
+                   float *to) {
     const Packed &packed = Packed::own();
     const Configured configured;
     const long bytes = in * long(sizeof(W)), per = sizeof(W) == 1 ? SIDE / 3 : SIDE;
@@ -253,7 +254,7 @@ void tile_products(const W *w, const float *scale, long rows, long out, long in,
                 total = (total + _mm512_cvtepi32_ps(v[3 * i + 2])) * packed.units[r];
                 if (scale) total *= _mm512_loadu_ps(scale + output);
             }
-            _mm512_storeu_ps(to + r * out + output, total);
+            _mm512_storeu_ps(to + r * line + output, total);
         }
     };
     while (first < end) {
@@ -261,10 +262,11 @@ void tile_products(const W *w, const float *scale, long rows, long out, long in,
         const long size = packed.count == 1 && first + 64 <= end ? 64 : packed.count > 1 && first + 32 <= end ? 32 : 16;
         for (long c = 0; c < packed.count; c += size == 32 ? 2 : 1) {
             const Tiled<W> tiled{&packed.tiles[c * packed.steps * TILE], bytes, packed.steps};
-            size == 64 ? tiled.four(at, ahead, sums) : size == 32 ? tiled.two_by_two(at, c ? 0 : ahead, sums) : tiled.one(at, sums);
-            for (long i = 0; i < size / 16; i++)
-                for (long j = 0; j < (size == 32 ? 2 : 1); j++)
-                    put(sums + ((size == 32 ? 2 : 1) * i + j) * 256, c + j, first + 16 * i);
+            const long wide = size == 32 ? 2 : 1;
+            if (size == 64) tiled.four(at, ahead, sums);
+            if (size == 32) tiled.two_by_two(at, c ? 0 : ahead, sums);
+            if (size == 16) tiled.one(at, sums);
+            for (long i = 0; i < size / 16 * wide; i++) put(sums + i * 256, c + i % wide, first + i / wide * 16);
         }
         first += size;
     }
