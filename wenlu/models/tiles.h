@@ -6,7 +6,6 @@
 
 #pragma once
 
-#include <asm/prctl.h>
 #include <immintrin.h>
 #include <sys/syscall.h>
 #include <unistd.h>
