@@ -4,7 +4,8 @@ The Llama of `benchmarks/decode.py` (110 million random weights), prompts of ran
 the peer llama-cpp-python's `llama_decode` with its greedy sampler, on the file that `wenlu export` writes of the same
 folder: f32, bf16, and our int8 (a scale for each row) beside its Q8_0 (one for every 32 numbers). Two threads each, in
 turn within one process; on a processor with tiles (AMX) the peer leaves its own for Q8_0 out, for its version 0.3.36
-ended the process there, by itself too. Each figure is the best of the rounds. The peer keeps keys and values as it comes, in half
+ended the process there, by itself too. Each figure is the best of the rounds.
+The peer keeps keys and values as it comes, in half
 precision; ours has those of the weights (int8: f32). In f32 the ids of both are compared, the peer's made once more
 with keys and values in f32: they must be equal up to the first near-tie (two best logits within 2e-4).
 
