@@ -134,6 +134,7 @@ def decode_formats(result: dict) -> list[str]:
 
 
 def llamacpp(result: dict) -> list[str]:
+    tiles = "AMX_INT8 = 1" in result["peers"]["system"]
     lines = [
         "## Decoding beside llama.cpp",
         "",
@@ -142,6 +143,7 @@ def llamacpp(result: dict) -> list[str]:
         f"{result['peers']['llama-cpp-python']}, compiled for this machine, keys and values in half precision (as it",
         "comes), with the file that `wenlu export` writes. Same ids: those of both in f32, up to the first near-tie.",
         f"A plain read of memory moved {result['memory'] / 1e9:.1f} GB/s.",
+        *(["What it has for tiles (AMX) is left out: with Q8_0 it ended the process."] if tiles else []),
     ]
     rows = []
     for row in result["results"]:

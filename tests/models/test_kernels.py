@@ -79,6 +79,39 @@ def test_a_row_is_the_same_alone_and_with_other_threads(found, kind):
         torch.set_num_threads(threads)
 
 
+@pytest.mark.parametrize("kind", TYPES)
+def test_many_columns_are_the_product(found, kind):
+    for rows in (15, 16, 17, 32):
+        x, weight, scale, bias = factors(kind, 145, 768, rows)
+        y, true = found.product(x, weight, scale, bias), expected(x, weight, scale, bias)
+        allowed = (2**-8 if "bf16" in kind else 0) * true.abs() + 2e-4
+        assert ((y.double() - true).abs() <= allowed).all()
+
+
+def test_a_processor_without_tiles_has_the_same_products(found, monkeypatch, tmp_path):
+    if not {"amx_int8", "amx_bf16"} <= module.cpu_flags():
+        pytest.skip("this processor has no tiles (AMX)")
+    monkeypatch.setattr(module, "FLAGS", (*QUICK, "-mno-amx-tile"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    kernels.cache_clear()
+    without = kernels()
+    kernels.cache_clear()
+    assert without.identity != found.identity
+    for kind in TYPES:
+        for rows in (1, 8, 21):
+            x, weight, scale, bias = factors(kind, 145, 300, rows)
+            one, other = (some.product(x, weight, scale, bias).double() for some in (found, without))
+            allowed = (2**-7 if "bf16" in kind else 0) * one.abs() + 2e-4
+            assert ((one - other).abs() <= allowed).all()
+
+
+def test_what_is_small_beside_a_great_number_is_kept(found):
+    x, weight = torch.zeros(2, 96), torch.full((16, 96), 127, dtype=torch.int8)
+    x[0, 0], x[0, 1], x[1, 5] = 1000.0, 0.01, 1e-6
+    y = found.product(x, weight, torch.ones(16))
+    assert torch.allclose(y, x.sum(1, keepdim=True) * 127, rtol=1e-6, atol=0)
+
+
 def test_what_is_not_finite_stays_so(found):
     for kind in TYPES:
         x, weight, scale, _ = factors(kind, 5, 40, 3)

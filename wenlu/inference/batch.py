@@ -213,7 +213,8 @@ def _crop(reader: Reader, lengths: list[int]) -> None:
 
 
 def _all_finite(logits: Tensor) -> bool:
-    return bool(torch.isfinite(logits).all())
+    # A sum is finite of finite numbers only, and quick; where it overflows they are looked at one by one.
+    return bool(torch.isfinite(logits.sum(dtype=torch.float32))) or bool(torch.isfinite(logits).all())
 
 
 def _not_finite(logits: Tensor) -> dict[tuple[int, int], UserError]:

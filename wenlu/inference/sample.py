@@ -36,7 +36,7 @@ class Greedy:
     ) -> Choice:
         """The chosen ids; `generator` is not used. Raises UserError where a logit is NaN or +inf, or all are barred
         (-inf)."""
-        ids = _open(logits).argmax(-1)
+        ids = _open(logits).max(-1).indices  # the first of equal ones, in a part of argmax's time
         if logits.shape[-1] == 1:
             return Choice(ids, torch.full(ids.shape, torch.inf))
         best = logits.topk(2).values

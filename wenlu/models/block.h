@@ -94,7 +94,7 @@ struct Stepping {
 
     // What is kept between the phases; a thread's memory for it grows and stays.
     struct Buffers {
-        std::vector<float> residual, qkv, up, last;
+        std::vector<float> residual, qkv, last;
         std::vector<Row> normed, attended, wide;
     };
     template <class V>
@@ -109,7 +109,6 @@ struct Stepping {
         reserve(b.residual, n * dim);
         reserve(b.last, n * dim);
         reserve(b.qkv, n * width());
-        reserve(b.up, n * ffn * (block.gated ? 2 : 1));
         reserve(b.normed, n * dim);
         reserve(b.attended, n * inner);
         reserve(b.wide, n * ffn);
@@ -119,42 +118,68 @@ struct Stepping {
         const T *x = (const T *)step.x;
         T *y = (T *)step.y;
 
+        const Product<W> to_qkv = product(block.qkv, b.normed.data(), width(), dim);
+        const Product<W> to_out = product(block.out, b.attended.data(), dim, inner);
+        const Product<W> to_down = product(block.down, b.wide.data(), dim, ffn);
+        const Product<W> to_up = product(block.up, b.normed.data(), ffn * (block.gated ? 2 : 1), dim);
+
+        // A thread takes its first piece of a product a phase before, so that the weights are on their way meanwhile.
 #pragma omp parallel num_threads(threads) if (threads > 1)
         {
-            norm_1.take(n, 1, [&](long r, long) { normalise(x + r * dim, &b.normed[r * dim], block.norm_1, block.norm_1_bias); });
+            const long first_qkv = begin(to_qkv, qkv, threads);
+            norm_1.take(norm_1.one(1), n, 1, [&](long r, long, long) {
+                normalise(x + r * dim, &b.normed[r * dim], block.norm_1, block.norm_1_bias);
+            });
 #pragma omp barrier
-            const Product<W> to_qkv = product(block.qkv, b.normed.data(), width(), dim);
-            qkv.take(width(), to_qkv.chunk(threads), [&](long first, long end) {
-                to_qkv.part(first, end, b.qkv.data());
+            to_qkv.prepare();
+            qkv.take(first_qkv, width(), to_qkv.chunk(threads), [&](long first, long end, long then) {
+                to_qkv.part(first, end, then, b.qkv.data());
                 each(first, end, [&](long r, long o) { b.qkv[r * width() + o] += bias(block.qkv, o); });
             });
+            const long first_out = begin(to_out, out, threads);
 #pragma omp barrier
-            heads.take(step.rows * block.kv_heads, 1, [&](long i, long) {
-                attend(b.qkv.data(), b.attended.data(), i / block.kv_heads, i % block.kv_heads);
+            heads.take(heads.one(1), step.rows * block.kv_heads, 1, [&](long i, long, long then) {
+                attend(b.qkv.data(), b.attended.data(), i, then);
             });
 #pragma omp barrier
-            const Product<W> to_out = product(block.out, b.attended.data(), dim, inner);
-            out.take(dim, to_out.chunk(threads), [&](long first, long end) {
-                to_out.part(first, end, b.residual.data());
+            to_out.prepare();
+            out.take(first_out, dim, to_out.chunk(threads), [&](long first, long end, long then) {
+                to_out.part(first, end, then, b.residual.data());
                 each(first, end, [&](long r, long o) {
                     b.residual[r * dim + o] = number(x[r * dim + o]) + (b.residual[r * dim + o] + bias(block.out, o));
                 });
             });
+            const long first_up = begin(to_up, up, threads);
 #pragma omp barrier
-            norm_2.take(n, 1, [&](long r, long) {
+            norm_2.take(norm_2.one(1), n, 1, [&](long r, long, long) {
                 normalise(&b.residual[r * dim], &b.normed[r * dim], block.norm_2, block.norm_2_bias);
             });
 #pragma omp barrier
-            widen(b, up, threads);
+            to_up.prepare();
+            up.take(first_up, ffn, up_chunk(to_up, threads), [&](long first, long end, long then) {
+                widen(b, to_up, first, end, then);
+            });
+            const long first_down = begin(to_down, down, threads);
 #pragma omp barrier
-            const Product<W> to_down = product(block.down, b.wide.data(), dim, ffn);
-            down.take(dim, to_down.chunk(threads), [&](long first, long end) {
-                to_down.part(first, end, b.last.data());
+            to_down.prepare();
+            down.take(first_down, dim, to_down.chunk(threads), [&](long first, long end, long then) {
+                to_down.part(first, end, then, b.last.data());
                 each(first, end, [&](long r, long o) {
                     put(y + r * dim + o, b.residual[r * dim + o] + (b.last[r * dim + o] + bias(block.down, o)));
                 });
             });
         }
+    }
+
+    long begin(const Product<W> &product, Pieces &pieces, int threads) const {
+        const long size = product.w == block.up.weight ? up_chunk(product, threads) : product.chunk(threads);
+        const long first = pieces.one(size);
+        product.ask(first, first + size);
+        return first;
+    }
+
+    long up_chunk(const Product<W> &product, int threads) const {
+        return std::min(product.chunk(threads), std::max(16l, block.ffn / threads / 16 * 16));
     }
 
     // do(token, output) for some of the outputs.
@@ -164,30 +189,27 @@ struct Stepping {
             for (long o = first; o < end; o++) act(r, o);
     }
 
-    // act(up), or act(gate) · up: who has made some of both also joins them.
-    void widen(Buffers &b, Pieces &pieces, int threads) const {
-        const long ffn = block.ffn, wide = block.gated ? 2 * ffn : ffn;
-        const Product<W> product = this->product(block.up, b.normed.data(), wide, block.dim);
-        const long chunk = std::min(product.chunk(threads), std::max(8l, ffn / threads / 8 * 8));
-        pieces.take(ffn, chunk, [&](long first, long end) {
-            product.part(first, end, b.up.data());
-            each(first, end, [&](long r, long o) { b.up[r * wide + o] += bias(block.up, o); });
-            if (block.gated) {
-                product.part(ffn + first, ffn + end, b.up.data());
-                each(ffn + first, ffn + end, [&](long r, long o) { b.up[r * wide + o] += bias(block.up, o); });
-            }
-            for (long r = 0; r < tokens(); r++) {
-                const float *gate = &b.up[r * wide];
-                for (long i = first; i < end; i += LANES) {
-                    const long count = std::min(LANES, end - i);
-                    Floats v = {}, u = every(1.0f);
-                    std::memcpy(&v, gate + i, count * sizeof(float));
-                    if (block.gated) std::memcpy(&u, gate + ffn + i, count * sizeof(float));
-                    v = activated(v, block.activation) * u;
-                    for (long l = 0; l < count; l++) put(&b.wide[r * ffn + i + l], v[l]);
+    // act(up), or act(gate) · up: who has made some of both also joins them. They stay with the thread: rows that lie
+    // a power of two apart would drive each other out of its cache.
+    void widen(Buffers &b, const Product<W> &product, long first, long end, long then) const {
+        const long ffn = block.ffn, count = end - first, line = 2 * count + LANES;
+        static thread_local std::vector<float> own;
+        reserve(own, tokens() * line);
+        float *gates = own.data(), *ups = gates + count;
+        product.part(first, end, then, gates - first, line);
+        if (block.gated) product.part(ffn + first, ffn + end, ffn + then, ups - ffn - first, line);
+        for (long r = 0; r < tokens(); r++, gates += line, ups += line) {
+            if (block.up.bias)
+                for (long i = 0; i < count; i++) {
+                    gates[i] += at(block.up.bias, first + i);
+                    if (block.gated) ups[i] += at(block.up.bias, ffn + first + i);
                 }
+            for (long i = 0; i < count; i += LANES) {
+                const Floats u = block.gated ? load(ups + i) : every(1.0f);
+                const Floats v = activated(load(gates + i), block.activation) * u;
+                put_lanes(&b.wide[r * ffn + first + i], v, std::min(LANES, count - i));
             }
-        });
+        }
     }
 
     template <class X>
@@ -232,11 +254,25 @@ struct Stepping {
         }
     }
 
+    // Where a head of a row has its keys, and its values.
+    long start(long piece) const {
+        return piece / block.kv_heads * step.row_stride + piece % block.kv_heads * step.room * block.head_dim;
+    }
+
+    // Asks for the keys or values of so many tokens, of which a window sees the last.
+    void ask(const T *from, long known) const {
+        const long first = block.window ? std::max(0l, known + 1 - block.window) : 0;
+        const char *at = (const char *)(from + first * block.head_dim);
+        for (const char *end = (const char *)(from + known * block.head_dim); at < end; at += 64) __builtin_prefetch(at, 0, 2);
+    }
+
     // The new tokens of a row, for the queries of one head of keys: add key and value, then look at all so far.
-    void attend(const float *qkv, Row *attended, long row, long head) const {
+    void attend(const float *qkv, Row *attended, long piece, long then) const {
+        const long row = piece / block.kv_heads, head = piece % block.kv_heads;
         const long size = block.head_dim, group = block.heads / block.kv_heads, known = step.lengths[row];
-        T *keys = (T *)step.keys + row * step.row_stride + head * step.room * size;
-        T *values = (T *)step.values + row * step.row_stride + head * step.room * size;
+        T *keys = (T *)step.keys + start(piece), *values = (T *)step.values + start(piece);
+        ask(values, known);
+        if (then != piece) ask((const T *)step.keys + start(then), step.lengths[then / block.kv_heads]);
         static thread_local std::vector<float> own;
         reserve(own, 2 * size + known + step.new_tokens + LANES);
         float *q = own.data(), *result = q + size, *weights = result + size;

@@ -28,6 +28,9 @@
 #define ACCUMULATORS 8
 #endif
 
+// Whether this processor has tiles; whether the system allows them is found out at run time.
+#define TILES (__AMX_TILE__ && __AMX_INT8__ && __AMX_BF16__ && __AVX512BF16__ && __AVX512BW__ && __linux__)
+
 namespace {
 
 constexpr long LANES = BYTES / sizeof(float);
@@ -41,6 +44,14 @@ typedef float Floats __attribute__((vector_size(BYTES)));
 struct BF16 {
     uint16_t bits;
 };
+
+}  // namespace
+
+#if TILES
+#include "tiles.h"
+#endif
+
+namespace {
 
 template <class To, class From>
 inline To read(const From *from) {
@@ -136,6 +147,20 @@ struct Factors<BF16> {
 inline void put(float *to, float v) { *to = v; }
 inline void put(BF16 *to, float v) { *to = rounded(v); }
 
+// The first `count` of a vector's numbers.
+inline void put_lanes(float *to, Floats v, long count) { std::memcpy(to, &v, count * sizeof(float)); }
+inline void put_lanes(BF16 *to, Floats v, long count) {
+#if defined(__AVX512F__)
+    const __m512i bits = (__m512i)v, odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    __m512i high = _mm512_srli_epi32(_mm512_add_epi32(_mm512_add_epi32(bits, odd), _mm512_set1_epi32(0x7fff)), 16);
+    high = _mm512_mask_set1_epi32(high, _mm512_cmp_ps_mask((__m512)v, (__m512)v, _CMP_UNORD_Q), 0x7fc0);
+    const __m256i halves = _mm512_cvtepi32_epi16(high);
+    std::memcpy(to, &halves, count * sizeof *to);
+#else
+    for (long l = 0; l < count; l++) put(to + l, v[l]);
+#endif
+}
+
 // The sums over the lanes of `count` vectors, each in the same order.
 template <int count>
 inline void sums_of(const Floats *v, float *to) {
@@ -172,12 +197,29 @@ inline void sums_of(const Floats *v, float *to) {
 // Hands out what is to be done, piece by piece: threads that are slower, or interrupted, take less.
 struct Pieces {
     std::atomic<long> next{0};
+
+    long one(long size) { return next.fetch_add(size, std::memory_order_relaxed); }
+
+    // From the piece at `first` on: work(first, end, then), where the next piece begins at `then`; `first`: there is none.
     template <class Work>
-    void take(long count, long size, const Work &work) {
-        for (long first; (first = next.fetch_add(size, std::memory_order_relaxed)) < count;)
-            work(first, std::min(count, first + size));
+    void take(long first, long count, long size, const Work &work) {
+        while (first < count) {
+            const long then = one(size);
+            work(first, std::min(count, first + size), then < count ? then : first);
+            first = then;
+        }
     }
 };
+
+// Whether a type of weights is multiplied by tiles.
+template <class W>
+inline bool by_tiles() {
+#if TILES
+    return !std::is_same<W, float>::value && tiles_allowed();
+#else
+    return false;
+#endif
+}
 
 template <class W>
 struct Product {
@@ -191,38 +233,65 @@ struct Product {
     // Outputs that a thread takes at once: few enough to be shared, and to stay in its cache while all rows meet them.
     long chunk(int threads) const {
         const long fitting = std::max(1l, CHUNK / long(in * sizeof(W))), shared = (out + threads - 1) / threads;
+        if (by_tiles<W>()) return std::max(16l, std::min(64l, shared) / 16 * 16);
         return std::max(8l, std::min(fitting, shared) / 8 * 8);
     }
 
-    // Outputs first..end of all rows, to [rows, out].
-    void part(long first, long end, float *to) const {
+    // Asks for the weights of outputs first..end, which a thread has not asked for on its way.
+    void ask(long first, long end) const {
+        if (!by_tiles<W>()) return;
+        const char *from = (const char *)(w + first * in), *to = (const char *)(w + std::min(end, out) * in);
+        for (; from < to; from += 64) __builtin_prefetch(from, 0, 2);
+    }
+
+    // What a thread does before its first part.
+    void prepare() const {
+#if TILES
+        if constexpr (!std::is_same<W, float>::value)
+            if (by_tiles<W>()) Packed::own().pack(x, rows, in);
+#endif
+    }
+
+    // Outputs first..end of all rows, to [rows, out]; the thread's next ones begin at `then`.
+    void part(long first, long end, long then, float *to) const { part(first, end, then, to, out); }
+
+    // The same to lines of a length of their own: output o of a row stands at to[o].
+    void part(long first, long end, [[maybe_unused]] long then, float *to, long line) const {
+#if TILES
+        if constexpr (!std::is_same<W, float>::value)
+            if (by_tiles<W>()) {
+                const long whole = first + (end - first) / 16 * 16, ahead = (then - first) * in * long(sizeof(W));
+                tile_products<W>(w, scale, rows, line, in, first, whole, ahead, to);
+                first = whole;
+            }
+#endif
         const long most = 8 * in * long(sizeof(Row)) <= NEAR ? 8 : 4;
         for (long row = 0; row < rows;) {
             const long groups = (rows - row + most - 1) / most, size = (rows - row + groups - 1) / groups;
             switch (size) {
-                case 1: group<1>(row, first, end, to); break;
-                case 2: group<2>(row, first, end, to); break;
-                case 3: group<3>(row, first, end, to); break;
-                case 4: group<4>(row, first, end, to); break;
-                case 5: group<5>(row, first, end, to); break;
-                case 6: group<6>(row, first, end, to); break;
-                case 7: group<7>(row, first, end, to); break;
-                case 8: group<8>(row, first, end, to); break;
+                case 1: group<1>(row, first, end, to, line); break;
+                case 2: group<2>(row, first, end, to, line); break;
+                case 3: group<3>(row, first, end, to, line); break;
+                case 4: group<4>(row, first, end, to, line); break;
+                case 5: group<5>(row, first, end, to, line); break;
+                case 6: group<6>(row, first, end, to, line); break;
+                case 7: group<7>(row, first, end, to, line); break;
+                case 8: group<8>(row, first, end, to, line); break;
             }
             row += size;
         }
     }
 
     template <int Rows>
-    void group(long row, long first, long end, float *to) const {
+    void group(long row, long first, long end, float *to, long line) const {
         constexpr int Tall = ACCUMULATORS / Rows >= 4 ? 4 : ACCUMULATORS / Rows >= 2 ? 2 : 1;
-        for (; first + Tall <= end; first += Tall) tile<Rows, Tall>(row, first, to);
-        for (; first < end; first++) tile<Rows, 1>(row, first, to);
+        for (; first + Tall <= end; first += Tall) tile<Rows, Tall>(row, first, to, line);
+        for (; first < end; first++) tile<Rows, 1>(row, first, to, line);
     }
 
     // `Tall` outputs from `first` on, of `Rows` rows from `row` on.
     template <int Rows, int Tall>
-    void tile(long row, long first, float *to) const {
+    void tile(long row, long first, float *to, long line) const {
         const W *base = w + first * in;
         const Row *lines = x + row * in;
         // What a later tile reads is asked for now, to the second cache: more can be under way to it than to the first.
@@ -240,10 +309,10 @@ struct Product {
             }
 #pragma GCC unroll 8
             for (int r = 0; r < Rows; r++) {
-                typename F::Part line = F::of_row(lines + r * in + k);
-                keep(line);
+                typename F::Part part = F::of_row(lines + r * in + k);
+                keep(part);
 #pragma GCC unroll 4
-                for (int t = 0; t < Tall; t++) F::add(sums[t * Rows + r], weights[t], line);
+                for (int t = 0; t < Tall; t++) F::add(sums[t * Rows + r], weights[t], part);
             }
         }
         sums_of<Tall * Rows>(sums, totals);
@@ -251,7 +320,7 @@ struct Product {
             for (int r = 0; r < Rows; r++) {
                 float total = totals[t * Rows + r];
                 for (long k = whole; k < in; k++) total += number(base[t * in + k]) * number(lines[r * in + k]);
-                to[(row + r) * out + first + t] = scale ? total * scale[first + t] : total;
+                to[(row + r) * line + first + t] = scale ? total * scale[first + t] : total;
             }
     }
 };
@@ -267,16 +336,24 @@ void multiply(T *y, const T *x, const W *w, const float *scale, const T *bias, l
     std::vector<float> sums(std::is_same<T, float>::value ? 0 : rows * out);
     float *to = sums.empty() ? (float *)y : sums.data();
     Pieces pieces;
-    const auto work = [&](long first, long end) {
-        product.part(first, end, to);
+    const auto work = [&](long first, long end, long then) {
+        product.part(first, end, then, to);
         if (!bias && sums.empty()) return;
         for (long r = 0; r < rows; r++)
             for (long o = first; o < end; o++) put(y + r * out + o, bias ? to[r * out + o] + number(bias[o]) : to[r * out + o]);
     };
-    if (threads < 2 || out * in < WORTH_SHARING) return work(0, out);
+    if (threads < 2 || out * in < WORTH_SHARING) {
+        product.prepare();
+        return work(0, out, 0);
+    }
     const long chunk = product.chunk(threads);
 #pragma omp parallel num_threads(threads)
-    pieces.take(out, chunk, work);
+    {
+        const long first = pieces.one(chunk);
+        product.ask(first, first + chunk);
+        product.prepare();
+        pieces.take(first, out, chunk, work);
+    }
 }
 
 }  // namespace
