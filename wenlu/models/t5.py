@@ -143,9 +143,9 @@ class DecoderBlock(Block):
     def forward(
         self, x: Float[Tensor, "batch seq dim"], rotary, positions, mask, cache, read, hidden
     ) -> Float[Tensor, "batch seq dim"]:
-        x = x + self.drop(self.attention(self.norm_1(x), rotary, positions, mask, cache))
-        x = x + self.drop(self.cross(self.norm_cross(x), read, hidden))
-        return x + self.drop(self.feed_forward(self.norm_2(x)))
+        x = self.add(x, self.attention(self.norm_1(x), rotary, positions, mask, cache))
+        x = self.add(x, self.cross(self.norm_cross(x), read, hidden))
+        return self.add(x, self.feed_forward(self.norm_2(x)))
 
 
 class CrossAttention(nn.Module):
