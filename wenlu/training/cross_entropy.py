@@ -77,4 +77,5 @@ class _CrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(context, scale):
-        return context.saved_tensors[0] * scale, None, None
+        (gradient,) = context.saved_tensors
+        return gradient if scale.is_cpu and scale == 1 else gradient * scale, None, None
