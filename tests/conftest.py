@@ -3,7 +3,7 @@
 import importlib
 import os
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import beartype
@@ -53,17 +53,14 @@ def data_dir() -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def kernel_folder(tmp_path_factory) -> Path:
-    """Where the tests' kernels are compiled, once."""
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture
-def kernel_cache(kernel_folder, monkeypatch) -> Path:
-    """A test that compiles, or measures products, leaves the user's own cache alone."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(kernel_folder))
-    return kernel_folder / "wenlu"
+@pytest.fixture(scope="session", autouse=True)
+def kernel_cache(tmp_path_factory) -> Iterator[Path]:
+    """Where the tests' kernels are compiled, those of training at once: the user's own cache is left alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        importlib.import_module("wenlu.models.passes").passes()
+        yield folder / "wenlu"
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from wenlu.models.build import build
 from wenlu.models.config import ModelConfig
+from wenlu.models.passes import passes, using
 from wenlu.models.size import training_bytes
 
 def read(key):
@@ -32,10 +33,11 @@ def train(config, batch, seq):
 torch.set_num_threads(1)
 shape, batch, seq = json.loads(sys.argv[1])
 config = ModelConfig(**shape, context=seq, vocab=512)
-train(ModelConfig(**{**shape, "dim": 32, "layers": 1}, context=16, vocab=50), 2, 16)
-before = read("VmRSS")
-open("/proc/self/clear_refs", "w").write("5")
-train(config, batch, seq)
+with using(passes()):
+    train(ModelConfig(**{**shape, "dim": 32, "layers": 1}, context=16, vocab=50), 2, 16)
+    before = read("VmRSS")
+    open("/proc/self/clear_refs", "w").write("5")
+    train(config, batch, seq)
 print(training_bytes(config, batch, seq, "sgd")["total"] / (read("VmHWM") - before))
 """
 

@@ -31,6 +31,13 @@ def test_what_fits_is_let_through(monkeypatch):
     setup.check_memory(CONFIG, recipe(batch=64, micro_batch=16), CPU, bf16=False)
 
 
+def test_without_a_compiler_more_is_needed(monkeypatch):
+    monkeypatch.setattr(setup, "available_memory", lambda device: bytes_of(16))
+    monkeypatch.setattr(setup, "kernels_for", lambda device: None)
+    with pytest.raises(UserError, match=r"--training\.micro-batch 4 gives the same result in less"):
+        setup.check_memory(CONFIG, recipe(batch=16), CPU, bf16=False)
+
+
 def test_the_micro_batch_that_is_named_fits(monkeypatch):
     room = bytes_of(4) + 1
     monkeypatch.setattr(setup, "available_memory", lambda device: room)

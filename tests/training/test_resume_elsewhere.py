@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -140,6 +141,27 @@ def test_compile_is_replayed_not_decided_again(half, monkeypatch):
     events = half / "wenlu/events.jsonl"
     compiled = []
     monkeypatch.setattr(loop_module, "compile_hidden", compiled.append)
-    events.write_text(events.read_text().replace('"compile": false', '"compile": true'))
+    begun = re.sub('"kernels": "[^"]*"', '"kernels": null', events.read_text())  # torch compiles what they would do
+    events.write_text(begun.replace('"compile": false', '"compile": true'))
     train(None, half, resume=True)
     assert len(compiled) == 1
+
+
+def test_the_kernels_of_a_run_are_those_it_goes_on_with(half, monkeypatch):
+    events = half / "wenlu/events.jsonl"
+    used = []
+    using = loop_module.arithmetic
+
+    def noted(bf16, kernels):
+        used.append(kernels)
+        return using(bf16, kernels)
+
+    monkeypatch.setattr(loop_module, "arithmetic", noted)
+    begun = events.read_text()
+    assert begun.count('"kernels": "') == 1
+    events.write_text(re.sub('"kernels": "[^"]*"', '"kernels": "of another compiler"', begun))
+    with pytest.raises(UserError, match="begun with kernels = 'of another compiler', here it is '[0-9a-f]{16}'"):
+        train(None, half, resume=True)
+    events.write_text(re.sub('"kernels": "[^"]*"', '"kernels": null', begun))
+    train(None, half, resume=True)
+    assert used == [None]

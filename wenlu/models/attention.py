@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wenlu.models import passes
 from wenlu.models.cache import KeyValueCache
 from wenlu.models.config import PLAIN, ModelConfig
 from wenlu.models.layers import dropout as dropped
@@ -63,6 +64,8 @@ def attend_explicitly(
     seq, repeats = k.shape[2], heads // k.shape[1]
     if repeats > 1:
         k, v = k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1)
+    if passes.in_use(q):
+        return passes.attend(q, k, v, mask, dropout, scale or 1 / math.sqrt(head_dim), causal)
     q, k, v = q.reshape(-1, new, head_dim), k.reshape(-1, seq, head_dim), v.reshape(-1, seq, head_dim)
     hidden = torch.zeros((), dtype=q.dtype, device=q.device)
     if mask is not None and mask.is_floating_point():
@@ -100,7 +103,19 @@ class Attention(nn.Module):
         self, x: Float[Tensor, "batch seq dim"], rotary: Rotary | None, positions, mask, cache: KeyValueCache | None
     ) -> Float[Tensor, "batch seq dim"]:
         batch, seq, _ = x.shape
-        heads = self.qkv(x).view(batch, seq, -1, self.head_dim)
+        q, k, v = self._split(self.qkv(x), rotary, positions)
+        if cache is not None:
+            k, v = cache.update(self.layer, k, v)
+        y = attend(q, k, v, mask, self.dropout if self.training else 0.0, self.scale, self.causal)
+        return self.out(y.transpose(1, 2).reshape(batch, seq, -1))
+
+    def _split(self, qkv: Float[Tensor, "batch seq width"], rotary: Rotary | None, positions) -> tuple[Tensor, ...]:
+        """Queries [batch, heads, seq, head_dim], keys and values, normalised and turned where the model does so."""
+        if passes.in_use(qkv):
+            sizes, norms = (self.heads, self.kv_heads, self.head_dim), (self.q_norm, self.k_norm)
+            angles = None if rotary is None else (rotary.cos, rotary.sin)
+            return passes.heads(qkv, sizes, norms, self.eps, angles, positions)
+        heads = qkv.unflatten(-1, (-1, self.head_dim))
         qk, v = heads.split((self.heads + self.kv_heads, self.kv_heads), dim=2)
         if self.q_norm is not None:
             weights = torch.cat((self.q_norm.expand(self.heads, -1), self.k_norm.expand(self.kv_heads, -1)))
@@ -108,8 +123,4 @@ class Attention(nn.Module):
         if rotary is not None:
             qk = rotary(qk, positions)
         q, k = qk.split((self.heads, self.kv_heads), dim=2)
-        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-        if cache is not None:
-            k, v = cache.update(self.layer, k, v)
-        y = attend(q, k, v, mask, self.dropout if self.training else 0.0, self.scale, self.causal)
-        return self.out(y.transpose(1, 2).reshape(batch, seq, -1))
+        return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)

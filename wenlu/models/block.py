@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from wenlu.models.attention import Attention
 from wenlu.models.config import PLAIN, ModelConfig
-from wenlu.models.layers import ACTIVATIONS, RMSNorm, dropout, gated
+from wenlu.models.layers import ACTIVATIONS, RMSNorm, add_dropped, dropout, gated
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -54,11 +54,12 @@ class Block(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch seq dim"], rotary, positions, mask, cache
     ) -> Float[Tensor, "batch seq dim"]:
-        x = x + self.drop(self.attention(self.norm_1(x), rotary, positions, mask, cache))
-        return x + self.drop(self.feed_forward(self.norm_2(x)))
+        x = self.add(x, self.attention(self.norm_1(x), rotary, positions, mask, cache))
+        return self.add(x, self.feed_forward(self.norm_2(x)))
 
-    def drop(self, x: Tensor) -> Tensor:
-        return dropout(x, self.dropout, self.training)
+    def add(self, x: Tensor, new: Tensor) -> Tensor:
+        """x + new, some of `new` dropped out."""
+        return add_dropped(x, new, self.dropout, self.training)
 
 
 class PostNormBlock(Block):
@@ -67,5 +68,5 @@ class PostNormBlock(Block):
     def forward(
         self, x: Float[Tensor, "batch seq dim"], rotary, positions, mask, cache
     ) -> Float[Tensor, "batch seq dim"]:
-        x = self.norm_1(x + self.drop(self.attention(x, rotary, positions, mask, cache)))
-        return self.norm_2(x + self.drop(self.feed_forward(x)))
+        x = self.norm_1(self.add(x, self.attention(x, rotary, positions, mask, cache)))
+        return self.norm_2(self.add(x, self.feed_forward(x)))

@@ -91,35 +91,42 @@ class Kernels:
 @functools.cache
 def kernels() -> Kernels | None:
     """The kernels of this machine, compiled now if they never were; None where that fails, which is said once."""
+    found = compiled_or_none(PARTS, "kernels", "torch's own products are used, which take longer")
+    return None if found is None else Kernels(*found)
+
+
+def compiled_or_none(sources: tuple[Path, ...], name: str, otherwise: str) -> tuple[ctypes.CDLL, str] | None:
+    """The library of these sources, the first of which names the others, and its identity; None where that fails,
+    which is said together with what happens `otherwise`."""
     try:
-        return _load(cache_folder())
+        return _load(sources, name, cache_folder())
     except (OSError, UserError, subprocess.SubprocessError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        say(f"no fast kernels, torch's own products are used, which take longer: {reason[0][:200]}", "yellow")
+        say(f"no fast kernels, {otherwise}: {reason[0][:200]}", "yellow")
         return None
 
 
-def _load(folder: Path) -> Kernels:
+def _load(sources: tuple[Path, ...], name: str, folder: Path) -> tuple[ctypes.CDLL, str]:
     compiler = _found_compiler()
     if compiler is None:
         raise UserError("no C++ compiler is found (c++, g++, clang++): install one, or name it in CXX")
     openmp = _openmp()
     version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=True, timeout=60).stdout
-    sources = [part.read_text(encoding="utf-8") for part in PARTS]
-    parts = [*sources, version, *FLAGS, str(openmp), platform.machine(), *sorted(cpu_flags())]
+    texts = [source.read_text(encoding="utf-8") for source in sources]
+    parts = [*texts, version, *FLAGS, str(openmp), platform.machine(), *sorted(cpu_flags())]
     identity = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
     # The name carries the hash of what is inside: a damaged library can end a process instead of raising.
-    for file in sorted(folder.glob(f"kernels-{identity}-*.so")):
+    for file in sorted(folder.glob(f"{name}-{identity}-*.so")):
         if file.stem.endswith(_digest(file.read_bytes())):
-            return Kernels(ctypes.CDLL(str(file)), identity)
+            return ctypes.CDLL(str(file)), identity
         say(f"{file} is damaged: made anew")
         file.unlink(missing_ok=True)
     make_folder(folder)
-    say(f"compiling kernels for this processor, once, into {folder}")
-    library = _compiled(compiler, openmp)
-    file = folder / f"kernels-{identity}-{_digest(library)}.so"
+    say(f"compiling {name} for this processor, once, into {folder}")
+    library = _compiled(sources[0], compiler, openmp)
+    file = folder / f"{name}-{identity}-{_digest(library)}.so"
     atomic_write(file, library)
-    return Kernels(ctypes.CDLL(str(file)), identity)
+    return ctypes.CDLL(str(file)), identity
 
 
 def _digest(data: bytes) -> str:
@@ -145,7 +152,7 @@ def _openmp() -> Path | None:
     return Path(found[0]) if found else None
 
 
-def _compiled(compiler: list[str], openmp: Path | None) -> bytes:
+def _compiled(source: Path, compiler: list[str], openmp: Path | None) -> bytes:
     """The shared library; without threads where the compiler has no OpenMP that goes with torch's, which is said."""
     reason = ""
     for shared in (True, False) if openmp else (False,):
@@ -154,7 +161,7 @@ def _compiled(compiler: list[str], openmp: Path | None) -> bytes:
             flags = [*FLAGS, "-fopenmp"] if shared else FLAGS
             link = [str(openmp)] if shared else []
             for command in (
-                [*flags, "-c", str(SOURCE), "-o", str(part)],
+                [*flags, "-c", str(source), "-o", str(part)],
                 ["-shared", str(part), *link, "-o", str(whole)],
             ):
                 done = subprocess.run([*compiler, *command], capture_output=True, text=True, timeout=300)

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wenlu.models import passes
+
 if TYPE_CHECKING:
     from jaxtyping import Float
 
@@ -54,6 +56,8 @@ class RMSNorm(nn.Module):
 
 def rms_norm(x: Float[Tensor, "... dim"], weight: Float[Tensor, "*rows dim"], eps: float) -> Float[Tensor, "... dim"]:
     """RMSNorm; `weight` may have a row for each of the dimensions before the last (one for each head, say)."""
+    if passes.in_use(x) and weight.ndim == 1:
+        return passes.rms_norm(x, weight, eps)
     if by_hand(x):
         return _RMSNorm.apply(x, weight, eps)
     return (
@@ -88,7 +92,18 @@ def dropout(x: Float[Tensor, "*shape"], p: float, training: bool) -> Float[Tenso
     """
     if not p or not training:
         return x
+    if passes.in_use(x):
+        return passes.dropout(x, p)
     return _Dropout.apply(x, p) if by_hand(x) else F.dropout(x, p)
+
+
+def add_dropped(
+    x: Float[Tensor, "*shape"], new: Float[Tensor, "*shape"], p: float, training: bool
+) -> Float[Tensor, "*shape"]:
+    """x + dropout(new): what a block adds to the residual stream."""
+    if p and training and x.dtype == torch.float32 and passes.in_use(new):
+        return passes.dropout(new, p, onto=x)
+    return x + dropout(new, p, training)
 
 
 class _Dropout(torch.autograd.Function):
@@ -108,6 +123,8 @@ class _Dropout(torch.autograd.Function):
 
 def gated(gate_up: Float[Tensor, "... two_ffn"], activation: str) -> Float[Tensor, "... ffn"]:
     """act(gate) · up, the two halves of the last dimension being gate and up (Shazeer 2020; with silu: SwiGLU)."""
+    if activation in passes.ACTIVATIONS and passes.in_use(gate_up):
+        return passes.gated(gate_up, activation)
     if activation in BACKWARD and by_hand(gate_up):
         return _Gated.apply(gate_up, activation)
     gate, up = gate_up.chunk(2, dim=-1)

@@ -136,38 +136,40 @@ def _copied(dtype: str, device: str) -> bool:
 def kept_by_block(config: ModelConfig, seq: int, dtype: str = "f32", device: str = "cpu") -> tuple[int, int]:
     """Numbers that a block keeps of each token for its backward pass: those always in f32, those in the products' form.
 
-    Of a norm, what it was given (on a processor: that divided by its root mean square) and its output; of attention,
-    queries, keys, values and result, and its weights where they are computed; of the feed-forward layer, all that is
-    ffn wide. With dropout, its masks; on a processor also three arrays of attention's weights: torch has no fused
-    kernel for dropout in it there. Of an LSTM
-    layer its output and five more that oneDNN keeps (measured).
+    Of a norm, what it was given and its output; of attention, queries, keys, values and result, and its weights where
+    they are computed; of the feed-forward layer, what is ffn wide. Dropout keeps masks on a GPU; on a processor, where
+    the kernels of training make them again (models/passes), only attention's weights twice. Of an LSTM layer its
+    output and five more that oneDNN keeps (measured).
     """
     config = config.resolved()
     if config.family == "lstm":
         return (8 if config.dropout else 6) * config.dim, 0
     queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
     wide = narrow = 2 * config.dim
+    kernels = device == "cpu"
     if config.family in PLAIN:
         narrow += 4 * queries + 2 * config.ffn
     elif config.family == "t5":
-        narrow += 4 * queries + (4 if config.gated else 1) * config.ffn + (2 * config.ffn if config.dropout else 0)
+        dropped = config.ffn * (1 if kernels else 2) if config.dropout and not (kernels and config.gated) else 0
+        narrow += 4 * queries + ((3 if kernels else 4) if config.gated else 1) * config.ffn + dropped
+    elif kernels:
+        narrow += 2 * queries + 2 * keys + 3 * config.ffn + (queries + 2 * keys if config.family == "qwen3" else 0)
+        narrow += 2 * (queries - keys) if attends_explicitly(seq, dtype, device) or config.dropout else 0
     else:
         narrow += 3 * queries + 3 * keys + 4 * config.ffn
         wide += queries + keys if config.family == "qwen3" else 0
-    if config.dropout:
+    if config.dropout and not kernels:
         narrow += 2 * config.dim
-    if attends_explicitly(seq, dtype, device) or (config.family == "t5" and device == "cpu"):
-        narrow += (3 if config.dropout else 1) * config.heads * seq
-    elif config.dropout and device == "cpu":
-        narrow += 2 * (queries + keys) + 3 * config.heads * seq
+    if kernels and (attends_explicitly(seq, dtype, device) or config.family == "t5" or config.dropout):
+        narrow += (2 if config.dropout else 1) * config.heads * seq
     return wide, narrow
 
 
 def kept_by_cross(config: ModelConfig, seq: int, device: str = "cpu") -> tuple[int, int]:
     """The same of what a block of t5's decoder has besides, for each token of the target (and one of the source)."""
-    narrow = config.dim * (2 if config.dropout else 1) + 4 * config.heads * config.head_dim
+    narrow = config.dim * (2 if config.dropout and device != "cpu" else 1) + 4 * config.heads * config.head_dim
     if device == "cpu":
-        narrow += (3 if config.dropout else 1) * config.heads * seq
+        narrow += (2 if config.dropout else 1) * config.heads * seq
     return config.dim, narrow
 
 
@@ -209,9 +211,10 @@ def training_bytes(
     if config.family == "t5":
         wide, narrow = kept_by_cross(config, seq, device)
         kept += (1 if recompute else config.decoder_layers) * tokens * (4 * wide + number * narrow)
-        ends = (5 if config.dropout else 3) * config.dim + config.heads * seq  # of each stack; biases, what hides
+        masks = 2 if config.dropout and device != "cpu" else 0
+        ends = (3 + masks) * config.dim + config.heads * seq  # of each stack; biases, what hides
         kept += 2 * tokens * 4 * ends
-    activations = kept + tokens * 4 * config.dim * (4 if config.dropout else 3)
+    activations = kept + tokens * 4 * config.dim * (4 if config.dropout and device != "cpu" else 3)
     told = _outputs(config, tokens)
     logits = 3 * 4 * min(told, WHOLE_LOGITS)  # log-probabilities, their gradient, the logits'
     if told > WHOLE_LOGITS:
@@ -253,5 +256,5 @@ def _working(config: ModelConfig, seq: int, dtype: str, device: str) -> int:
     if config.family == "t5" and config.dropout:
         wide += config.ffn
     if attends_explicitly(seq, dtype, device) or (config.dropout and device == "cpu"):
-        wide = max(wide, 2 * config.heads * seq)
+        wide = max(wide, config.heads * seq)
     return 2 * config.dim + wide

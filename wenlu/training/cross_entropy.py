@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wenlu.data.batch import NO_TARGET
+from wenlu.models import passes
 from wenlu.models.layers import by_hand
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ def replace_by_gradient(
     logits: Float[Tensor, "rows vocab"], targets: Int[Tensor, " rows"], smoothing: float = 0.0
 ) -> Float[Tensor, ""]:
     """`cross_entropy`; the logits turn into its gradient, softmax(logits) − target (on a processor by few rows)."""
+    if passes.replaces(logits):
+        return passes.cross_entropy_(logits, targets, smoothing)
     if not logits.is_cpu:
         with torch.enable_grad():
             leaf = logits.float().detach().requires_grad_()
@@ -74,4 +77,5 @@ class _CrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(context, scale):
-        return context.saved_tensors[0] * scale, None, None
+        (gradient,) = context.saved_tensors
+        return gradient if scale.is_cpu and scale == 1 else gradient * scale, None, None

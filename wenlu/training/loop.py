@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from wenlu.base.device import bf16_products, machine, peak_memory
+from wenlu.base.device import machine, peak_memory
 from wenlu.base.errors import UserError
 from wenlu.base.log import JsonLines, counted, read_rows, say
 from wenlu.hub import folder as hub_folder
@@ -30,7 +30,7 @@ from wenlu.training.run_folder import RunFolder
 from wenlu.training.schedules import factor
 from wenlu.training.setup import Setup, announce, compile_hidden, deterministic, eager, out_of_memory, set_up
 from wenlu.training.tuning import set_up_tuning
-from wenlu.training.update import Gradients, Updates
+from wenlu.training.update import Gradients, Updates, arithmetic, kernels_for
 from wenlu.training.watch import Watch
 
 CHECKPOINT_SECONDS = 60.0
@@ -202,7 +202,9 @@ class Loop:
         self._same_data(begun)
         self.setup.compile, self.setup.bf16 = begun["compile"], begun["bf16"]
         self.updates.bf16 = begun["bf16"]
-        now = machine(self.setup.device)
+        had_kernels = machine_before.get("kernels")
+        self.setup.kernels = kernels_for(self.setup.device, begun["compile"]) if had_kernels else None
+        now = self._ground()
         changed = [name for name, before in machine_before.items() if now.get(name) != before]
         if changed and not inexact:
             raise UserError(
@@ -212,12 +214,17 @@ class Loop:
         if changed:
             self.events.write(event="inexact", changed=changed, machine=now)
 
+    def _ground(self) -> dict[str, Any]:
+        """What the bits of this run depend on."""
+        kernels = self.setup.kernels
+        return {**machine(self.setup.device), "kernels": kernels and kernels.identity}
+
     def run(self) -> Outcome:
         """Step until the recipe's steps are done, patience ends, or the user interrupts."""
         if not any(row["event"] == "start" for row in read_rows(self.folder.events_file)):
             self.events.write(
                 event="start",
-                machine=machine(self.setup.device),
+                machine=self._ground(),
                 data=self.setup.material.fingerprint,
                 objective=self.setup.objective.name,
                 unit=self.setup.objective.unit,
@@ -231,7 +238,7 @@ class Loop:
             compile_hidden(self.model)
         watching = Watch(self.setup, self.folder, self.progress, self.pacing)
         self.pacing.start()
-        with bf16_products(self.setup.bf16), interruption() as stopped, watching as watch:
+        with arithmetic(self.setup.bf16, self.setup.kernels), interruption() as stopped, watching as watch:
             while not self.progress.finished:
                 self._step(watch)
                 self._after_step(watch)

@@ -25,6 +25,7 @@ from wenlu.data.prepare import prepare
 from wenlu.data.shards import Data, open_data
 from wenlu.models.build import build
 from wenlu.models.config import ModelConfig
+from wenlu.models.passes import Passes
 from wenlu.models.size import flops_per_token, training_bytes
 from wenlu.tokenization.special import SPECIAL
 from wenlu.tokenization.tokenizer import Tokenizer
@@ -35,10 +36,12 @@ from wenlu.training.plan import CONTEXTS, Plan, Planner, refuse_steps
 from wenlu.training.plan import announce as say_plan
 from wenlu.training.recipe import Recipe, resolve
 from wenlu.training.run_folder import RunFolder
-from wenlu.training.update import in_bf16, products
+from wenlu.training.update import in_bf16, kernels_for, products
 
 COMPILE_EARNS_BACK = 3e13
 """Operations from which torch.compile's half minute on a processor is earned back (about five minutes of work)."""
+WITHOUT_KERNELS = 1.6
+"""How much more training may take on a processor that has no compiler for `models.passes` (measured: up to that)."""
 
 
 @dataclass
@@ -54,6 +57,10 @@ class Setup:
     compile: bool
     context: int = 0
     """Longest row in tokens, where that is not the model's context."""
+    kernels: Passes | None = dataclasses.field(init=False)
+
+    def __post_init__(self):
+        self.kernels = kernels_for(self.device, self.compile)
 
 
 def set_up(recipe: Recipe, folder: RunFolder, began: float, *, verify: bool = False) -> Setup:
@@ -217,6 +224,8 @@ def check_memory(config: ModelConfig, recipe: Recipe, device: torch.device, bf16
     micro = recipe.training.micro_batch or batch
     room = available_memory(device)
     shape = (config.context, recipe.optimizer.name, products(bf16, device), device.type)
+    if device.type == "cpu" and kernels_for(device) is None:
+        room = int(room / WITHOUT_KERNELS)
     needed = training_bytes(config, micro, *shape, accumulating=micro < batch)["total"]
     if needed <= room:
         return

@@ -9,13 +9,13 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from wenlu.base.device import bf16_products, has_bf16
+from wenlu.base.device import has_bf16
 from wenlu.models.build import build
 from wenlu.models.size import flops_per_token, hidden_weights, kept_by_block, training_bytes
 from wenlu.training.material import Material
 from wenlu.training.objectives import objective_of
 from wenlu.training.recipe import Recipe
-from wenlu.training.update import Updates, in_bf16, products
+from wenlu.training.update import Updates, arithmetic, in_bf16, kernels_for, products
 
 F32 = 3.0
 """How much longer an operation takes in f32 where the processor multiplies in bf16 (about, for the sizes timed)."""
@@ -55,7 +55,7 @@ class Machine:
         model = build(config, 0).to(self.device)
         updates = Updates(recipe, model, material, objective_of(config), self.device, bf16)
         taken, began = [], time.monotonic()
-        with bf16_products(bf16):
+        with arithmetic(bf16, kernels_for(self.device)):
             while len(taken) < 3 or time.monotonic() - began < self._probe_seconds:
                 before = time.monotonic()
                 found = updates.gradients(len(taken))

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from wenlu.base.config import to_dict
-from wenlu.base.device import bf16_products, pick_device
+from wenlu.base.device import pick_device
 from wenlu.base.errors import UserError
 from wenlu.base.files import sha256_file
 from wenlu.base.log import JsonLines, say
@@ -36,7 +36,7 @@ from wenlu.training.pacing import AIM, REPORT_SECONDS
 from wenlu.training.recipe import TuningRecipe, resolve
 from wenlu.training.run_folder import RunFolder
 from wenlu.training.setup import Setup, check_memory, refuse_patience, refuse_several_processes, use_processor
-from wenlu.training.update import Updates, in_bf16
+from wenlu.training.update import Updates, arithmetic, in_bf16
 
 WRITERS = ("gpt2", "llama", "mistral", "qwen2", "qwen3")
 FAMILIES = {"chat": WRITERS, "pairs": (*WRITERS, "t5"), **dict.fromkeys(("classify", "tag", "span"), ("bert",))}
@@ -274,7 +274,7 @@ def _timed(setup: Setup, began: float) -> dict[str, Any]:
     copy.load_state_dict(setup.model.state_dict())
     updates = Updates(recipe, copy.train(), setup.material, setup.objective, setup.device, setup.bf16)
     taken, tokens = [], 0
-    with bf16_products(setup.bf16):
+    with arithmetic(setup.bf16, setup.kernels):
         for step in range(PROBES):
             before = time.monotonic()
             found = updates.gradients(step)

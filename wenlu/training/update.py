@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wenlu.base.device import by_autocast, has_bf16
+from wenlu.base.device import bf16_products, by_autocast, has_bf16
 from wenlu.base.errors import UserError
+from wenlu.models.passes import Passes, passes, using
 from wenlu.training.material import Material, tokens_in
 from wenlu.training.objectives import Batch, Objective
 from wenlu.training.optimizers import Optimizer
@@ -36,6 +37,18 @@ def products(bf16: bool, device: torch.device) -> str:
     if not bf16:
         return "f32"
     return "autocast" if by_autocast(device.type) else "bf16"
+
+
+def kernels_for(device: torch.device, compiled: bool = False) -> Passes | None:
+    """The kernels that training uses beside torch's products: on a processor, unless torch compiles some itself."""
+    return passes() if device.type == "cpu" and not compiled else None
+
+
+@contextmanager
+def arithmetic(bf16: bool, kernels: Passes | None) -> Iterator[None]:
+    """The number format of products and the kernels beside them, for as long as a model is trained."""
+    with bf16_products(bf16), using(kernels):
+        yield
 
 
 class Gradients(NamedTuple):
