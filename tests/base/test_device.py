@@ -58,11 +58,12 @@ def test_a_system_without_groups_or_free_pages(groups, monkeypatch):
     ("flags", "kind", "wanted"),
     [
         ({"avx512_bf16"}, "cpu", True),
-        ({"avx512_bf16", "amx_bf16"}, "cpu", False),
+        ({"avx512_bf16", "amx_bf16"}, "cpu", True),
+        ({"bf16"}, "cpu", False),
         ({"avx2"}, "cpu", False),
         (set(), "cuda", True),
     ],
 )
-def test_autocast_is_for_processors_without_tiles(flags, kind, wanted, monkeypatch):
+def test_autocast_is_for_processors_whose_vector_unit_knows_bf16(flags, kind, wanted, monkeypatch):
     monkeypatch.setattr(device, "cpu_flags", lambda: frozenset(flags))
     assert device.by_autocast.__wrapped__(kind) is wanted

@@ -44,12 +44,11 @@ def has_bf16(device: torch.device) -> bool:
 def by_autocast(kind: str) -> bool:
     """Whether torch.autocast makes products in bf16 on that kind of device, rather than `bf16_products` alone.
 
-    So on a GPU, and on a processor whose vector unit multiplies in bf16 but that has no tiles (AMX): there oneDNN's
-    rounding on the way is hardly faster than f32, while products of what is bf16 already are twice as fast (measured
-    on one core of a Zen 4: 95, 105 and 205 GFLOP/s).
+    So on a GPU, and on a processor whose vector unit converts to bf16: products of what is bf16 already are twice as
+    fast as those that oneDNN rounds on the way, or nearly, and so is all that touches what they give. Measured: on one
+    core of a Zen 4 205 against 105 GFLOP/s; on a Xeon with tiles (AMX) a step of every family took up to a third less.
     """
-    flags = cpu_flags()
-    return kind != "cpu" or ("avx512_bf16" in flags and "amx_bf16" not in flags)
+    return kind != "cpu" or "avx512_bf16" in cpu_flags()
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
@@ -65,8 +64,8 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
 def bf16_products(wanted: bool) -> Iterator[None]:
     """Let products of f32 matrices round their factors to bf16, sums staying in f32, for a while.
 
-    On a processor oneDNN does so on the way, without copies: three to four times faster where the hardware has tiles
-    for it (AMX), and faster than autocast there, whose copies cost small models more than they gain.
+    On a processor oneDNN does so on the way, without copies: of those products that autocast leaves in f32, and of all
+    where it is not used (`by_autocast`).
     """
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium" if wanted else before)

@@ -39,8 +39,10 @@ class T5(nn.Module):
         self, ids: Int[Tensor, "batch source"], segments: Int[Tensor, "batch source"] | None = None
     ) -> Float[Tensor, "batch source dim"]:
         """The encoder's states, normalised; a token sees all tokens of its own segment number."""
-        allowed = None if segments is None else _same(segments, segments)
-        return self.encoder(self.embed(ids), allowed)
+        return self._encoded(self.embed(ids), segments)
+
+    def _encoded(self, x: Tensor, segments: Tensor | None) -> Tensor:
+        return self.encoder(x, None if segments is None else _same(segments, segments))
 
     def hidden(
         self,
@@ -58,12 +60,16 @@ class T5(nn.Module):
         """
         if decoder_segments is not None and cache is not None:
             raise UserError("packed documents (segments) cannot be written with a cache: write them one by one")
+        written = None
         if cache is not None and cache.read:
             read, hidden = cache.read, cache.hidden
         elif ids is None:
             raise UserError("t5 has no source to write from: give the ids that its encoder is to read")
         else:
-            states = self.encode(ids, segments)
+            # One look-up for both: its gradient is as large as the table, and is added up once.
+            sizes = (ids.numel(), decoder_ids.numel())
+            source, written = self.embed(torch.cat((ids.flatten(), decoder_ids.flatten()))).split(sizes)
+            states = self._encoded(source.view(*ids.shape, -1), segments)
             read, hidden = [block.cross.read(states) for block in self.decoder.blocks], None
             if segments is not None or decoder_segments is not None:
                 hidden = _cross_bias(states, segments, decoder_segments)
@@ -75,7 +81,8 @@ class T5(nn.Module):
         if decoder_segments is not None:
             same = _same(decoder_segments, decoder_segments)
             allowed = same if allowed is None else allowed & same
-        states = self.decoder(self.embed(decoder_ids), allowed, cache, read, hidden)
+        written = self.embed(decoder_ids) if written is None else written.view(*decoder_ids.shape, -1)
+        states = self.decoder(written, allowed, cache, read, hidden)
         if cache is not None:
             cache.advance(new)
         return states

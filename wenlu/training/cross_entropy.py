@@ -32,21 +32,26 @@ def cross_entropy(
 
 @torch.no_grad()
 def replace_by_gradient(
-    logits: Float[Tensor, "rows vocab"], targets: Int[Tensor, " rows"], smoothing: float = 0.0
+    logits: Float[Tensor, "rows vocab"],
+    targets: Int[Tensor, " rows"],
+    smoothing: float = 0.0,
+    into: Float[Tensor, "rows vocab"] | None = None,
 ) -> Float[Tensor, ""]:
-    """`cross_entropy`; the logits turn into its gradient, softmax(logits) − target (on a processor by few rows)."""
+    """`cross_entropy`; its gradient, softmax(logits) − target (on a processor found by few rows), takes the place of
+    the logits, or that of `into`, and they stay."""
+    into = logits if into is None else into
     if not logits.is_cpu:
         with torch.enable_grad():
             leaf = logits.float().detach().requires_grad_()
             loss = F.cross_entropy(leaf, targets, reduction="sum", label_smoothing=smoothing)
-        logits.copy_(torch.autograd.grad(loss, leaf)[0])
+        into.copy_(torch.autograd.grad(loss, leaf)[0])
         return loss.detach()
     rows = max(1, BLOCK // logits.shape[1])
-    parts = zip(logits.split(rows), targets.split(rows), strict=True)
-    return torch.stack([_replace(part, of_part, smoothing) for part, of_part in parts]).sum()
+    parts = zip(logits.split(rows), targets.split(rows), into.split(rows), strict=True)
+    return torch.stack([_replace(part, of_part, smoothing, to) for part, of_part, to in parts]).sum()
 
 
-def _replace(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
+def _replace(logits: Tensor, targets: Tensor, smoothing: float, into: Tensor) -> Tensor:
     wide = logits.float()
     gradient = wide.softmax(-1)
     # log Σ exp x is the largest x less the logarithm of its probability, which is never small.
@@ -60,18 +65,19 @@ def _replace(logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
     if not bool(real.all()):
         gradient.masked_fill_(~real[:, None], 0.0)
         loss.masked_fill_(~real, 0.0)
-    logits.copy_(gradient)
+    into.copy_(gradient)
     return loss.sum()
 
 
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(context, logits, targets, smoothing):
-        gradient = logits.clone()
-        loss = replace_by_gradient(gradient, targets, smoothing)
+        gradient = torch.empty_like(logits)
+        loss = replace_by_gradient(logits, targets, smoothing, gradient)
         context.save_for_backward(gradient)
         return loss
 
     @staticmethod
     def backward(context, scale):
-        return context.saved_tensors[0] * scale, None, None
+        (gradient,) = context.saved_tensors
+        return gradient if scale.is_cpu and scale == 1 else gradient * scale, None, None
