@@ -18,6 +18,8 @@ from wenlu.tokenization import tokenizer as module
 from wenlu.tokenization.learn import learn
 from wenlu.tokenization.tokenizer import END_OF_TEXT, Tokenizer, cut_at_spaces
 
+from tokenizer_forms import sentencepiece
+
 CORPUS = [
     "The cat sat on the mat; the dogs don't.\n",
     "天地玄黄，宇宙洪荒。日月盈昃，辰宿列张。\n",
@@ -33,22 +35,8 @@ def learned() -> dict[str, Tokenizer]:
         "unigram": learn("unigram", CORPUS, 400),
         "char": learn("char", CORPUS),
         "byte": learn("byte", []),
-        "sentencepiece": _sentencepiece(),
+        "sentencepiece": sentencepiece(),
     }
-
-
-def _sentencepiece() -> Tokenizer:
-    """A tokenizer of Llama's form: a space before the text, byte fallback, the space taken off again."""
-    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256)), "▁", *"abcdeht中", "▁t", "he", "▁the"]
-    vocab = {token: id for id, token in enumerate(tokens)}
-    merges = [("▁", "t"), ("h", "e"), ("▁t", "he")]
-    inner = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges, unk_token="<unk>", byte_fallback=True))
-    normalizers = tokenizers.normalizers
-    inner.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-    inner.decoder = decoders.Sequence(steps)
-    inner.add_special_tokens(["<unk>", "<s>", "</s>"])
-    return Tokenizer(inner, bos="<s>", eos="</s>")
 
 
 def _stream(tokenizer: Tokenizer, ids: list[int], skip_special: bool = True) -> list[str]:

@@ -160,7 +160,7 @@ def test_the_kernels_of_a_run_are_those_it_goes_on_with(half, monkeypatch):
     begun = events.read_text()
     assert begun.count('"kernels": "') == 1
     events.write_text(re.sub('"kernels": "[^"]*"', '"kernels": "of another compiler"', begun))
-    with pytest.raises(UserError, match="begun with kernels = 'of another compiler', here it is '[0-9a-f]{16}'"):
+    with pytest.raises(UserError, match=r"begun with kernels = 'of another compiler', here it is '[0-9a-f]{16}'"):
         train(None, half, resume=True)
     events.write_text(re.sub('"kernels": "[^"]*"', '"kernels": null', begun))
     train(None, half, resume=True)

@@ -282,8 +282,7 @@ class TextStream:
 def cut_at_spaces(text: str, size: int) -> Iterator[str]:
     """Parts of about `size` characters that byte BPE or Unigram reads one by one as it reads the whole.
 
-    GPT-2's expression and ours have no token that goes on from a character into white space, or from an ideograph into
-    Chinese punctuation (whose lines may have no space at all), and look only forward.
+    GPT-2's expression and ours look only forward, and no token goes on into white space, or from ideograph to stop.
     """
     start = 0
     while len(text) - start > size and (match := _BOUNDARY.search(text, start + size - 1)):
