@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,15 @@ def test_files_beside_the_package_are_small_too():
     files = [file for folder in ("tests", "benchmarks") for file in (ROOT / folder).rglob("*.py")]
     long = [file.name for file in files if len(file.read_text(encoding="utf-8").splitlines()) > 400]
     assert len(files) > 100 and not long
+
+
+def test_what_is_not_python_is_small_and_installed_too():
+    others = {file for file in PACKAGE.rglob("*") if file.is_file() and "__pycache__" not in file.parts} - {*FILES}
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    folders = {name: ROOT / name.replace(".", "/") for name in patterns}
+    found = {file for name, globs in patterns.items() for glob in globs for file in folders[name].glob(glob)}
+    assert others == found and len(found) > 5
+    assert all(len(file.read_text(encoding="utf-8").splitlines()) <= 400 for file in found)
 
 
 HEAVY = {"torch", "numpy", "scipy", "matplotlib", "tokenizers", "safetensors", "jinja2", "transformers", "sacrebleu"}

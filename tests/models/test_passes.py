@@ -243,6 +243,25 @@ def test_bits_repeat_whatever_stands_beside(found):
     assert all(torch.equal(one, other) for _ in range(3) for one, other in zip(first, made(), strict=True))
 
 
+def test_what_is_not_finite_stays_so():
+    x = numbers(4, 33).detach()
+    x[1, 3], x[2, 5] = float("nan"), float("inf")
+    x.requires_grad_()
+    y = layers.rms_norm(x, numbers(33, seed=1), 1e-5)
+    assert y[1].isnan().all() and not y[2].isfinite().all() and y[[0, 3]].isfinite().all()
+    assert not layers.gated(x[:, :32].contiguous(), "silu").isfinite().all()
+    q = x.view(1, 1, 4, 33)
+    assert not passes.attend(q, q, q, None, 0.0, 1.0, False).isfinite().any()
+    for row in (1, 2):
+        targets = torch.tensor([3, 3, 3, 3])
+        assert not replace_by_gradient(x.detach()[row : row + 1].clone(), targets[:1]).isfinite()
+
+
+def test_a_target_beyond_the_vocabulary_is_our_mistake():
+    with pytest.raises(AssertionError, match="a target beyond the vocabulary"):
+        replace_by_gradient(torch.zeros(2, 5), torch.tensor([1, 5]))
+
+
 def test_where_they_serve():
     x = numbers(4, 8)
     assert passes.in_use(x) and passes.replaces(x.detach())

@@ -5,8 +5,6 @@
 // products of bf16 read is rounded to it. All of a token is computed in an order that depends on no other text.
 
 #pragma once
-#include <cmath>
-
 #include "products.h"
 
 extern "C" {
@@ -36,38 +34,6 @@ struct Step {
 }
 
 namespace {
-
-typedef int32_t Ints __attribute__((vector_size(BYTES)));
-
-inline Floats every(float v) { return Floats{} + v; }
-
-// To about two units in the last place; e⁻⁸⁷ below −87.
-inline Floats exponential(Floats x) {
-    const Floats low = every(-87.0f), high = every(88.0f);
-    x = x < low ? low : x;
-    x = x > high ? high : x;
-    const Floats shift = every(12582912.0f);  // 1.5 · 2²³: what is added to it becomes whole
-    const Floats n = (x * 1.44269504f + shift) - shift;
-    const Floats r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-    Floats p = every(1.9875691500e-4f);
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    return p * (Floats)((__builtin_convertvector(n, Ints) + 127) << 23);
-}
-
-enum { SILU, GELU_NEW, RELU, RELU2 };
-
-inline Floats activated(Floats x, long activation) {
-    const Floats none = {}, positive = x < none ? none : x;
-    if (activation == RELU) return positive;
-    if (activation == RELU2) return positive * positive;
-    const Floats u = activation == SILU ? x : 1.5957691216f * (x + 0.044715f * x * x * x);  // tanh as a sigmoid
-    return x / (1.0f + exponential(-u));
-}
 
 // Σ a b, of floats and keys of a type.
 template <class T>

@@ -26,7 +26,7 @@ from wenlu.base.files import atomic_write, cache_folder, make_folder
 from wenlu.base.log import say
 
 SOURCE = Path(__file__).with_suffix(".cpp")
-PARTS = (SOURCE, *(SOURCE.with_name(name) for name in ("products.h", "tiles.h", "block.h")))
+PARTS = (SOURCE, *(SOURCE.with_name(name) for name in ("lanes.h", "products.h", "tiles.h", "block.h")))
 MOST = 32
 """The most rows of `Kernels.product`; torch's own products are made for more."""
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC")

@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from wenlu.models.kernels import SOURCE as KERNELS
 from wenlu.models.kernels import compiled_or_none
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
 
-SOURCES = (Path(__file__).with_suffix(".cpp"), *(KERNELS.with_name(name) for name in ("products.h", "block.h")))
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("passes.cpp", "lanes.h", "dropout.h", "softmax.h"))
 ACTIVATIONS = {"silu": 0, "gelu_new": 1}
 """Those that gates have, by the kernels' numbers."""
 _SHARED = 1 << 15
@@ -321,6 +320,7 @@ def cross_entropy_(
 ) -> Float[Tensor, ""]:
     """`training.cross_entropy.replace_by_gradient`."""
     rows, vocab = logits.shape
+    assert int(targets.max()) < vocab, "a target beyond the vocabulary"
     losses = logits.new_empty(rows, dtype=torch.float32)
     sizes = (rows, vocab, smoothing, _parts(logits.numel()))
     _current.call("cross_entropy", logits, logits, losses, targets.contiguous(), *sizes)

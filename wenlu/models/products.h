@@ -8,44 +8,19 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstdint>
-#include <cstring>
 #include <type_traits>
 #include <vector>
 
-#if defined(__AVX2__)
-#include <immintrin.h>
-#endif
+#include "lanes.h"
 
 #if defined(__AVX512F__)
-#define BYTES 64
 #define ACCUMULATORS 16
-#elif defined(__AVX2__)
-#define BYTES 32
-#define ACCUMULATORS 8
 #else
-#define BYTES 16
 #define ACCUMULATORS 8
 #endif
 
 // Whether this processor has tiles; whether the system allows them is found out at run time.
 #define TILES (__AMX_TILE__ && __AMX_INT8__ && __AMX_BF16__ && __AVX512BF16__ && __AVX512BW__ && __linux__)
-
-namespace {
-
-constexpr long LANES = BYTES / sizeof(float);
-constexpr long WORTH_SHARING = 1 << 15;  // weights below which a second thread costs more than it brings
-constexpr long CHUNK = 1 << 16;          // bytes of weights that a thread takes at once
-constexpr long AHEAD = 1 << 14;          // bytes of weights that are asked for before they are needed
-constexpr long NEAR = 24 << 10;          // bytes of rows that stay in the first cache beside weights
-
-typedef float Floats __attribute__((vector_size(BYTES)));
-
-struct BF16 {
-    uint16_t bits;
-};
-
-}  // namespace
 
 #if TILES
 #include "tiles.h"
@@ -53,61 +28,10 @@ struct BF16 {
 
 namespace {
 
-template <class To, class From>
-inline To read(const From *from) {
-    To to;
-    std::memcpy(&to, from, sizeof to);
-    return to;
-}
-
-inline float number(float v) { return v; }
-inline float number(int8_t v) { return v; }
-inline float number(BF16 v) {
-    uint32_t bits = uint32_t(v.bits) << 16;
-    return read<float>(&bits);
-}
-
-inline Floats load(const float *p) { return read<Floats>(p); }
-
-#if defined(__AVX512F__)
-inline Floats load(const BF16 *p) {
-    return (Floats)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16);
-}
-inline Floats load(const int8_t *p) {
-    return (Floats)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
-}
-#elif defined(__AVX2__)
-inline Floats load(const BF16 *p) {
-    return (Floats)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)), 16);
-}
-inline Floats load(const int8_t *p) {
-    return (Floats)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)));
-}
-#else
-template <class W>
-inline Floats load(const W *p) {
-    Floats to;
-    for (long i = 0; i < LANES; i++) to[i] = number(p[i]);
-    return to;
-}
-#endif
-
-inline BF16 rounded(float v) {  // to the nearest, ties to even
-    uint32_t bits = read<uint32_t>(&v);
-    return {uint16_t(v == v ? (bits + 0x7fff + ((bits >> 16) & 1)) >> 16 : 0x7fc0)};
-}
-
-inline float sum(Floats v) {
-#if defined(__AVX512F__)
-    return _mm512_reduce_add_ps((__m512)v);
-#else
-    float lanes[LANES];
-    std::memcpy(lanes, &v, sizeof v);
-    for (long half = LANES / 2; half; half /= 2)
-        for (long i = 0; i < half; i++) lanes[i] += lanes[i + half];
-    return lanes[0];
-#endif
-}
+constexpr long WORTH_SHARING = 1 << 15;  // weights below which a second thread costs more than it brings
+constexpr long CHUNK = 1 << 16;          // bytes of weights that a thread takes at once
+constexpr long AHEAD = 1 << 14;          // bytes of weights that are asked for before they are needed
+constexpr long NEAR = 24 << 10;          // bytes of rows that stay in the first cache beside weights
 
 // Let it stay in its register: compilers would rather read it from memory again at each use.
 template <class V>
@@ -143,9 +67,6 @@ struct Factors<BF16> {
     }
 };
 #endif
-
-inline void put(float *to, float v) { *to = v; }
-inline void put(BF16 *to, float v) { *to = rounded(v); }
 
 // The first `count` of a vector's numbers.
 inline void put_lanes(float *to, Floats v, long count) { std::memcpy(to, &v, count * sizeof(float)); }
