@@ -15,6 +15,7 @@ from wenlu.cli.main import main
         ("generate a --max_token 3", "no flag --max-token. Did you mean '--max-tokens'?"),
         ("prompt compare a b --jsn", "no flag --jsn. Did you mean '--json'? See wenlu prompt compare --help"),
         ("train a -o x", "no flag -o. See wenlu train --help"),
+        ("train a --bogus 3", "no flag --bogus. See wenlu train --help"),
         ("train --no-json", "no flag --no-json. Did you mean '--json'?"),
         ("info a b", "'b' is one argument too many. See wenlu info --help"),
         ("info", "Missing from wenlu info: PATH"),

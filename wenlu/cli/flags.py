@@ -56,7 +56,9 @@ def _mistake(said: str, unknown: list[str], arguments: list[str], known: list[st
     dashed = [argument for argument in unknown[:1] if argument.startswith("-")]
     if wrong := [flag for flag in flags if flag not in known] + dashed:
         ending = [flag for flag in known if flag.rpartition(".")[2] == wrong[0].removeprefix("--")]
-        near = f" Did you mean {' or '.join(map(repr, ending))}?" if ending else did_you_mean(wrong[0], known)
+        names = {flag.removeprefix("--"): flag for flag in known}  # dashes alone make no two flags alike
+        nearest = did_you_mean(wrong[0].removeprefix("--"), names).replace("'", "'--", 1)
+        near = f" Did you mean {' or '.join(map(repr, ending))}?" if ending else nearest
         return f"no flag {wrong[0]}.{near}"
     if unknown:
         return f"{unknown[0]!r} is one argument too many."
