@@ -89,10 +89,10 @@ def test_a_sample_does_not_depend_on_how_many_there_are():
 
 def test_the_source_is_read_once(monkeypatch):
     model = random_model()
-    read, encode = [], model.encode
-    monkeypatch.setattr(model, "encode", lambda ids, *rest: read.append(tuple(ids.shape)) or encode(ids, *rest))
+    read, encode = [], model.encoder.forward
+    monkeypatch.setattr(model.encoder, "forward", lambda x, *rest: read.append(tuple(x.shape)) or encode(x, *rest))
     list(generate(model, PROMPTS[0], Greedy(), 6))
-    assert read == [(1, 8)]
+    assert read == [(1, 8, model.config.dim)]
 
 
 def test_refusals():
