@@ -66,7 +66,7 @@ def test_the_lstm_is_planned_too(tmp_path, capsys):
         ([GPT3, GPT3, "--gpu", "h100"], "one recipe at a time, not 2"),
         (["--gpu", "h100"], "which recipe? give the path of one TOML file: wenlu plan RECIPE.toml --gpu h100"),
         (["book.txt", "--gpu", "h100"], "which recipe? give the path of one TOML file, not book.txt"),
-        (["none.toml", "--gpu", "h100"], "no recipe at none.toml: give the path of a TOML file"),
+        (["none.toml", "--gpu", "h100"], "no file none.toml: give the path of a TOML file"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -212,7 +212,7 @@ REFUSED = {
     "a budget of 9 evaluations is too small": [
         "optimize", "MODEL", "plain.toml", *COLUMNS, "--out", "w", "--evaluations", "9"
     ],
-    "search.candidates must be at least 2": [
+    "candidates must be at least 2": [
         "optimize", "MODEL", "plain.toml", *COLUMNS, "--out", "w", "--candidates", "1"
     ],
     "which model at http://127.0.0.1:9/v1?": ["compare", "http://127.0.0.1:9/v1", "plain.toml", *COLUMNS],

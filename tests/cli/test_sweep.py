@@ -90,7 +90,7 @@ REFUSED = {
     "sweep recipe.toml --over optimizer.lr=1,2 --minutes 1": ("where to? give --out SWEEP",),
     "sweep --over optimizer.lr=1,2 --minutes 1 --out new": ("which recipe? give the path of one TOML file",),
     "sweep text.txt --over optimizer.lr=1,2 --minutes 1 --out new": ("which recipe?", "not text.txt"),
-    "sweep none.toml --over optimizer.lr=1,2 --minutes 1 --out new": ("no recipe at none.toml",),
+    "sweep none.toml --over optimizer.lr=1,2 --minutes 1 --out new": ("no file none.toml",),
     "sweep recipe.toml recipe.toml --out new": ("one recipe at a time, not 2",),
     "sweep recipe.toml --minutes 1 --out new": ("nothing to sweep", "--over optimizer.lr=0.003,0.01,0.03"),
     "sweep recipe.toml --over optimizer.lr=1,2 --out new": ("how long? give --minutes",),

@@ -89,7 +89,7 @@ def test_bad_recipes(recipe, here, refuse):
 def test_recipes_that_are_too_few_or_too_many(here, refuse):
     for name in ("one.toml", "two.toml"):
         Path(name).write_text('[data]\npaths = ["text.txt"]')
-    refuse("train none.toml --out run", "no recipe at none.toml", "give the path of a TOML file")
+    refuse("train none.toml --out run", "no file none.toml", "give the path of a TOML file")
     refuse("train one.toml two.toml --out run", "one recipe at a time, not 2: one.toml, two.toml")
 
 
@@ -120,7 +120,7 @@ COMMANDS = {
     "prepare text.txt --out new --max-bad 7": ("max-bad must lie in [0, 1], not 7",),
     "eval run": ("no model folder at run", "give the folder of a run, or name texts after a hub id"),
     "eval pictures": ("which texts?", "pictures is no run with held-out text of its own", "name files or folders"),
-    "train folder.toml --out run": ("folder.toml is a folder, not a recipe", "TOML file"),
+    "train folder.toml --out run": ("folder.toml is a folder: give the path of a TOML file", "TOML file"),
     "eval run text.txt --batch 0": ("batch must be at least 1, not 0",),
     "eval run text.txt --max-bad 7": ("max-bad must lie in [0, 1], not 7",),
     "eval run text.txt --device tpu": ("device must be auto, cpu, cuda or cuda:N, not 'tpu'",),

@@ -70,8 +70,8 @@ def test_results_are_kept_and_gone_on_with(here, capsys, tmp_path):
     whole = json.loads(run(here, capsys, "--tasks", here / "mine.toml", "--out", out, "--json").out)
     assert out.read_bytes().startswith(kept) and out.read_bytes().count(b"\n") == 8
     assert first["tasks"][0]["examples"] == 3 and whole["tasks"][0]["examples"] == 8
-    again = json.loads(run(here, capsys, "--tasks", here / "mine.toml", "--out", out, "--json").out)
-    assert again == whole
+    again = run(here, capsys, "--tasks", here / "mine.toml", "--out", out, "--json")
+    assert json.loads(again.out) == whole and f"8 answers in {out} already" in " ".join(again.err.split())
     with pytest.raises(UserError, match="other prompts, shots or settings: give another --out"):
         run(here, capsys, "--tasks", here / "mine.toml", "--out", out, "--shots", 1)
 

@@ -67,7 +67,7 @@ def test_mistakes_are_named(text, message, tmp_path):
 
 
 def test_no_file(tmp_path):
-    with pytest.raises(UserError, match=r"no recipe at .*none\.toml: give the path of a TOML file"):
+    with pytest.raises(UserError, match=r"no file .*none\.toml: give the path of a TOML file"):
         read_recipe(tmp_path / "none.toml")
 
 

@@ -20,9 +20,9 @@ def read_toml(path: Path | str) -> dict[str, Any]:
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"no recipe at {path}: give the path of a TOML file") from None
+        raise UserError(f"no file {path}: give the path of a TOML file") from None
     except IsADirectoryError:
-        raise UserError(f"{path} is a folder, not a recipe: give the path of a TOML file") from None
+        raise UserError(f"{path} is a folder: give the path of a TOML file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid TOML: {error}") from None
 

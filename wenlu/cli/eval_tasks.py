@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from wenlu.base.errors import UserError
-from wenlu.base.log import console, progress, say
+from wenlu.base.log import console, counted, progress, say
 from wenlu.cli.flags import INTERRUPTED
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def _table(outcomes: list[Outcome], title: str) -> None:
 
     table = Table("task", "figure", "value", "95 % interval", "chance", box=None, pad_edge=False, title=title or None)
     for outcome in outcomes:
-        shots = f", {outcome.shots} shots" if outcome.shots else ""
+        shots = f", {counted(outcome.shots, 'shot')}" if outcome.shots else ""
         named = [outcome.task.name, f"{len(outcome.rows):,} examples{shots}"]
         rows = figure_rows(outcome)
         for number, row in enumerate(rows):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wenlu.base.errors import UserError
-from wenlu.base.log import JsonLines, read_rows
+from wenlu.base.log import JsonLines, counted, read_rows, say
 from wenlu.evaluation.kinds import Row
 
 
@@ -28,6 +28,8 @@ class Results:
             if not isinstance(row, dict) or not {"model", "task", "id", "key", "scores"} <= set(row):
                 raise UserError(f"{file} holds something else than results of tasks: give another --out")
             self._known[row["model"], row["task"], row["id"]] = row
+        if self._known:
+            say(f"{counted(len(self._known), 'answer')} in {file} already: what is the same is not asked again")
         self._file = JsonLines(file) if file is not None else None
 
     def find(self, model: str, task: str, id: str, key: str) -> Row | None:

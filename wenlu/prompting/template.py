@@ -137,7 +137,10 @@ class Template:
         Raises UserError for an example without choices.
         """
         if not example.choices:
-            raise UserError(f"example {example.id} has no choices: a template can only be scored on examples with some")
+            raise UserError(
+                f"example {example.id} has no choices to score: name them by --labels, or "
+                "the field that holds them by --choices"
+            )
         return tuple(("" if self.chat else self.delimiter) + text for text in self.choice_texts(example))
 
     def choice_texts(self, example: Example) -> tuple[str, ...]:

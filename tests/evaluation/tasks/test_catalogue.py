@@ -233,7 +233,7 @@ def test_the_hub_has_the_same_sets(name, monkeypatch):
         (["bbh"], "hub", "ask for one, such as bbh/navigate"),
         (["subjectivity"], "hub", "task subjectivity is not on the hub as it is known here"),
         (["jeopardy_all"], "hub", "task jeopardy_all is not on the hub"),
-        (["none.toml"], "", "no recipe at none.toml"),
+        (["none.toml"], "", "no file none.toml"),
     ],
 )
 def test_refusals(names, data, words, folder, monkeypatch):

@@ -94,7 +94,7 @@ def test_a_wait_that_is_too_long_is_said(served, clock, time):
     assert not time.slept
 
 
-def test_waits_are_drawn_and_bounded(served, time):
+def test_waits_are_drawn_and_bounded(served, time, capsys):
     clock = Clock(lambda: time.now, time.sleep, lambda: 0.0)
     sending = Sending(concurrency=1, attempts=4, first_wait=8, longest_wait=10)
     with (
@@ -103,6 +103,7 @@ def test_waits_are_drawn_and_bounded(served, time):
     ):
         there.generate(["It was"], SETTINGS)
     assert sum(time.slept) == 4 + 5 + 5
+    assert " ".join(capsys.readouterr().err.split()).count("trying again after a while, 4 times in all") == 1
 
 
 REFUSALS = [

@@ -293,12 +293,12 @@ def test_other_ways_to_answer_are_tried_within_the_same_budget(backend, tmp_path
 
 REFUSED = [
     (dict(strategies=("think",)), "a strategy is one of direct, .* not 'think'"),
-    (dict(candidates=1), "search.candidates must be at least 2"),
+    (dict(candidates=1), "candidates must be at least 2"),
     (dict(evaluations=5, minutes=1), "a search has one limit: give evaluations or minutes, not both"),
     (dict(scores=("sums",)), "a score is one of .* not 'sums'. Did you mean 'sum'"),
     (dict(minutes=float("nan")), "minutes"),
-    (dict(evaluations=-1), "search.evaluations must be at least 0"),
-    (dict(keep=0), "search.keep must be at least 1"),
+    (dict(evaluations=-1), "evaluations must be at least 0"),
+    (dict(keep=0), "keep must be at least 1"),
 ]
 
 
@@ -310,10 +310,13 @@ def test_refused_settings(settings, message):
 
 def test_refused_searches(backend, tmp_path):
     Optimizer(backend, BASELINE, EXAMPLES, SEARCH, tmp_path / "one").run()
-    with pytest.raises(UserError, match="holds another search"):
-        Optimizer(backend, BASELINE, EXAMPLES, replace(SEARCH, seed=1), tmp_path / "one")
-    with pytest.raises(UserError, match="holds another search"):
+    with pytest.raises(UserError, match=rf"holds another search \(seed {SEARCH.seed}, now 9\): give another --out"):
+        Optimizer(backend, BASELINE, EXAMPLES, replace(SEARCH, seed=9), tmp_path / "one")
+    with pytest.raises(UserError, match=r"holds another search \(other examples\)"):
         Optimizer(backend, BASELINE, EXAMPLES[:-1], SEARCH, tmp_path / "one")
+    other = replace(BASELINE, template=replace(BASELINE.template, instruction="Say it."))
+    with pytest.raises(UserError, match=r"holds another search \(another prompt or model\)"):
+        Optimizer(backend, other, EXAMPLES, SEARCH, tmp_path / "one")
     with pytest.raises(UserError, match=r"fall to the .* part, which needs"):
         Optimizer(backend, BASELINE, EXAMPLES[:4], SEARCH, tmp_path / "two")
     free = [Example(str(n), {"text": "a"}, answers=("b",)) for n in range(60)]
@@ -324,6 +327,9 @@ def test_refused_searches(backend, tmp_path):
         Optimizer(backend, long, EXAMPLES, SEARCH, tmp_path / "four").run()
     with pytest.raises(UserError, match="a budget of 3 evaluations is too small"):
         Optimizer(backend, BASELINE, EXAMPLES, Search(evaluations=3), tmp_path / "five").run()
+    little = r"--tokens 900 is enough for \d+ answers, and 24 candidates want \d+: give more, or fewer --candidates"
+    with pytest.raises(UserError, match=little):
+        Optimizer(backend, BASELINE, EXAMPLES, Search(tokens=900), tmp_path / "little").run()
     looked = tmp_path / "looked.jsonl"
     six = Optimizer(backend, BASELINE, EXAMPLES, SEARCH, tmp_path / "six", looks=Looks(looked))
     Looks(looked).take([EXAMPLES[number] for number in six.parts.test[:1]], "another prompt")

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from wenlu.base.config import at_least
 from wenlu.base.errors import UserError
+from wenlu.base.log import say
 from wenlu.prompting.backend import Failed
 from wenlu.prompting.endpoint.address import Address
 from wenlu.prompting.endpoint.budget import Account, BudgetSpent, Cost
@@ -111,6 +112,7 @@ class Client:
         self._exchange = Exchange(address, sending.timeout, sending.concurrency)
         self._not_before = 0.0
         self._stop, self._lock = threading.Event(), threading.Lock()
+        self._waited = False
         self.tokens_kept = 0
         """Of kept answers that were asked for."""
 
@@ -241,6 +243,9 @@ class Client:
                 raise failure
             drawn = min(self.sending.longest_wait, self.sending.first_wait * 2 ** (attempt - 1))
             wait = max(asked, drawn * (0.5 + 0.5 * self.clock.lot()))
+            if attempt < self.sending.attempts and not self._waited:  # else nothing would be seen for as long as half a minute
+                self._waited = True
+                say(f"{failure}; trying again after a while, {self.sending.attempts} times in all", "yellow")
             self._not_before = max(self._not_before, self.clock.now() + asked)
         failure.args = (f"{failure}, {self.sending.attempts} times",)
         raise failure

@@ -27,8 +27,8 @@ from wenlu.prompting.examples import Example
 from wenlu.prompting.matrix import Matrix, complete, counted
 from wenlu.prompting.search.outcome import Finalist, Outcome, Unjudged, Watcher
 from wenlu.prompting.search.proposals import Recorded, Room, propose
-from wenlu.prompting.search.select import Selection, Told, choose, optimism
-from wenlu.prompting.search.settings import Search
+from wenlu.prompting.search.select import Selection, Told, TooSmall, choose, optimism
+from wenlu.prompting.search.settings import Search, difference
 from wenlu.prompting.search.split import Looks, Parts, part
 from wenlu.prompting.trial import Cell, always, answered, fitted, lost, try_on
 
@@ -147,11 +147,11 @@ class Optimizer:
     def _check_same(self) -> None:
         if not self._rows:
             return
-        begun = self._rows[0]
-        if begun.get("event") != "begin" or begun.get("of") != self._identity():
+        begun, now = self._rows[0].get("of"), self._identity()
+        if self._rows[0].get("event") != "begin" or begun != now:
             raise UserError(
-                f"{self.folder} holds another search (other prompt, examples, model or settings, or of an older "
-                "wenlu): give another --out, or go on with the same ones"
+                f"{self.folder} holds another search ({difference(begun, now)}): give another --out, or go on with the "
+                "same ones"
             )
 
     def _identity(self) -> dict[str, Any]:
@@ -203,7 +203,15 @@ class Optimizer:
     def _selection(self, candidates: int, evaluations: int) -> Selection:
         parts, search = self.parts, self.search
         beside = self._beside(candidates, min(candidates, search.keep + 1))
-        return Selection(candidates, parts.search, parts.select, evaluations, search.keep, search.seed, beside)
+        try:
+            return Selection(candidates, parts.search, parts.select, evaluations, search.keep, search.seed, beside)
+        except TooSmall as error:
+            if not (limit := next((name for name in ("minutes", "tokens") if getattr(search, name)), "")):
+                raise
+            raise UserError(
+                f"--{limit} {getattr(search, limit):g} is enough for {max(0, evaluations):,} answers, and "
+                f"{candidates} candidates want {error.least:,}: give more, or fewer --candidates"
+            ) from None
 
     def _beside(self, candidates: int, finalists: int) -> int:
         """Answers asked for beside the choosing: to measure, to learn means, and for other ways to score choices."""

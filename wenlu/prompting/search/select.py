@@ -22,6 +22,14 @@ Score = Callable[[tuple[int, ...], tuple[int, ...]], Any]
 """Numbers of candidates and of examples → their scores, [candidates, examples]; more is better."""
 
 
+class TooSmall(UserError):
+    """A budget that is less than the least that a choice takes."""
+
+    def __init__(self, message: str, least: int):
+        super().__init__(message)
+        self.least = least
+
+
 @dataclass(frozen=True)
 class Selection:
     """What is to be chosen among, by what, and how much that may cost."""
@@ -52,9 +60,10 @@ class Selection:
         if both:
             raise UserError(f"{both} examples are in both search and select: part them (search.split.part)")
         if self.budget < self.least:
-            raise UserError(
+            raise TooSmall(
                 f"a budget of {self.budget:,} evaluations is too small for {self.candidates} candidates and "
-                f"{len(self.select)} select examples: give {self.least:,} at least, or fewer of them"
+                f"{len(self.select)} select examples: give {self.least:,} at least, or fewer of them",
+                self.least,
             )
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 from wenlu.base.config import at_least
 from wenlu.base.errors import UserError, did_you_mean
@@ -37,9 +38,9 @@ class Search:
     shares: Shares = field(default_factory=Shares)
 
     def __post_init__(self):
-        at_least("search", self, 0, "evaluations", "minutes", "tokens", "delta", "seed")
-        at_least("search", self, 2, "candidates")
-        at_least("search", self, 1, "keep")
+        at_least("", self, 0, "evaluations", "minutes", "tokens", "delta", "seed")
+        at_least("", self, 2, "candidates")
+        at_least("", self, 1, "keep")
         given = [name for name in ("evaluations", "minutes", "tokens") if getattr(self, name)]
         if len(given) > 1:
             raise UserError(f"a search has one limit: give {' or '.join(given)}, not both")
@@ -51,4 +52,15 @@ class Search:
             near = did_you_mean(wrong, STRATEGIES)
             raise UserError(f"a strategy is one of {', '.join(STRATEGIES)}, not {wrong!r}.{near}")
         if not math.isfinite(self.minutes):
-            raise UserError(f"search.minutes must be a number of minutes, not {self.minutes}")
+            raise UserError(f"minutes must be a number of minutes, not {self.minutes}")
+
+
+def difference(begun: Any, now: dict[str, Any]) -> str:
+    """What of a search is other than when it was begun."""
+    if not isinstance(begun, dict) or begun.get("form") != now["form"] or begun.keys() != now.keys():
+        return "of an older wenlu"
+    names = {"baseline": "another prompt or model", "examples": "other examples"}
+    other = [text for name, text in names.items() if begun[name] != now[name]]
+    before = begun["search"]
+    names = [name for name, value in now["search"].items() if before.get(name) != value]
+    return "; ".join([*other, *(f"{name} {before.get(name)!r}, now {now['search'][name]!r}" for name in names)])
