@@ -75,9 +75,7 @@ def test_any_texts_as_a_tree_are_those_texts(texts, at_once):
     for (ids, first), nodes in zip(given_out, tree.nodes, strict=True):
         assert tree.ids[nodes].tolist() == ids[first:]
         for node in nodes:
-            whole = [int(node)]
-            while (parent := int(tree.parents[whole[0]])) >= 0:
-                whole.insert(0, parent)
+            whole = [*trie._way(tree.parents, int(node)), node]
             assert tree.ids[whole].tolist() == ids[: len(whole)]
     beginnings = {tuple(ids[:length]) for ids, _ in texts for length in range(1, len(ids) + 1)}
     assert len(tree.ids) == len(beginnings), "every beginning is there once"

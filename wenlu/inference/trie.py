@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,12 +18,10 @@ if TYPE_CHECKING:
     from jaxtyping import Bool, Float, Int
 
 AT_ONCE = 512
-"""Tokens of a tree read at once on a processor, where products of so many rows are at their best; more on a GPU."""
+"""Tokens of a tree read at once on a processor, where products of so many rows are at their best; half as many by
+narrow models, whose attention costs more than their products; more on a GPU."""
+NARROW = 512
 AT_ONCE_GPU = 4096
-SHORTEST = 32
-"""Tokens of the shortest rows that they are read in."""
-KEPT = 4
-"""Times as many tokens of a way, in all rows that keep it together."""
 
 Done = Callable[[int], None]
 """Told how many tokens more have been read."""
@@ -92,7 +89,7 @@ def log_probabilities(
     """
     values, likeliest = np.zeros(len(trie.ids)), np.zeros(len(trie.ids), bool)
     asked, after = trie.asked()
-    reading = _levels if model.config.family == "lstm" else _rows
+    reading = _levels if model.config.family == "lstm" else _chunks
     for nodes, hidden in reading(model, trie):
         # Nodes of a chunk, or of a level's edges, stand in rising order; only parents of what is asked for have logits.
         places = np.searchsorted(after, nodes, side="left"), np.searchsorted(after, nodes, side="right")
@@ -123,111 +120,36 @@ def _of_targets(
     return np.concatenate(values or [np.empty(0)]), np.concatenate(best or [np.empty(0, bool)])
 
 
-def _rows(model: nn.Module, trie: Trie) -> Iterator[tuple[np.ndarray, Tensor]]:
-    """The nodes that must be read, many at once, and the last layer's states of them, [nodes, dim].
+def _chunks(model: nn.Module, trie: Trie) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """The nodes that must be read, so many at once, and the last layer's states of them, [nodes, dim].
 
-    Ways are read first, and then, side by side in rows that remember such a way, the small trees that hang from it.
+    What is remembered is the way from the root to the parent of the next node: in depth-first order, every node that
+    comes later follows either one on this way or one that comes later too.
     """
     device = next(model.parameters()).device
-    size, read = AT_ONCE_GPU if device.type != "cpu" else AT_ONCE, trie.read
-    shape = Shape.of(trie.parents, read)
-    ids = torch.from_numpy(np.append(trie.ids[read], 0)).to(device)
+    size = AT_ONCE_GPU if device.type != "cpu" else AT_ONCE if model.config.dim >= NARROW else -(-AT_ONCE // 2)
+    read = trie.read
+    column = np.full(len(trie.ids) + 1, -1, np.int64)  # of nodes that are remembered; the last: of no node at all
     cache = model.new_cache(1, size)
-    for depth, way, hanging in shape.ways(size):
-        cache.crop([depth])
-        for start in range(depth, len(way), size):
-            part = way[start : start + size]
-            yield read[part], model.hidden(ids[torch.from_numpy(part)][None], cache=cache)[0]
-        rows = None
-        for nodes in shape.packed(hanging, size, len(way)):
-            if rows is None or len(rows.lengths) != len(nodes):
-                rows = cache.in_rows(len(nodes), nodes.shape[1])
-            else:
-                rows.crop([len(way)] * len(nodes))
-            with rows.branching(*map(torch.from_numpy, (shape.depths[nodes], shape.sees(way, nodes)))):
-                hidden = model.hidden(ids[torch.from_numpy(nodes)], cache=rows)
-            (own,) = np.nonzero(nodes.ravel() < len(read))
-            yield read[nodes.ravel()[own]], hidden.flatten(0, 1)[torch.from_numpy(own).to(device)]
+    for start in range(0, len(read), size):
+        nodes = read[start : start + size]
+        if start:
+            way = _way(trie.parents, int(nodes[0]))
+            cache.keep_path(column[way])
+            column[way] = np.arange(len(way))
+        before = cache.length
+        column[nodes] = before + np.arange(len(nodes))
+        with cache.branching(column[trie.parents[nodes]]):
+            hidden = model.hidden(torch.from_numpy(trie.ids[nodes])[None].to(device), cache=cache)
+        yield nodes, hidden[0]
 
 
-@dataclass(frozen=True)
-class Shape:
-    """How the nodes that are read hang together, by their numbers among these; one number more stands for none."""
-
-    depths: Int[np.ndarray, " one_more"]
-    """How many nodes stand before each on its way from the root."""
-    ends: Int[np.ndarray, " one_more"]
-    """The first number after a node and all that follow it."""
-
-    @classmethod
-    def of(cls, parents: Int[np.ndarray, " nodes"], read: Int[np.ndarray, " read"]) -> Shape:
-        """The shape of a tree's nodes that are read, in its order."""
-        numbers = np.full(len(parents) + 1, -1, np.int64)
-        numbers[read] = np.arange(len(read))
-        before = numbers[parents[read]].tolist()
-        depths, counts = [0] * (len(read) + 1), [1] * (len(read) + 1)
-        for node, parent in enumerate(before):
-            if parent >= 0:
-                depths[node] = depths[parent] + 1
-        for node in range(len(read) - 1, -1, -1):
-            if (parent := before[node]) >= 0:
-                counts[parent] += counts[node]
-        return cls(np.array(depths), np.arange(len(read) + 1) + np.array(counts))
-
-    def ways(self, size: int) -> Iterator[tuple[int, np.ndarray, list[int]]]:
-        """The tree in parts: how much of the way before goes on, the way from the root, and the first nodes of the
-        trees of at most a quarter of `size` that hang anywhere from what is new of it. A tree of `size` has no way."""
-        ends, last = self.ends, len(self.ends) - 1
-        most = size if last <= size else -(-size // 4)
-        waiting, way = [(-1, 0)], []
-        while waiting:
-            node, depth = waiting.pop()
-            way, hanging = way[:depth], []
-            while True:
-                if node >= 0:
-                    way.append(node)
-                large, child = [], node + 1
-                while child < (last if node < 0 else ends[node]):
-                    (large if ends[child] - child > most else hanging).append(child)
-                    child = int(ends[child])
-                if not large:
-                    break
-                node, *others = large
-                waiting += [(other, len(way)) for other in others]
-            yield depth, np.array(way, np.int64), hanging
-
-    def packed(self, hanging: list[int], size: int, way: int) -> Iterator[Int[np.ndarray, "rows new"]]:
-        """Trees that hang from a way as rows of about `size` nodes together, the largest first.
-
-        A token looks at all of its row and of the way, so rows are short; but as each keeps the way, they are few where
-        it is long.
-        """
-        hanging = sorted(hanging, key=lambda node: node - self.ends[node])
-        at = 0
-        while at < len(hanging):
-            longest = max(SHORTEST, int(self.ends[hanging[at]]) - hanging[at])
-            count = max(1, min(size // longest, KEPT * size // max(1, way)))
-            longest = max(longest, size // count)
-            rows: list[tuple[int, int, list[int]]] = [(0, number, []) for number in range(count)]
-            while at < len(hanging):
-                length, number, row = rows[0]  # the emptiest
-                length += int(self.ends[hanging[at]]) - hanging[at]
-                if length > longest and row:
-                    break
-                row.append(hanging[at])
-                heapq.heapreplace(rows, (length, number, row))
-                at += 1
-            lengths = [length for length, _, row in rows if row]
-            nodes = np.full((len(lengths), max(lengths)), len(self.ends) - 1)
-            for place, (length, _, row) in enumerate(part for part in rows if part[2]):
-                nodes[place, :length] = np.concatenate([np.arange(node, self.ends[node]) for node in row])
-            yield nodes
-
-    def sees(self, way: Int[np.ndarray, " way"], nodes: Int[np.ndarray, "rows new"]) -> Bool[np.ndarray, "rows new _"]:
-        """Which of a way and of its row each node sees: itself and those that it is one of the followers of."""
-        columns = np.concatenate([np.broadcast_to(way, (len(nodes), len(way))), nodes], 1)[:, None]
-        own = nodes[:, :, None]
-        return (columns <= own) & (own < self.ends[columns])
+def _way(parents: np.ndarray, node: int) -> np.ndarray:
+    """The nodes before one on its way from the root."""
+    way = []
+    while (node := int(parents[node])) >= 0:
+        way.append(node)
+    return np.array(way[::-1], np.int64)
 
 
 def _levels(model: nn.Module, trie: Trie) -> Iterator[tuple[np.ndarray, Tensor]]:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -73,7 +74,7 @@ class KeyValueCache:
     def places(self, new: int) -> slice | Int[Tensor, "rows new"]:
         """Where the next `new` tokens of each row stand: a slice where that is the same for all."""
         if self._branches is not None:
-            return self._branches.places
+            return self._branches.places[None]
         if self.even:
             return slice(self.length, self.length + new)
         if self._places is None or self._places.shape[1] != new:
@@ -84,12 +85,9 @@ class KeyValueCache:
         """The furthest place of the next `new` tokens, and one."""
         return self.length + new if self._branches is None else self._branches.reach
 
-    def sees(
-        self, new: int, window: int = 0
-    ) -> Bool[Tensor, "*rows new whole"] | Float[Tensor, "rows 1 new whole"] | None:
+    def sees(self, new: int, window: int = 0) -> Bool[Tensor, "*rows new whole"] | None:
         """True where one of `new` tokens may look: at itself, what stands before it in its row and, with a window, no
-        further back; None where that is everything, or for new tokens alone what attention does by itself. Of trees,
-        the same as numbers to be added: 0, and elsewhere -inf."""
+        further back; None where that is everything, or for new tokens alone what attention does by itself."""
         whole, device = self.length + new, self._store.device
         if self._branches is not None:
             return self._branches.sees(window)
@@ -143,30 +141,27 @@ class KeyValueCache:
         self._set([self._lengths[row] for row in rows.tolist()])
 
     @contextmanager
-    def branching(self, places: Int[Tensor, "rows new"], seen: Bool[Tensor, "rows new whole"]) -> Iterator[None]:
-        """Within this context the next tokens of each row are trees, not one after another.
+    def branching(self, parents: Int[np.ndarray, " new"]) -> Iterator[None]:
+        """Within this context the next tokens of the only row are a tree, each of which follows its parent.
 
-        places: how many tokens stand before each on its way from the root. seen: true where one may look, of all that
-        its row, which is as long as the others, remembers and of the new ones: at itself and all on this way.
+        A parent is what is remembered, or a new token before it, by its number among all of these; -1: it is the first
+        of all. `keep_path` must come after.
         """
-        assert self.even, "trees are read in rows of one length"
-        device, remembered = self._store.device, torch.arange(self.length).expand(len(places), -1)
-        of_columns = torch.cat((remembered, places), 1)
-        reach = int(places.max()) + 1
-        self._branches = Branches(places.to(device), seen.to(device), of_columns.to(device), reach, self._store.dtype)
+        assert len(self._lengths) == 1, "a tree is read in a row of its own"
+        self._branches = Branches.of(parents, self.length, self._store.device)
         try:
             yield
         finally:
             self._branches = None
 
-    def in_rows(self, rows: int, room: int) -> KeyValueCache:
-        """A cache in which each of so many rows remembers what the only row here does, with room for more tokens."""
-        assert len(self._lengths) == 1, "only one row can be given to all"
-        layers, _, _, heads, _, dim = self._store.shape
-        found = KeyValueCache((layers, rows, heads, self.length + room, dim), self._store)
-        found._store[..., : self.length, :] = self._store[:, :, :1, :, : self.length]
-        found._set([self.length] * rows)
-        return found
+    def keep_path(self, columns: Int[np.ndarray, " kept"]) -> None:
+        """Remember of the only row just these tokens, one after the other, by their numbers in rising order."""
+        (same,) = np.nonzero(columns != np.arange(len(columns)))
+        first = int(same[0]) if len(same) else len(columns)
+        if first < len(columns):
+            moved = torch.from_numpy(columns[first:]).to(self._store.device)
+            self._store[..., first : len(columns), :] = self._store.index_select(4, moved)
+        self._set([len(columns)])
 
     def keep(self, rows: Sequence[int]) -> None:
         """Keep these rows in this order; none comes to stand behind where it stood (`gap_filled` gives such orders)."""
@@ -211,21 +206,35 @@ class KeyValueCache:
 
 @dataclass(frozen=True)
 class Branches:
-    """Which of trees' new tokens see which, and where they stand."""
+    """Which of a tree's new tokens see which, and where they stand."""
 
-    places: Int[Tensor, "rows new"]
-    seen: Bool[Tensor, "rows new whole"]
-    of_columns: Int[Tensor, "rows whole"]
+    places: Int[Tensor, " new"]
+    """How many tokens stand before each on its way from the root."""
+    ancestors: Bool[Tensor, "new whole"]
+    """True where a new token may look: at itself and at all on its way from the root."""
+    of_columns: Int[Tensor, " whole"]
     """Places of what is remembered and of the new tokens."""
     reach: int
-    dtype: torch.dtype
 
-    def sees(self, window: int) -> Float[Tensor, "rows 1 new whole"]:
-        """The same as a bias of attention, which would make one of a mask in every layer; with a window, no further
-        back."""
-        seen = self.seen & (self.of_columns[:, None] > self.places[:, :, None] - window) if window else self.seen
-        bias = torch.zeros(seen.shape, dtype=self.dtype, device=seen.device)
-        return bias.masked_fill_(~seen, float("-inf"))[:, None]
+    @classmethod
+    def of(cls, parents: Int[np.ndarray, " new"], before: int, device: torch.device) -> Branches:
+        """Of new tokens that follow `parents`, after a path of `before` tokens."""
+        new = len(parents)
+        seen, columns = np.zeros((new, before + new), bool), np.arange(before + new)
+        for number, parent in enumerate(parents):
+            if parent >= before:
+                seen[number] = seen[parent - before]
+            else:
+                seen[number, : parent + 1] = True
+            seen[number, before + number] = True
+            columns[before + number] = columns[parent] + 1 if parent >= 0 else 0
+        whole, ancestors = torch.from_numpy(columns).to(device), torch.from_numpy(seen).to(device)
+        return cls(whole[before:], ancestors, whole, int(columns[before:].max()) + 1)
+
+    def sees(self, window: int) -> Bool[Tensor, "1 1 new whole"]:
+        """The same as attention's mask; with a window, no further back."""
+        near = self.of_columns > self.places[:, None] - window if window else True
+        return (self.ancestors & near)[None, None]
 
 
 class EncoderDecoderCache(KeyValueCache):
