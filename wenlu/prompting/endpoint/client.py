@@ -243,7 +243,7 @@ class Client:
                 raise failure
             drawn = min(self.sending.longest_wait, self.sending.first_wait * 2 ** (attempt - 1))
             wait = max(asked, drawn * (0.5 + 0.5 * self.clock.lot()))
-            if attempt < self.sending.attempts and not self._waited:  # else nothing would be seen for as long as half a minute
+            if attempt < self.sending.attempts and not self._waited:  # else half a minute would pass in silence
                 self._waited = True
                 say(f"{failure}; trying again after a while, {self.sending.attempts} times in all", "yellow")
             self._not_before = max(self._not_before, self.clock.now() + asked)
