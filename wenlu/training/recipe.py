@@ -113,7 +113,7 @@ class TrainingConfig:
     """Number format of the matrix products; auto = bf16 where the hardware multiplies in it and
     the model is wide enough to gain by it (on a processor 128), else f32."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """torch.compile; auto = where the run is long enough to earn it back."""
+    """torch.compile; auto = on a GPU, where the run is long enough to earn it back."""
     threads: int = 0
     """Processor threads; 0 = torch's choice."""
 

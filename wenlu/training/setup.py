@@ -38,8 +38,8 @@ from wenlu.training.recipe import Recipe, resolve
 from wenlu.training.run_folder import RunFolder
 from wenlu.training.update import in_bf16, kernels_for, products
 
-COMPILE_EARNS_BACK = 3e13
-"""Operations from which torch.compile's half minute on a processor is earned back (about five minutes of work)."""
+COMPILE_EARNS_BACK = 3e15
+"""Operations from which torch.compile's minute on a GPU is earned back."""
 WITHOUT_KERNELS = 1.6
 """How much more training may take on a processor that has no compiler for `models.passes` (measured: up to that)."""
 
@@ -205,9 +205,7 @@ def _compile(choice: str, config: ModelConfig, work: float, device: torch.device
         )
     if choice != "auto" or config.family == "lstm":
         return choice == "on"
-    if device.type == "cuda":
-        return work > 100 * COMPILE_EARNS_BACK
-    return work > COMPILE_EARNS_BACK and not lacking
+    return device.type == "cuda" and work > COMPILE_EARNS_BACK  # on a processor models.passes are faster
 
 
 def _lacking_to_compile() -> str:
