@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -218,6 +219,12 @@ def test_a_reader_that_stops_reading_is_no_mistake(place):
     line = f"{sys.executable} -W error -m wenlu.cli.main info {place}/run --vocabulary 0:320 | head -n 1"
     done = subprocess.run(["sh", "-c", line], capture_output=True, text=True)
     assert done.stderr == "" and done.stdout.count("\n") == 1
+
+
+def test_a_terminal_without_chinese_still_shows_all():
+    line = [sys.executable, "-m", "wenlu.cli.main", "--help"]
+    done = subprocess.run(line, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0 and rb"wenlu \u6587\u7089" in done.stdout, done.stderr
 
 
 def test_a_run_is_evaluated_on_what_it_held_out(place, run_json):

@@ -204,7 +204,7 @@ REFUSED = {
     "show must be at least 1": ["render", "MODEL", "plain.toml", *COLUMNS, "--show", "0"],
     "limit must be 0 (all) or more": ["compare", "MODEL", "plain.toml", *COLUMNS, "--limit", "-1"],
     "delta is a part of the accuracy": ["compare", "MODEL", "plain.toml", *COLUMNS, "--delta", "2"],
-    "two prompts have the name 'plain'": ["compare", "MODEL", "plain.toml", "plain.toml", *COLUMNS],
+    "two prompts have the name 'plain'": ["compare", "NOWHERE", "plain.toml", "plain.toml", *COLUMNS],
     "where to? name a folder for the search": ["optimize", "MODEL", "plain.toml", *COLUMNS],
     "give evaluations or tokens, not both": [
         "optimize", "MODEL", "plain.toml", *COLUMNS, "--out", "w", "--evaluations", "9", "--tokens", "9"

@@ -136,7 +136,7 @@ def test_differences_in_lines():
         scoring=None,
     )
     lines = diff(WHOLE, other)
-    assert lines[-3:] == ["template.instruction:", '  - "Is it a cat?"', '  + "Is it a dog?"']
+    assert lines[:3] == ["template.instruction:", '  - "Is it a cat?"', '  + "Is it a dog?"']
     assert "pool[b].fields.text:" in lines and '  - "猫坐在垫子上"' in lines and "pool[a].fields.text:" not in lines
     assert "scoring.kind:" in lines and lines[lines.index("demonstrations.ids:") + 2] == '  + ["a"]'
 
@@ -144,6 +144,13 @@ def test_differences_in_lines():
 def test_long_texts_differ_line_by_line():
     lines = diff(PLAIN, replace(PLAIN, template=Template(question="{{ question }}\n答：")))
     assert lines == ["template.question:", '  - "{{ question }}"', "  + {{ question }}", "  + 答："]
+    lines = diff(PLAIN, replace(PLAIN, template=replace(PLAIN.template, delimiter="\n")))
+    assert lines[-1] == '  + "\\n"', "what is nothing but space is seen"
+
+
+def test_how_a_prompt_came_about_differs_last():
+    lines = diff(PLAIN, replace(PLAIN, name="other", decoding=replace(PLAIN.decoding, max_tokens=7)))
+    assert [line for line in lines if line.endswith(":")] == ["decoding.max_tokens:", "name:"]
 
 
 def folder(path, shaken, chat=True):

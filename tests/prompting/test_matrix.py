@@ -13,7 +13,7 @@ from wenlu.prompting.answers import Extractor
 from wenlu.prompting.artifact import Artifact, Decoding, Shown
 from wenlu.prompting.backend import Failed, FolderBackend, Written
 from wenlu.prompting.calibrate import Scoring
-from wenlu.prompting.compare import FEWEST_FORMS, compare, forms_of, work
+from wenlu.prompting.compare import FEWEST_FORMS, check, compare, forms_of, work
 from wenlu.prompting.demonstrations import Demonstrations
 from wenlu.prompting.examples import Example
 from wenlu.prompting.matrix import Matrix
@@ -255,9 +255,12 @@ def test_a_prompt_that_always_says_the_same_is_told(model, tmp_path):
         ([], "a comparison wants at least one prompt and one example"),
         ([PLAIN, replace(CAREFUL, name="plain")], "two prompts have the name 'plain'"),
         ([PLAIN, replace(PLAIN, name="twin")], "the prompts 'plain' and 'twin' are the same"),
+        ([replace(PLAIN, template=Template(question="{{ gone }}"))], "'gone'"),
     ],
 )
 def test_refused_comparisons(prompts, message, backend, tmp_path):
+    with pytest.raises(UserError, match=message):
+        check(prompts, EXAMPLES)
     with pytest.raises(UserError, match=message):
         compare(Matrix(tmp_path / "matrix.jsonl", backend), prompts, EXAMPLES)
 

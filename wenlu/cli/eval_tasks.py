@@ -144,4 +144,5 @@ def _table(outcomes: list[Outcome], title: str) -> None:
             table.add_row(named[number] if number < len(named) else "", *row)
         for name in named[len(rows) :]:
             table.add_row(name)
-    Console(file=sys.stdout, highlight=False, width=200).print(table)
+    width = None if sys.stdout.isatty() else 200
+    Console(file=sys.stdout, highlight=False, width=width).print(table)

@@ -38,6 +38,8 @@ example: wenlu train book.txt --out runs/book --steps 500
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit code is 0, 2 for a mistake that the user can mend, 130 when interrupted."""
+    if not (sys.stdout.encoding or "utf-8").lower().startswith("utf"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # 文 becomes \u6587 there, which JSON reads as 文
     try:
         code = _run(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -278,10 +279,13 @@ def read_artifact(path: Path | str) -> Artifact:
 
 
 def diff(first: Artifact, second: Artifact) -> list[str]:
-    """In what two prompts differ, in lines: the setting, what it was (-), what it is (+); none where they are equal."""
+    """In what two prompts differ, in lines: the setting, what it was (-), what it is (+); none where they are equal.
+
+    What a model reads comes first, in an artifact's own order; how the prompt came about (`_ORIGIN`) after it.
+    """
     before, after = dict(_leaves(to_dict(first))), dict(_leaves(to_dict(second)))
     lines = []
-    for name in sorted({*before, *after}):
+    for name in sorted({**before, **after}, key=lambda name: re.split(r"[.\[ ]", name)[0] in _ORIGIN):
         if before.get(name, _ABSENT) == after.get(name, _ABSENT):
             continue
         lines.append(f"{name}:")
@@ -292,6 +296,7 @@ def diff(first: Artifact, second: Artifact) -> list[str]:
 
 
 _ABSENT = object()
+_ORIGIN = ("name", "model", "splits", "spent", "verdict")
 
 
 def _leaves(value: Mapping[str, Any], name: str = "") -> list[tuple[str, Any]]:
@@ -311,7 +316,8 @@ def _leaves(value: Mapping[str, Any], name: str = "") -> list[tuple[str, Any]]:
 
 
 def _shown(value: Any) -> list[str]:
-    return value.split("\n") if isinstance(value, str) and "\n" in value else [json.dumps(value, ensure_ascii=False)]
+    written = isinstance(value, str) and "\n" in value and not value.isspace()
+    return value.split("\n") if written else [json.dumps(value, ensure_ascii=False)]
 
 
 def _sha256(value: Any) -> str:

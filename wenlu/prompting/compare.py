@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from wenlu.base.config import to_dict
 from wenlu.base.errors import UserError
 from wenlu.metrics.intervals import Estimate, mean
 from wenlu.metrics.permutation import many_against
 from wenlu.metrics.verdict import Verdict, verdict
 from wenlu.prompting.artifact import Artifact
-from wenlu.prompting.examples import Example
+from wenlu.prompting.examples import Example, content_id
 from wenlu.prompting.matrix import Advance, Matrix, complete
-from wenlu.prompting.trial import always, fitted
+from wenlu.prompting.trial import always, bare, fitted
 from wenlu.prompting.variants import variants
 
 FEWEST_FORMS = 10
@@ -89,7 +90,7 @@ def compare(
     Examples that failed with one of the prompts count for none. Raises UserError for two prompts that are the same, or
     of one name, where too many failed, and as `Matrix.cells`.
     """
-    _check(matrix, prompts, examples)
+    check(prompts, examples)
     prompts = [fitted(prompt, matrix.backend, examples, matrix.embed) for prompt in prompts]
     found = matrix.cells(prompts, examples, advance)
     whole = complete(found, examples)
@@ -113,6 +114,27 @@ def compare(
             )
         )
     return rows
+
+
+def check(prompts: Sequence[Artifact], examples: Sequence[Example]) -> None:
+    """Raises UserError for what is wrong with a comparison before any model is asked: two prompts that are the same or
+    of one name, and a template that an example does not fill."""
+    if not prompts or not examples:
+        raise UserError("a comparison wants at least one prompt and one example")
+    names: set[str] = set()
+    same: dict[str, str] = {}
+    for prompt in prompts:
+        if prompt.name in names:
+            raise UserError(
+                f"two prompts have the name {prompt.name!r}: name them apart, so that a table can tell them"
+            )
+        names.add(prompt.name)
+        key = content_id(to_dict(bare(prompt)))
+        if key in same:
+            raise UserError(f"the prompts {same[key]!r} and {prompt.name!r} are the same: leave one out")
+        same[key] = prompt.name
+        for example in examples:
+            prompt.template.render(example)
 
 
 def forms_of(prompt: Artifact, examples: Sequence[Example]) -> list[tuple[str, Artifact]]:
@@ -144,20 +166,3 @@ def _robustness(
     names = ["as it is", *(description for description, _ in described)]
     worst = int(np.argmin(means))
     return Robustness(len(means), float(np.median(means)), means[worst], max(means), names[worst])
-
-
-def _check(matrix: Matrix, prompts: Sequence[Artifact], examples: Sequence[Example]) -> None:
-    if not prompts or not examples:
-        raise UserError("a comparison wants at least one prompt and one example")
-    names: dict[str, int] = {}
-    keys: dict[str, str] = {}
-    for prompt in prompts:
-        names[prompt.name] = names.get(prompt.name, 0) + 1
-        key = matrix.key(prompt)
-        if names[prompt.name] > 1:
-            raise UserError(
-                f"two prompts have the name {prompt.name!r}: name them apart, so that a table can tell them"
-            )
-        if key in keys:
-            raise UserError(f"the prompts {keys[key]!r} and {prompt.name!r} are the same: leave one out")
-        keys[key] = prompt.name

@@ -62,14 +62,15 @@ def run(command: Command) -> int:
         raise UserError(f"delta is a part of the accuracy, from 0 up to 1, not {command.delta}")
     prompts = [read_prompt(path) for path in command.prompts]
     examples = examples_of(command.examples, command.keys, command.limit)
-    from wenlu.prompting.compare import compare, work
+    from wenlu.prompting.compare import check, compare, work
     from wenlu.prompting.matrix import Matrix
 
+    check(prompts, examples)
+    total = work(prompts, examples, command.forms)
     with ExitStack() as stack:
         file = Path(command.out or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "matrix.jsonl")
         cache = Path(f"{command.out}.answers") if command.out else None
         backend = stack.enter_context(backend_of(command.model, command.device, command.endpoint, cache))
-        total = work(prompts, examples, command.forms)
         matrix = Matrix(file, backend, embedder(prompts, backend))
         if matrix.found:
             say(f"{matrix.found:,} answers are in {file} already")
