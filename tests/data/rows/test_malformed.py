@@ -113,7 +113,7 @@ REFUSED = [  # task, files, the message
     ("chat", {"a.jsonl": [{"story": "x"}]}, "holds no record of a known form"),
     ("chat", {"a.json": {"a": 1}}, "holds no list of records"),
     ("chat", {"a.json": "[{]"}, "is no JSON"),
-    ("chat", {"a.jsonl": "nonsense\n"}, "1 of 1 records are bad.*no JSON"),
+    ("chat", {"a.jsonl": "nonsense\n"}, "1 of 1 record is bad.*no JSON"),
     ("chat", {"a.jsonl": ""}, "training: no rows: it is empty"),
     ("chat", {"a.exe": "x"}, "is of no kind that holds records"),
     ("pairs", {"a.de": "ein\nzwei\ndrei\n", "a.en": "one\n"}, r"a.en has fewer lines than .*a.de \(1 and 3\)"),
@@ -123,6 +123,7 @@ REFUSED = [  # task, files, the message
     ("classify", {"a.jsonl": [{"text": "a", "label": "x"}]}, r"have 1 label \(x\): two or more"),
     ("classify", {"a.csv": "words,mood\nwarm,good\n"}, "which fields are text and label.*'words', 'mood'"),
     ("tag", {"a.jsonl": [{"tokens": ["a"], "tags": [1]}]}, "tags are numbers"),
+    ("tag", {"a.conll": "I O\nsaw X-PER\n"}, "1 of 1 record is bad.*'X-PER'"),
     ("span", {"a.json": {"data": [{"context": "x"}]}}, "not of SQuAD's form"),
 ]
 
@@ -151,7 +152,7 @@ def test_bytes_that_are_no_text(made):
 def test_a_label_of_the_held_out_part_alone(made):
     odd = {"odd.jsonl": [*GOOD_OF["classify"], {"text": "so so", "label": "none"}]}
     files = {"a.jsonl": [{"text": "hot", "label": "good"}, {"text": "icy", "label": "bad"}]}
-    with pytest.raises(UserError, match=r"held out: 1 of 3 records are bad.*no training example has \(none\)"):
+    with pytest.raises(UserError, match=r"held out: 1 of 3 records is bad.*no training example has \(none\)"):
         made("classify", files, odd)
     rows, counts = made("classify", files, odd, max_bad=0.5)
     assert counts["validation"]["dropped"] == {"a label that no training example has": 1}
@@ -241,7 +242,7 @@ def test_the_same_question_twice(made):
     ("held_out", "message"),
     [
         ("", "held out: no rows: it is empty"),
-        ('{"text": "a", "label": "other"}\n' * 3, "held out: .* records are bad"),
+        ('{"text": "a", "label": "other"}\n' * 3, "held out: 1 of 3 records is bad"),
         ("nonsense\n" * 9, "held out: 9 of 9 records are bad"),
     ],
     ids=["empty", "unknown labels", "malformed"],

@@ -70,7 +70,7 @@ def test_every_example_of_a_test_counts(models, tmp_path, capsys):
     finetune(recipe(models, "classify", steps=1), tmp_path / "run")
     rows = [{"text": "cold", "label": 0}] * 3 + [{"text": "warm", "label": 7}]
     (tmp_path / "test.jsonl").write_text(lines(rows))
-    with pytest.raises(UserError, match=r"1 of 4 records are bad.*a label that no training example has"):
+    with pytest.raises(UserError, match=r"1 of 4 records is bad.*a label that no training example has"):
         judge(tmp_path / "run", [str(tmp_path / "test.jsonl")])
     (tmp_path / "test.jsonl").write_text(lines(rows[:3]))
     capsys.readouterr()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wenlu.base.errors import UserError
-from wenlu.base.log import say
+from wenlu.base.log import counted, say
 from wenlu.data.reading.hub_rows import is_hub_id
 from wenlu.data.reading.sources import spooled
 from wenlu.data.reading.text import no_character
@@ -61,6 +61,7 @@ def prepare_rows(config: RowsConfig, folder: Path, encoding: Encoding) -> dict[s
     Raises `UserError` where files are of no known form, where too much is malformed or cut, and where nothing is left.
     """
     train, held_out = read_parts(config)
+    train.tally.judge_bad(config.max_bad)
     labels = _labels(config, encoding, train, held_out)
     parts = {"train": train} | ({"validation": held_out} if config.validation or config.validation_paths else {})
     return _written(config, folder, encoding, labels, parts)
@@ -193,7 +194,8 @@ def _labels(config: RowsConfig, encoding: Encoding, train: _Part, held_out: _Par
     if set(found) <= set(encoding.labels):
         labels = list(encoding.labels)
     if len(labels) < 2:
-        raise UserError(f"the training examples have {len(labels)} label ({', '.join(labels)}): two or more are wanted")
+        named = f" ({', '.join(labels)})" if labels else ""
+        raise UserError(f"the training examples have {counted(len(labels), 'label')}{named}: two or more are wanted")
     _drop_unknown(held_out, set(labels), config.task)
     return labels
 

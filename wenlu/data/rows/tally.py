@@ -42,16 +42,9 @@ class Tally:
 
     def judge(self, max_bad: float, max_truncated: float) -> None:
         """Refuse what has too many bad or truncated records, or none that are good."""
-        source = self.source
-        bad = sum(self.dropped.values()) + source.bad_lines
-        read = max(self.records + source.bad_lines, 1)
-        first = (self.examples or source.examples or [""])[0]
-        if bad and bad / read > max_bad:
-            raise UserError(
-                f"{self.part}: {bad:,} of {read:,} records are bad, more than {max_bad:.1%}, the first at {first}; "
-                f"mend them, or allow more with --rows.max-bad {min(1.0, bad / read + 0.005):.2f}"
-            )
+        self.judge_bad(max_bad)
         if not self.rows:
+            first = self._first_bad
             raise UserError(f"{self.part}: no rows" + (f"; the first bad one at {first}" if first else ": it is empty"))
         if self.truncated / self.rows > max_truncated:
             raise UserError(
@@ -59,6 +52,21 @@ class Tally:
                 f"more than {max_truncated:.1%}: raise --rows.context, or allow more with --rows.max-truncated "
                 f"{min(1.0, self.truncated / self.rows + 0.005):.2f}"
             )
+
+    def judge_bad(self, max_bad: float) -> None:
+        """Refuse what has too many bad records."""
+        bad = sum(self.dropped.values()) + self.source.bad_lines
+        read = max(self.records + self.source.bad_lines, 1)
+        if bad and bad / read > max_bad:
+            are = "is" if bad == 1 else "are"
+            raise UserError(
+                f"{self.part}: {bad:,} of {counted(read, 'record')} {are} bad, more than {max_bad:.1%}, the first at "
+                f"{self._first_bad}; mend them, or allow more with --rows.max-bad {min(1.0, bad / read + 0.005):.2f}"
+            )
+
+    @property
+    def _first_bad(self) -> str:
+        return (self.examples or self.source.examples or [""])[0]
 
     def as_dict(self) -> dict[str, Any]:
         named = ("kinds", "dropped", "left_out", "noted")
@@ -74,7 +82,7 @@ class Tally:
             + (f" ({kinds})" if kinds else "")
         ]
         lines += [f"{number:,} left out: {reason}" for reason, number in (self.dropped + self.left_out).most_common()]
-        lines += [f"{number:,} {reason}" for reason, number in self.noted.most_common()]
+        lines += [f"{reason}: {number:,}" for reason, number in self.noted.most_common()]
         if self.truncated:
             lines.append(f"{self.truncated:,} cut to the context")
         if self.source.bad_lines:
