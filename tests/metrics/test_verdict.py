@@ -114,10 +114,11 @@ def test_it_is_json_and_a_line():
     found = verdict(*rows(60, 20, 400), delta=0.02)
     noted = json.loads(json.dumps(found.as_dict()))
     assert noted["word"] == "better" and noted["difference"]["low"] > 0 and noted["test"] == "McNemar's exact test"
-    assert str(found).startswith("better: +0.1 (+0.0") and "60 up and 20 down of 400; differences from" in str(found)
+    told = str(found)
+    assert told.startswith("better: +0.1 (95 %: +0.0") and "60 up and 20 down of 400; differences from" in told
     same = verdict([0.5] * 400, [0.5] * 400, list("ab") * 200, delta=0.5)
     assert "of 400 in 2 groups" in str(same) and "would show" not in str(same)
-    assert str(verdict(*rows(0, 0, 400), delta=0.02)).startswith("no worse by more than 0.02: +0 (-0.0095")
+    assert str(verdict(*rows(0, 0, 400), delta=0.02)).startswith("no worse by more than 0.02: +0 (95 %: -0.0095")
 
 
 @pytest.mark.parametrize(

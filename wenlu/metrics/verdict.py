@@ -49,7 +49,7 @@ class Verdict:
         """In a line, for people."""
         word = f"no worse by more than {self.delta:g}" if self.word == "no worse" else self.word
         ends = self.difference.interval
-        between = f" ({ends.low:+.4g} to {ends.high:+.4g})" if ends else ""
+        between = f" (95 %: {ends.low:+.4g} to {ends.high:+.4g})" if ends else ""
         apart = "" if self.groups == self.examples else f" in {self.groups:,} groups"
         shown = "" if self.smallest is None else f"; differences from {self.smallest:.2g} on would show"
         return (

@@ -77,7 +77,8 @@ def example_of(row: Mapping[str, Any], keys: Keys) -> tuple[Example, bool]:
     gold, choices = row.get(keys.gold), _choices(row, keys)
     if gold is None or gold == "" or gold == []:
         near = did_you_mean(keys.gold, row)
-        raise UserError(f"no gold answer under {keys.gold!r}.{near} The row has: {', '.join(map(repr, row))}")
+        there = ", ".join(map(repr, row))
+        raise UserError(f"no gold answer under {keys.gold!r}.{near} The row has: {there}; name its key as gold")
     fields = {name: value for name, value in row.items() if name not in (keys.gold, keys.choices, keys.id, keys.group)}
     if not fields:
         raise UserError("nothing but an answer: a row needs at least one field to ask about")

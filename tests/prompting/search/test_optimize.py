@@ -266,7 +266,7 @@ def test_refused_searches(backend, tmp_path):
     other = replace(BASELINE, template=replace(BASELINE.template, instruction="Say it."))
     with pytest.raises(UserError, match=r"holds another search \(another prompt or model\)"):
         Optimizer(backend, other, EXAMPLES, SEARCH, tmp_path / "one")
-    with pytest.raises(UserError, match=r"fall to the .* part, which needs"):
+    with pytest.raises(UserError, match=r"fell to the .* part, which needs"):
         Optimizer(backend, BASELINE, EXAMPLES[:4], SEARCH, tmp_path / "two")
     free = [Example(str(n), {"text": "a"}, answers=("b",)) for n in range(60)]
     with pytest.raises(UserError, match="the prompt scores choices, but example 0 has none"):

@@ -89,8 +89,8 @@ def test_what_was_parted_can_be_chosen_and_judged_by():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: part(examples(3)), "of 3 examples only . examples fall to the .* part, which needs . at least"),
-        (lambda: part(examples(400, group=100)), "of 400 examples only . groups fall to the .* part"),
+        (lambda: part(examples(3)), "of 3 examples only . examples? fell to the .* part, which needs . at least"),
+        (lambda: part(examples(400, group=100)), "of 400 examples only . groups? fell to the .* part"),
         (lambda: part(examples(5) + examples(1)), "two examples have the id '问题 0'"),
         (lambda: Shares(select=0), "must all be more than 0"),
         (lambda: Shares(test=-1), "shares.test must be at least 0, not -1"),

@@ -12,7 +12,7 @@ from pathlib import Path
 from wenlu.base.config import at_least
 from wenlu.base.errors import UserError
 from wenlu.base.files import lock_file, make_folder
-from wenlu.base.log import JsonLines, read_rows, say
+from wenlu.base.log import JsonLines, counted, read_rows, say
 from wenlu.prompting.examples import Example, content_id, distinct
 
 FEWEST = {"search": 1, "select": 2, "test": 6}
@@ -77,10 +77,10 @@ def _place(seed: int, example: Example) -> float:
 def _refuse_too_few(name: str, inside: Sequence[Example], examples: Sequence[Example]) -> None:
     apart = len({example.group or f"\0{example.id}" for example in inside})
     if apart < FEWEST[name]:
-        kind = "groups" if any(example.group for example in examples) else "examples"
+        kind = "group" if any(example.group for example in examples) else "example"
         raise UserError(
-            f"of {len(examples):,} examples only {apart} {kind} fall to the {name} part, which needs {FEWEST[name]} at "
-            f"least: give more examples, or a larger share of {name}"
+            f"of {counted(len(examples), 'example')} only {counted(apart, kind)} fell to the {name} part, which needs "
+            f"{FEWEST[name]} at least: give more of them"
         )
 
 
