@@ -5,11 +5,13 @@ import itertools
 import json
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import wenlu.training.plan as plan_module
+import wenlu.training.timing as timing
 from wenlu.base.errors import UserError
 from wenlu.data.prepare import PrepareConfig, prepare
 from wenlu.data.shards import open_data
@@ -143,6 +145,36 @@ def test_nothing_is_measured_without_minutes(data, monkeypatch, tmp_path):
     with pytest.raises(AssertionError, match="measured"):
         minutes = dataclasses.replace(training, steps=TrainingConfig.steps, minutes=1.0)
         train(Recipe(PrepareConfig((str(data.folder),)), model, minutes), tmp_path / "timed")
+
+
+def test_a_busy_machine_is_not_timed_for_ever(data, monkeypatch):
+    """Each look at the clock finds that two seconds have passed."""
+    looks = itertools.count()
+    monkeypatch.setattr(timing, "time", SimpleNamespace(monotonic=lambda: 2.0 * next(looks)))
+    model = Machine(partial(text_material, data), CPU, 0.1)
+    model.time(recipe(1, model=ModelConfig(dim=16, layers=1, heads=2, vocab=512), training=TrainingConfig(batch=2)))
+    assert next(looks) == 5, "one update instead of three"
+    assert [seconds for _, seconds in model.timed.values()] == [2.0]
+
+
+def test_a_slow_measurement_ends_with_what_was_timed(data, monkeypatch):
+    """Shapes that take longer than foretold, so that each choice is of another one; a clock that tells of 0.1 s, or of
+    5 s of a minute, for each that is timed."""
+    timed = []
+
+    def time(self, shape):
+        timed.append(key(shape))
+        self._weights = None
+        self.timed[key(shape)] = shape, work(shape) / 1e11 * (5 if len(timed) > 3 else 1)
+
+    monkeypatch.setattr(Machine, "time", time)
+    shapes = {}
+    for each in (0.1, 5.0):
+        timed.clear()
+        monkeypatch.setattr(plan_module, "time", SimpleNamespace(monotonic=lambda each=each: each * len(timed)))
+        Planner(recipe(1), data, CPU, 0.0).plan()
+        shapes[each] = len({one[:-1] for one in timed})
+    assert shapes[5.0] == 4 < shapes[0.1]
 
 
 def test_the_machine_is_modelled_from_what_was_timed(data, machine):

@@ -54,7 +54,8 @@ class Page:
 
     def table(self, rows: Iterable[Sequence[object]], header: Sequence[str] = ()) -> "Page":
         def cells(row: Sequence[object], tag: str) -> str:
-            return "<tr>" + "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in row) + "</tr>"
+            shown = (", ".join(map(str, cell)) if isinstance(cell, list | tuple) else str(cell) for cell in row)
+            return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in shown) + "</tr>"
 
         head = cells(header, "th") if header else ""
         self._parts.append("<table>" + head + "".join(cells(row, "td") for row in rows) + "</table>")

@@ -37,6 +37,8 @@ BATCH_TOKENS = tuple(1 << n for n in range(10, 20))
 FEWEST_STEPS = 200
 MOST_CHOICES = 4
 """How often what was chosen is timed before the choice is among what was timed."""
+MEASURING = 0.2
+"""The part of the time after which it is among those too: a machine with much else to do measures slowly."""
 MEMORY = 0.8
 """Of what is free, the part that a plan may count on."""
 RATES = {"lr": 0.02, "muon_lr": 0.025, "momentum": 0.9}
@@ -92,14 +94,17 @@ class Planner:
 
     def plan(self) -> Plan:
         """Time a few shapes, choose by the law, time what was chosen, and choose again if that changes the choice."""
-        shapes = self._shapes()
+        shapes, started = self._shapes(), time.monotonic()
         self._probe(shapes)
         best, choices = self._best(shapes), 1
         while key(best) not in self.machine.timed:
             self.machine.time(best)
             choices += 1
             timed = [recipe for recipe, _ in self.machine.timed.values()]
-            best = self._best(shapes if choices <= MOST_CHOICES else timed)  # one timed without dropout may yet need it
+            early = time.monotonic() - started < MEASURING * 60 * self.recipe.training.minutes
+            best = self._best(
+                shapes if choices <= MOST_CHOICES and early else timed
+            )  # one timed without dropout may yet need it
         return self._described(best, len(shapes))
 
     def _shapes(self) -> list[Recipe]:

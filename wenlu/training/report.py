@@ -82,8 +82,13 @@ def _summary(
     begun = next((e for e in events if e["event"] == "start"), None)
     if begun:
         rows += [("parameters", f"{begun['parameters']:,}")]
-        rows += [("machine", ", ".join(f"{k} {v}" for k, v in begun["machine"].items()))]
+        rows += [("machine", _machine(begun["machine"]))]
     return rows
+
+
+def _machine(noted: dict[str, Any]) -> str:
+    told = {name: " ".join(value) if isinstance(value, list) else value for name, value in noted.items()}
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in told.items() if value != "")
 
 
 def _planned(plan: dict, steps: list[dict], held_out: list[dict], events: list[dict]) -> list[tuple[str, str, str]]:

@@ -19,6 +19,8 @@ from wenlu.training.update import Updates, arithmetic, in_bf16, kernels_for, pro
 
 F32 = 3.0
 """How much longer an operation takes in f32 where the processor multiplies in bf16 (about, for the sizes timed)."""
+LONGEST = 4.0
+"""Times that a probe may take what it should, on a machine that has much else to do."""
 
 
 class Machine:
@@ -45,7 +47,10 @@ class Machine:
         return float(self._features(recipe) @ self._weights)
 
     def time(self, recipe: Recipe) -> None:
-        """Time an update of this shape: the median of as many as fit into the time of a probe."""
+        """Time an update of this shape: the median of as many as fit into the time of a probe.
+
+        Three at least, unless those would take `LONGEST` times as long as a probe should.
+        """
         if key(recipe) in self.timed:
             return
         material = self._material(recipe)
@@ -56,14 +61,16 @@ class Machine:
         updates = Updates(recipe, model, material, objective_of(config), self.device, bf16)
         taken, began = [], time.monotonic()
         with arithmetic(bf16, kernels_for(self.device)):
-            while len(taken) < 3 or time.monotonic() - began < self._probe_seconds:
+            while (passed := time.monotonic() - began) < self._probe_seconds or len(taken) < 3:
+                if taken and passed > LONGEST * self._probe_seconds:
+                    break
                 before = time.monotonic()
                 found = updates.gradients(len(taken))
                 updates.apply(found.count, found.norm, 1.0)
                 if self.device.type == "cuda":
                     torch.cuda.synchronize(self.device)
                 taken.append(time.monotonic() - before)
-        self.timed[key(recipe)] = recipe, float(np.median(taken[1:]))
+        self.timed[key(recipe)] = recipe, float(np.median(taken[1:] or taken))
         self._weights = None
 
     def bytes(self, recipe: Recipe) -> int:
