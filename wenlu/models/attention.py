@@ -37,8 +37,11 @@ def attend(
     """
     # On a processor no fused kernel has dropout, or a bias that learns.
     unfused = dropout or (mask is not None and mask.requires_grad)
-    short = SHORT_COPIED if q.dtype == torch.bfloat16 else SHORT
-    if q.is_cpu and (unfused or (k.shape[2] <= short and torch.get_float32_matmul_precision() == "medium")):
+    short = k.shape[2] <= (SHORT_COPIED if q.dtype == torch.bfloat16 else SHORT)
+    # To ask for the precision would break a compiled graph, and torch would go on without one, other dropout and all.
+    if q.is_cpu and (
+        unfused or (short and not torch.compiler.is_compiling() and torch.get_float32_matmul_precision() == "medium")
+    ):
         return attend_explicitly(q, k, v, mask, dropout, scale, causal)
     alone = q.shape[2] == 1
     grouped = q.shape[1] != k.shape[1]
