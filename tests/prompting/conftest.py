@@ -20,6 +20,12 @@ def pair(kind):
     return model_of(kind)
 
 
+@pytest.fixture(scope="module")
+def model():
+    """The one of characters alone, for what no tokenizer changes."""
+    return model_of("char")
+
+
 @pytest.fixture(scope="session")
 def here(pair):
     """The model that the server answers from, as a backend of level A."""

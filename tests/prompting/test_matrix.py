@@ -43,11 +43,6 @@ class Counting(FolderBackend):
         return super().score(queries, advance)
 
 
-@pytest.fixture(scope="module")
-def model():
-    return model_of("char")
-
-
 @pytest.fixture
 def backend(model):
     return Counting(model)

@@ -1,14 +1,7 @@
-"""The model that searches ask."""
+"""The backend that searches ask, by the model of tests/prompting."""
 
 import pytest
 from searches import Counting
-
-from small_models import model_of
-
-
-@pytest.fixture(scope="module")
-def model():
-    return model_of("char")
 
 
 @pytest.fixture
