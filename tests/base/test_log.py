@@ -1,6 +1,11 @@
-"""Rows are appended whole; a torn last line is cut off."""
+"""Rows are appended whole; a torn last line is cut off. What is said, and where."""
 
-from wenlu.base.log import JsonLines, background, read_rows, say
+import io
+
+from rich.console import Console
+
+from wenlu.base import log
+from wenlu.base.log import JsonLines, background, read_rows, say, status
 
 
 def test_rows_survive_a_torn_line(tmp_path):
@@ -26,6 +31,21 @@ def test_rows_of_steps_to_be_redone_are_dropped(tmp_path):
     rows.write(step=9)
     rows.close()
     assert [row["step"] for row in read_rows(tmp_path / "rows.jsonl")] == [0, 1, 2, 9]
+
+
+def test_what_is_being_done_is_shown_on_a_terminal_alone(monkeypatch, capsys):
+    with status("loading [a] model"):
+        pass
+    assert capsys.readouterr().err == ""
+    shown = io.StringIO()
+    monkeypatch.setattr(log, "console", Console(file=shown, force_terminal=True, width=80))
+    with status("loading [a] model"):
+        pass
+    assert "loading [a] model …" in shown.getvalue()
+    before = len(shown.getvalue())
+    with background(), status("a part"):
+        pass
+    assert len(shown.getvalue()) == before
 
 
 def test_in_the_background_only_warnings_are_said(capsys):

@@ -87,7 +87,9 @@ def test_optimize_ends_in_a_prompt_a_report_and_a_verdict(folder, work, capsys):
     assert found["evaluations"] > 0 and 0 <= found["apparent"] <= 1
     assert Path(found["report"]).read_text(encoding="utf-8").startswith("<!doctype html>")
     assert json.loads(Path(found["prompt"]).read_text(encoding="utf-8"))["wenlu_prompt"] == 1
-    shown = run(capsys, *line)
+    assert main(["prompt", *map(str, line)]) == 0
+    shown, said = capsys.readouterr()
+    assert "work holds this search already: what it found is told again; a new one needs another --out" in said
     assert "the best there reads" in shown and "before the test" in shown
     assert (found["verdict"] is None) == ("the baseline was chosen" in shown)
     changed = run(capsys, "diff", "plain.toml", "work/prompt.json")
@@ -154,7 +156,7 @@ def test_help_names_every_command(capsys):
 
 BAD_ROWS = {
     "no-gold": ([{"text": "a"}], "line 1: no gold answer under 'answer'"),
-    "other-gold": ([{"text": "a", "answer": "fuor"}], "gold 'fuor' is not among the choices 'four', '热的'."),
+    "other-gold": ([{"text": "a", "answer": "fuor"}], "gold 'fuor' is not among the labels 'four', '热的'."),
     "one-class": ([{"text": str(n), "answer": "four"} for n in range(9)], "all 9 examples have the answer 'four'"),
     "few": ([{"text": str(n), "answer": ("four", "热的")[n % 2]} for n in range(3)], "of 3 examples only"),
     "small": ([{"text": str(n), "answer": ("four", "热的")[n % 2]} for n in range(9)], "which needs"),

@@ -199,6 +199,36 @@ def said(capsys) -> str:
     return " ".join(capsys.readouterr().err.split())
 
 
+class NotReached(OSError):
+    """In place of the hub library's own error."""
+
+
+def hub(monkeypatch, snapshot_download):
+    """A hub library of one function."""
+    errors = types.SimpleNamespace(LocalEntryNotFoundError=NotReached)
+    library = types.SimpleNamespace(snapshot_download=snapshot_download, errors=errors)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", library)
+    monkeypatch.setitem(sys.modules, "huggingface_hub.errors", errors)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (NotReached("no such host\nCheck"), "the hub cannot be reached, nor was it fetched before (no such host)"),
+        (ValueError("Repository Not Found\nfor url"), "the hub gave none of that name: Repository Not Found"),
+        (ValueError(), "the hub gave none of that name: ValueError"),
+    ],
+)
+def test_a_hub_that_cannot_be_reached_is_told_from_one_that_has_none_of_the_name(monkeypatch, error, words):
+    def snapshot_download(name, allow_patterns):
+        raise error
+
+    hub(monkeypatch, snapshot_download)
+    with pytest.raises(UserError) as refusal:
+        locate("someone/model")
+    assert words in str(refusal.value)
+
+
 def test_templates_in_a_file_of_their_own_are_fetched_too(monkeypatch, tmp_path):
     asked = {}
 
@@ -206,7 +236,7 @@ def test_templates_in_a_file_of_their_own_are_fetched_too(monkeypatch, tmp_path)
         asked[name] = allow_patterns
         return tmp_path
 
-    monkeypatch.setitem(sys.modules, "huggingface_hub", types.SimpleNamespace(snapshot_download=snapshot_download))
+    hub(monkeypatch, snapshot_download)
     assert locate("someone/model") == tmp_path
     assert any(fnmatch.fnmatch("chat_template.jinja", pattern) for pattern in asked["someone/model"])
 

@@ -70,6 +70,11 @@ def test_what_is_refused_of_a_search_is_refused_of_the_examples_that_the_limit_l
         ),
         ([SUM, {"text": "x", "gold": ""}], {}, "line 2: no gold answer under 'gold'"),
         ([{**FILM, "gold": "正"}], {}, "gold '正' is not among the choices '正面', '负面'"),
+        (
+            [{"text": "x", "gold": "good"}],
+            {"keys": Keys(labels=("goood", "bad"))},
+            "gold 'good' is not among the labels 'goood', 'bad'. Labels are written as the rows write their gold",
+        ),
         ([{**FILM, "gold": 2}], {}, "gold is 2, but the 2 choices have the numbers 0 to 1"),
         ([{**FILM, "gold": True}], {}, "gold True is not among the choices"),
         ([{**FILM, "choices": "正面"}], {}, "'choices' must be a list of two texts or more"),

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,13 @@ def progress(label: str, *, unit_counts: bool = True, left: Callable[[], float |
         refresh_per_second=4,
         redirect_stdout=False,
     )
+
+
+@contextmanager
+def status(what: str) -> Iterator[None]:
+    """What is being done, shown on a terminal for as long as it takes: for work of which no part can be counted."""
+    with nullcontext() if _in_background else console.status(Text(f"{what} …")):
+        yield
 
 
 class JsonLines:

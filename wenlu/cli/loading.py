@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from wenlu.base.errors import UserError
@@ -31,22 +31,31 @@ def loaded(
     int8 weights lie beside the folder's own (`hub.quantized`); where they do not yet, they are made and kept there, and
     that is said. Raises UserError where they were made from other weights than the folder holds now.
     """
+    from wenlu.base.log import status
+
+    check_format(dtype, quantize)
+    with ExitStack() as stack:
+        with status(f"loading {reference}"):
+            from wenlu.inference.kernels import fast, gains
+
+            model, tokenizer = _load(reference, device, dtype, quantize)
+            if gains(model):
+                stack.enter_context(fast(model))
+        yield model, tokenizer
+
+
+def _load(reference: str, device: str, dtype: str, quantize: str) -> tuple[nn.Module, Tokenizer | None]:
     from wenlu.base.device import pick_device, pick_dtype
     from wenlu.base.log import say
     from wenlu.compress.quantize import quantize as to_int8
     from wenlu.hub.folder import load, locate
     from wenlu.hub.quantized import FILE, load_int8, save_int8
-    from wenlu.inference.kernels import fast, gains
 
-    check_format(dtype, quantize)
     place = pick_device(device)
-    if quantize == "int8":
-        folder = locate(reference)
-        if not (folder / FILE).exists():
-            file = save_int8(to_int8(load(folder)[0]), folder)
-            say(f"weights in int8 are kept in {file}, to be read next time")
-        model, tokenizer = load_int8(folder, place)
-    else:
-        model, tokenizer = load(reference, place, pick_dtype(dtype, place))
-    with fast(model) if gains(model) else nullcontext():
-        yield model, tokenizer
+    if quantize == "none":
+        return load(reference, place, pick_dtype(dtype, place))
+    folder = locate(reference)
+    if not (folder / FILE).exists():
+        file = save_int8(to_int8(load(folder)[0]), folder)
+        say(f"weights in int8 are kept in {file}, to be read next time")
+    return load_int8(folder, place)

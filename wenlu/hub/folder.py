@@ -122,14 +122,23 @@ def locate(reference: Path | str) -> Path:
         )
     try:
         from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import LocalEntryNotFoundError
     except ImportError:
         raise UserError(f"no folder {reference}; to fetch a hub id: pip install huggingface_hub") from None
     try:
         patterns = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
         return Path(snapshot_download(name, allow_patterns=patterns))
+    except LocalEntryNotFoundError as error:
+        raise UserError(
+            f"no folder {reference}, and the hub cannot be reached, nor was it fetched before ({_first_line(error)}): "
+            "check the path, or the connection"
+        ) from None
     except Exception as error:
-        reason = str(error).splitlines()[0][:200]
-        raise UserError(f"no folder {reference}, and the hub gave none of that name: {reason}") from None
+        raise UserError(f"no folder {reference}, and the hub gave none of that name: {_first_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def _rows(model: nn.Module) -> dict[str, tuple[int, ...]]:

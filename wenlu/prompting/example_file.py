@@ -87,7 +87,8 @@ def example_of(row: Mapping[str, Any], keys: Keys) -> tuple[Example, bool]:
     named = id is not None and id != ""
     about = {"id": str(id) if named else content_id(known), "fields": fields, "group": str(row.get(keys.group) or "")}
     if choices:
-        return Example(**about, choices=choices, gold=_number(gold, choices)), named
+        labelled = row.get(keys.choices) is None
+        return Example(**about, choices=choices, gold=_number(gold, choices, labelled=labelled)), named
     answers = gold if isinstance(gold, list) else [gold]
     if not all(isinstance(one, str | int | float) and not isinstance(one, bool) and one != "" for one in answers):
         raise UserError(f"the gold answer must be a text, a number or a list of such, not {gold!r}")
@@ -107,14 +108,16 @@ def _choices(row: Mapping[str, Any], keys: Keys) -> tuple[str, ...]:
     return tuple(choices)
 
 
-def _number(gold: Any, choices: Sequence[str]) -> int:
+def _number(gold: Any, choices: Sequence[str], *, labelled: bool) -> int:
+    """Of the choice that gold names. labelled: the choices are those of all rows, and may be what was misspelt."""
     if isinstance(gold, int) and not isinstance(gold, bool):
         if not 0 <= gold < len(choices):
             raise UserError(f"gold is {gold}, but the {len(choices)} choices have the numbers 0 to {len(choices) - 1}")
         return gold
     if gold not in choices:
-        near = did_you_mean(str(gold), choices)
-        raise UserError(f"gold {gold!r} is not among the choices {', '.join(map(repr, choices))}.{near}")
+        named, near = ("labels", "") if labelled else ("choices", did_you_mean(str(gold), choices))
+        way_out = " Labels are written as the rows write their gold" if labelled else ""
+        raise UserError(f"gold {gold!r} is not among the {named} {', '.join(map(repr, choices))}.{near}{way_out}")
     return list(choices).index(gold)
 
 

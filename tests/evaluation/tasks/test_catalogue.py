@@ -220,6 +220,7 @@ def test_the_hub_has_the_same_sets(name, monkeypatch):
         ([], "", "which tasks? Name some after --tasks"),
         (["arc_esy"], "", "no task 'arc_esy'. Did you mean 'arc_easy'?"),
         (["zzz"], "", "no task 'zzz'. Known: arc_challenge, arc_easy"),
+        (["zzz"], "", "; also lambada for lambada_openai, openbookqa for openbook_qa"),
         (["arc_easy/x"], "", "no task 'arc_easy/x'."),
         (["arc_easy"], "", "where are the examples? Name their folder by --data FOLDER"),
         (["arc_easy"], "/nowhere", "no folder /nowhere"),

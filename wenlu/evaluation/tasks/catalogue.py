@@ -56,5 +56,7 @@ def _check(name: str) -> None:
     head, slash, rest = name.partition("/")
     if name.endswith(".toml") or (head in READERS and (not slash or (head in FOLDERS and rest))):
         return
-    near = did_you_mean(name, READERS) or f" Known: {', '.join(sorted(READERS))}"
+    known = ", ".join(sorted(set(READERS) - set(gauntlet.OTHER_NAMES)))
+    others = ", ".join(f"{other} for {own}" for other, own in gauntlet.OTHER_NAMES.items())
+    near = did_you_mean(name, READERS) or f" Known: {known}; also {others}"
     raise UserError(f"no task {name!r}.{near}")

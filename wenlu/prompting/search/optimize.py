@@ -96,6 +96,10 @@ class Optimizer:
 
         Raises Unjudged, with the outcome, where a prompt was chosen and the verdict on it is refused.
         """
+        if any(row["event"] == "chosen" for row in self._rows):
+            say(f"{self.folder} holds this search already: what it found is told again; a new one needs another --out")
+        elif self._rows:
+            say(f"going on with the search in {self.folder}")
         log = JsonLines(self.folder / "search.jsonl")
         try:
             return self._run(log)
