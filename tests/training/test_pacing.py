@@ -131,6 +131,21 @@ def test_recorded_turns_are_taken_at_their_steps_whatever_the_clock_says(clock, 
     assert not read_rows(tmp_path / "events.jsonl")
 
 
+def test_a_turn_at_the_step_of_the_checkpoint_is_taken_and_so_are_those_after_it(clock, events, tmp_path):
+    progress = Progress(step=40)  # the checkpoint was written before the turn of its step
+    pacing = Pacing(1.0, 500, clock[0], progress, events)
+    pacing.replay([[40, 300], [55, 200]], reached=60)
+    assert progress.turns == [[40, 300]] and pacing.steps == 300
+    pacing.start()
+    while progress.step < 60:
+        progress.step += 1
+        assert pacing.after_step() == (progress.step == 55)
+    assert progress.turns == [[40, 300], [55, 200]] and pacing.steps == 200
+    again = Pacing(1.0, 500, clock[0], Progress(step=45, turns=[[40, 300]]), events)
+    again.replay([[40, 300], [55, 200]], reached=60)
+    assert again.steps == 300 and not read_rows(tmp_path / "events.jsonl")
+
+
 def test_the_clock_goes_on_from_the_checkpoint(clock, events):
     pacing = Pacing(1.0, 500, clock[0] - 3, Progress(clock=20.0), events)
     assert pacing.clock() == 23.0

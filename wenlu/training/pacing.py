@@ -34,8 +34,13 @@ class Pacing:
         """Seconds that the last evaluation and checkpoint took: they will be due once more at the end."""
 
     def replay(self, recorded: list[list[int]], reached: int) -> None:
-        """Turns that were noted before the run was stopped, and the step that it had reached."""
+        """Turns that were noted before the run was stopped, and the step that it had reached.
+
+        A checkpoint is written before the turn of its own step: that one is taken here, no step comes back to it.
+        """
         self._recorded, self._reached = recorded, reached
+        turns = self._progress.turns
+        turns += [turn for turn in recorded[len(turns) :] if turn[0] <= self._progress.step]
 
     def clock(self) -> float:
         """Seconds of this run's life, those before it was stopped included."""
