@@ -284,6 +284,19 @@ def test_a_finished_run_is_finished_on_any_machine(data, tmp_path, monkeypatch, 
     assert "nothing to resume" in " ".join(capsys.readouterr().err.split())
 
 
+def test_without_its_last_checkpoint_a_finished_run_trains_on_and_not_on_any_machine(data, tmp_path, monkeypatch):
+    train(recipe(data), tmp_path / "run")
+    before = ending(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run/wenlu/checkpoints" / before["checkpoint"][0])
+    with monkeypatch.context() as patch:
+        true = loop_module.machine
+        patch.setattr(loop_module, "machine", lambda device: {**true(device), "threads": 99})
+        with pytest.raises(UserError, match=r"begun with threads = 1, here it is 99.*add --inexact"):
+            train(None, tmp_path / "run", resume=True)
+    assert train(None, tmp_path / "run", resume=True).finished == "steps"
+    assert ending(tmp_path / "run") == before
+
+
 def test_killed_between_the_last_checkpoint_and_the_report(data, tmp_path):
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
         patch.setattr(Loop, "conclude", lambda self: (_ for _ in ()).throw(Killed))
