@@ -15,7 +15,7 @@ import wenlu.training.loop as loop_module
 from wenlu.base.config import to_dict
 from wenlu.base.errors import UserError
 from wenlu.base.files import sha256_file
-from wenlu.base.log import read_rows
+from wenlu.base.log import JsonLines, read_rows
 from wenlu.cli.main import main
 from wenlu.data.prepare import PrepareConfig, prepare
 from wenlu.models.config import ModelConfig
@@ -231,6 +231,24 @@ def test_before_the_first_checkpoint_resume_starts_at_step_0(data, tmp_path, cap
     train(None, tmp_path / "run", resume=True)
     assert "at step 0" in " ".join(capsys.readouterr().err.split())
     assert ending(tmp_path / "run") == ending(tmp_path / "whole")
+
+
+def test_killed_while_rows_are_dropped_how_far_the_run_had_come_is_kept(data, tmp_path):
+    wanted = recipe(data)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, 7)
+        train(wanted, tmp_path / "run")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        whole = JsonLines.keep_while
+
+        def dropped(*given):
+            whole(*given)
+            raise Killed
+
+        patch.setattr(JsonLines, "keep_while", dropped)
+        train(None, tmp_path / "run", resume=True)
+    assert read_rows(tmp_path / "run/wenlu/metrics.jsonl")[-1]["step"] == 4
+    assert read_rows(tmp_path / "run/wenlu/events.jsonl")[-1]["reached"] == 7
 
 
 def test_killed_before_there_is_data(tmp_path, monkeypatch):

@@ -181,8 +181,9 @@ class Loop:
         reached = max((row.get("reached", row["step"]) for row in rows), default=0)
         self.pacing = self._pacing()
         self.pacing.replay([[row["step"], row["steps"]] for row in events if row["event"] == "turn"], reached)
-        self.metrics.keep_while(lambda row: row["step"] <= step)
         self.events.write(event="resume", step=step, reached=reached, damaged=damaged)
+        self.events.sync()  # before the rows go that tell how far the run had come
+        self.metrics.keep_while(lambda row: row["step"] <= step)
         if not self.progress.finished:
             say(f"resuming {self.folder.root} at step {step:,}")
 
