@@ -1,7 +1,10 @@
 """What a process may take of its machine."""
 
 import os
+import platform
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -52,6 +55,26 @@ def test_a_system_without_groups_or_free_pages(groups, monkeypatch):
     known = {name: number for name, number in os.sysconf_names.items() if name != "SC_AVPHYS_PAGES"}
     monkeypatch.setattr(device.os, "sysconf_names", known)
     assert device.available_memory(CPU) > 1 << 20
+
+
+def test_what_torch_has_kept_of_freed_memory_on_a_gpu_is_free(monkeypatch):
+    figures = {"mem_get_info": (1000, 5000), "memory_reserved": 700, "memory_allocated": 300}
+    for name, figure in figures.items():
+        monkeypatch.setattr(device.torch.cuda, name, lambda where, figure=figure: figure)
+    assert device.available_memory(torch.device("cuda")) == 1000 + 700 - 300
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library keeps no freed memory for us")
+def test_what_the_c_library_has_kept_of_freed_memory_is_free():
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    device.keep_freed_memory()
+    blocks = [np.ones(1 << 17) for _ in range(64)]  # 1 MiB each
+    del blocks
+    kept = resident()
+    device.available_memory(CPU)
+    assert resident() < kept - (48 << 20)
 
 
 @pytest.mark.parametrize(

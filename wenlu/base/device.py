@@ -89,6 +89,13 @@ def keep_freed_memory() -> None:
         mallopt(trim_threshold, 2**31 - 1)
 
 
+def _give_back_freed_memory() -> None:
+    """Give the system back what the C library keeps of freed memory (glibc; else nothing)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
 def cpu_flags() -> frozenset[str]:
     """The instruction sets that the processor announces (empty where the system does not tell)."""
     try:
@@ -107,9 +114,14 @@ def instructions() -> list[str]:
 
 
 def available_memory(device: torch.device) -> int:
-    """Bytes that this process may still take: of the GPU, or of the machine within its control group."""
+    """Bytes that this process may still take: of the GPU, or of the machine within its control group.
+
+    What torch or the C library has kept of memory that was freed (`keep_freed_memory`) can be had again, and counts.
+    """
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
+    _give_back_freed_memory()
     pages = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in os.sysconf_names else "SC_PHYS_PAGES"
     room = os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE")
     try:
