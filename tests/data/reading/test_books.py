@@ -182,6 +182,11 @@ def test_pdfs_without_text_locked_or_damaged_are_refused(tmp_path):
     assert "a.pdf has no text layer, as in a scan: have its text recognised (OCR)" in refusal(
         pdf(tmp_path / "a.pdf", b"")
     )
+    (tmp_path / "scans").mkdir()
+    pdf(tmp_path / "scans/a.pdf", b"")
+    pdf(tmp_path / "scans/b.pdf", LATIN)
+    _, counts = read(tmp_path / "scans")
+    assert counts.textless_files == 1 and counts.examples[0].startswith(f"{tmp_path / 'scans/a.pdf'} has no text layer")
     writer = pypdf.PdfWriter(clone_from=pdf(tmp_path / "b.pdf", LATIN))
     writer.encrypt("secret", algorithm="RC4-128")
     writer.write(tmp_path / "b.pdf")

@@ -104,9 +104,22 @@ def test_the_charset_of_a_page(tmp_path, head, encoding, counted):
     assert charset_of(b"<p>no charset") == ""
 
 
-def test_a_page_without_text_or_too_long_is_refused(tmp_path, monkeypatch):
+def test_a_page_without_text_among_others_is_counted_and_one_that_is_named_or_alone_is_refused(tmp_path):
+    page = tmp_path / "a.html"
+    page.write_text("<script>only()</script>")
+    assert refusal(page) == f"{page} is empty: it holds no text; leave it out"
+    assert refusal(tmp_path) == f"no text in {tmp_path} (1 file): {page} is empty: it holds no text; leave it out"
+    (tmp_path / "b.html").write_text("<p>text")
+    for paths in ([tmp_path], [tmp_path / "*.html"]):
+        texts, counts = read(*paths)
+        assert texts == ["text"] and (counts.files, counts.documents, counts.textless_files) == (2, 1, 1)
+        said = ["1 file without any text left out", f"  {page} is empty: it holds no text"]
+        assert notes(counts.as_dict()) == said
+    assert refusal(tmp_path, page).startswith(f"{page} is empty"), "named itself, and in a folder"
+
+
+def test_a_page_that_is_too_long_is_refused(tmp_path, monkeypatch):
     (tmp_path / "a.html").write_text("<script>only()</script>")
-    assert refusal(tmp_path) == f"{tmp_path / 'a.html'} is empty: it holds no text"
     monkeypatch.setattr(text_module, "LONGEST_ROW", 10)
     assert "longer than 10 characters, too long for one page: split it" in refusal(tmp_path)
 

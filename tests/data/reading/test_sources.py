@@ -137,7 +137,11 @@ def test_the_limit_is_each_files_own_and_its_first_bad_line_is_named(tmp_path):
     assert counts.bad_lines == 30 and len(counts.examples) == 20
     assert f"1 of 2 lines are bad, more than 1.00%, the first at {tmp_path / 'b.jsonl'}:2: no JSON" in refusal(tmp_path)
     (tmp_path / "c.jsonl").write_text("bad\n")
-    assert "holds no text: its lines are bad" in refusal(tmp_path / "c.jsonl", max_bad=1.0)
+    bad = f"holds no text: its lines are bad, the first at {tmp_path / 'c.jsonl'}:1: no JSON"
+    assert bad in refusal(tmp_path / "c.jsonl", max_bad=1.0)
+    (tmp_path / "b.jsonl").unlink()
+    counts = SourceCounts()
+    assert len(documents(tmp_path, counts=counts, max_bad=1.0)) == 2970 and counts.textless_files == 1
 
 
 def test_what_is_no_text_is_refused(tmp_path):

@@ -39,7 +39,7 @@ def read_pdf(file: Path, counts: SourceCounts, _: str) -> Iterator[tuple[str, bo
     except (pypdf.errors.PyPdfError, pypdf.errors.DependencyError) as error:
         raise UserError(f"{file} is damaged, locked, or no PDF ({str(error)[:100]}): fetch it again") from None
     if not some and counts.bad_lines == before:
-        raise UserError(f"{file} has no text layer, as in a scan: have its text recognised (OCR), or leave it out")
+        counts.lack = "has no text layer, as in a scan: have its text recognised (OCR), or leave it out"
 
 
 def _pages(reader: Any, counts: SourceCounts) -> Iterator[str]:

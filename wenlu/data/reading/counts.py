@@ -7,7 +7,7 @@ from typing import Any
 from wenlu.base.log import counted
 
 SHOWN = 5
-"""Bad lines that are told of, where no page tells of more."""
+"""Bad lines, and files without text, that are told of, where no page tells of more."""
 EXAMPLES = 20
 
 
@@ -32,16 +32,18 @@ class SourceCounts:
     """Files in folders that are of no kind that is read, or no plain files."""
     encodings: dict[str, int] = field(default_factory=dict)
     """Files of text by the encoding that they were read as."""
+    textless_files: int = 0
+    """Files in folders, or of patterns, that hold no text."""
     examples: list[str] = field(default_factory=list)
-    """The first bad lines, as file:line: reason."""
+    """The first bad lines, as file:line: reason, and files without text."""
 
     def __post_init__(self):
-        self._file, self._before, self.first_bad = "", 0, ""  # of the file that is being read; no figures
+        self._file, self._before, self.first_bad, self.lack = "", 0, "", ""  # of the file at hand; no figures
 
     def begin(self, file: Path) -> None:
         """From here on, lines are those of another file."""
         self.files += 1
-        self._file, self._before, self.first_bad = str(file), self.lines, ""
+        self._file, self._before, self.first_bad, self.lack = str(file), self.lines, "", ""
 
     @property
     def line(self) -> int:
@@ -55,8 +57,19 @@ class SourceCounts:
         """Count bad lines of the file that is being read, the first of which is `line`."""
         self.bad_lines += lines
         self.first_bad = self.first_bad or f"{self._file}:{line}: {reason}"
+        self._show(f"{self._file}:{line}: {reason}")
+
+    def without_text(self) -> None:
+        """Count the file that has been read as one that holds no text; `lack` says why, and the way out."""
+        self.textless_files += 1
+        if self.first_bad:
+            self.lack = f"holds no text: its lines are bad, the first at {self.first_bad}; mend it, or leave it out"
+        self.lack = self.lack or "is empty: it holds no text; leave it out"
+        self._show(f"{self._file} {self.lack.partition(';')[0]}")
+
+    def _show(self, example: str) -> None:
         if len(self.examples) < EXAMPLES:
-            self.examples.append(f"{self._file}:{line}: {reason}")
+            self.examples.append(example)
 
 
 def notes(*read: dict[str, Any]) -> list[str]:
@@ -72,6 +85,7 @@ def notes(*read: dict[str, Any]) -> list[str]:
         )
     for name, noun, what in (
         ("bad_lines", "bad line", "left out"),
+        ("textless_files", "file", "without any text left out"),
         ("empty", "row", "with an empty text left out"),
         ("line_ends", "part", "of texts with CRLF or CR line ends read as LF"),
         ("front_matter", "block", "of front matter in Markdown left out"),
@@ -79,6 +93,6 @@ def notes(*read: dict[str, Any]) -> list[str]:
     ):
         if number := sum(counts[name] for counts in read):
             lines.append(f"{counted(number, noun)} {what}")
-        if name == "bad_lines":
+        if name == "textless_files":
             lines += [f"  {example}" for counts in read for example in counts["examples"]][:SHOWN]
     return lines

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from wenlu.base.errors import UserError
 from wenlu.base.files import writing
+from wenlu.base.log import counted
 from wenlu.data.reading.compression import OPENERS, opened
 from wenlu.data.reading.counts import SourceCounts
 from wenlu.data.reading.encodings import Utf8
@@ -140,31 +141,35 @@ def read_documents(
     tsv and parquet, whose text stands under `field`.
 
     A line that cannot be decoded, or a row without a text, is counted and left out; where more than `max_bad` of a
-    file's lines are bad, the file is refused.
+    file's lines are bad, the file is refused. So is a file without any text that is named itself; one of a folder or a
+    pattern is counted, unless there is no other.
     """
     if not 0 <= max_bad <= 1:
         raise UserError(f"max-bad must lie in [0, 1], not {max_bad}")
     counts = SourceCounts() if counts is None else counts
-    document = 0
-    for file in list_files(paths, counts):
+    document, named, files = 0, {Path(path) for path in paths}, list_files(paths, counts)
+    for file in files:
         counts.begin(file)
-        before = counts.lines, counts.bad_lines, counts.documents
+        before = counts.lines, counts.bad_lines
+        first = document
         for text, last in reader_of(file)(file, counts, field):
             counts.bytes += size_in_utf8(text)
             yield Piece(document, text, last)
             document += last
             counts.documents += last
         _judge(file, counts, before, max_bad)
+        if document == first:
+            counts.without_text()
+            if file in named:
+                raise UserError(f"{file} {counts.lack}")
+    if files and not document:
+        raise UserError(f"no text in {', '.join(paths)} ({counted(len(files), 'file')}): {file} {counts.lack}")
 
 
-def _judge(file: Path, counts: SourceCounts, before: tuple[int, int, int], max_bad: float) -> None:
+def _judge(file: Path, counts: SourceCounts, before: tuple[int, int], max_bad: float) -> None:
     lines, bad = counts.lines - before[0], counts.bad_lines - before[1]
     if bad > max_bad * lines:
         raise UserError(
             f"{bad:,} of {lines:,} lines are bad, more than {max_bad:.2%}, the first at {counts.first_bad}; "
             f"mend the file, or allow more with --max-bad {min(1.0, bad / lines + 0.01):.2f}"
         )
-    if bad and counts.documents == before[2]:
-        raise UserError(f"{file} holds no text: its lines are bad, the first at {counts.first_bad}")
-    if counts.documents == before[2]:
-        raise UserError(f"{file} is empty: it holds no text")
