@@ -16,12 +16,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wenlu.base.errors import UserError
+from wenlu.data.prepare import PrepareConfig, prepare
 from wenlu.data.reading import pieces as module
 from wenlu.data.reading import sources
-from wenlu.data.reading.counts import SourceCounts
+from wenlu.data.reading.counts import SourceCounts, notes
 from wenlu.data.reading.pieces import cut_after
 from wenlu.data.reading.sources import read_documents, spooled
+from wenlu.models.config import ModelConfig
 from wenlu.tokenization.tokenizer import Tokenizer
+from wenlu.training.loop import train
+from wenlu.training.recipe import Recipe, TrainingConfig
 
 
 def documents(*paths, counts=None, **options):
@@ -67,6 +71,36 @@ def test_folders_are_searched_in_order_and_other_files_counted(tmp_path):
     assert documents(tmp_path, counts=counts) == ["a/b/c.jsonl", "a/z.txt", "b.txt"]
     assert counts.skipped_files == 6  # two of other kinds, a dead link, a linked folder, a hidden file and folder
     assert documents(tmp_path / "notes.doc") == ["notes.doc"]
+
+
+def test_what_wenlu_made_itself_is_no_text_of_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    texts = tmp_path / "texts"
+    (texts / "notes/wenlu").mkdir(parents=True)
+    (texts / "notes/data.json").write_text('{"version": 1}')
+    (texts / "notes/sweep.jsonl").write_text(rows("a page about brooms"))
+    (texts / "notes/wenlu/recipe.json").write_text("[no JSON")
+    prose = "".join(f"{n} stoves burn in house {n * n % 97}.\n" for n in range(200))
+    (texts / "a.txt").write_text(prose)
+    prepare(PrepareConfig((str(texts / "a.txt"),), tokenizer="byte"), texts / "prepared")
+    training = TrainingConfig(steps=1, batch=1, eval_every=0, sample_tokens=0, device="cpu", compile="off", threads=1)
+    data = PrepareConfig((str(texts / "prepared"),))
+    train(Recipe(data, ModelConfig("lstm", dim=8, layers=1, context=8), training), texts / "runs/one")
+    begun = {"event": "begin", "recipe": {}, "sweep": {}, "clock": 0.0}
+    (texts / "search/best").mkdir(parents=True)
+    (texts / "search/sweep.jsonl").write_text(json.dumps(begun) + "\n")
+    (texts / "search/best/page.html").write_text("<p>a report")
+    made = [str(texts / name) for name in ("prepared", "runs/one", "search")]
+    counts = SourceCounts()
+    assert documents(texts, counts=counts) == [prose, "a page about brooms"] and counts.made_here == made
+    said = f"3 folders that wenlu made left out (data, runs, sweeps): {', '.join(made)}"
+    assert said in notes(counts.as_dict())
+    counts = SourceCounts()
+    assert documents("texts/[nrs]*", "texts/*", counts=counts) == ["a page about brooms", prose, "a page about brooms"]
+    for path in ("texts/prepared", "texts/runs", "texts/p*"):
+        wanted = f"{path} holds no text but what wenlu made (data, runs, sweeps): name the texts themselves"
+        assert refusal(path) == wanted
+    assert documents("texts/search/best/page.html") == ["a report"]
 
 
 def test_an_ending_decides_not_a_part_of_the_name(tmp_path):

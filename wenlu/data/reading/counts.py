@@ -30,6 +30,8 @@ class SourceCounts:
     """Blocks of YAML at the head of Markdown files, left out."""
     skipped_files: int = 0
     """Files in folders that are of no kind that is read, or no plain files."""
+    made_here: list[str] = field(default_factory=list)
+    """Folders that wenlu made itself (prepared data, runs, sweeps) inside of those that were searched."""
     encodings: dict[str, int] = field(default_factory=dict)
     """Files of text by the encoding that they were read as."""
     textless_files: int = 0
@@ -95,4 +97,7 @@ def notes(*read: dict[str, Any]) -> list[str]:
             lines.append(f"{counted(number, noun)} {what}")
         if name == "textless_files":
             lines += [f"  {example}" for counts in read for example in counts["examples"]][:SHOWN]
+    if made := [folder for counts in read for folder in counts["made_here"]]:
+        shown = ", ".join(made[:SHOWN]) + ", …" * (len(made) > SHOWN)
+        lines.append(f"{counted(len(made), 'folder')} that wenlu made left out (data, runs, sweeps): {shown}")
     return lines

@@ -20,6 +20,15 @@ from wenlu.data.reading.formats import READERS, is_known, reader_of
 from wenlu.data.reading.hub_rows import fetch, is_hub_id
 from wenlu.data.reading.pieces import CHUNK, LONGEST
 
+MADE_HERE = {
+    "data.json": {"version", "fingerprint", "tokenizer", "split"},
+    "wenlu/recipe.json": {"data", "model", "training"},
+    "sweep.jsonl": {"event", "recipe", "sweep"},
+}
+"""Files by which prepared data, a run and a sweep are known, and what stands in them (in rows: in the first)."""
+LONGEST_DESCRIPTION = 1 << 26
+"""Bytes beyond which such a file is none of ours."""
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -38,14 +47,20 @@ def size_in_utf8(text: str) -> int:
 
 def list_files(paths: tuple[str, ...], counts: SourceCounts) -> list[Path]:
     """The files that paths stand for: patterns are resolved as a shell would, folders searched; what is hidden in them
-    is left out, and so is, from folders, what is of no known kind."""
+    is left out, and so is, from folders, what is of no known kind, and what wenlu made itself."""
     files = []
     for name in paths:
         found = [name] if os.path.lexists(name) or not glob.has_magic(name) else sorted(glob.glob(name, recursive=True))
         if not found:
             raise UserError(f"no file matches {name}: check the pattern")
-        for path in found:
-            files += _files_of(path, counts)
+        made = len(counts.made_here)
+        inside = [file for path in found for file in _files_of(path, counts)]
+        if not inside and len(counts.made_here) > made:
+            raise UserError(f"{name} holds no text but what wenlu made (data, runs, sweeps): name the texts themselves")
+        if not inside:
+            kinds, packed = ", ".join(READERS), ", ".join(OPENERS)
+            raise UserError(f"{name} holds no text: it has no file ending in {kinds} (text also in {packed})")
+        files += inside
     return files
 
 
@@ -55,9 +70,6 @@ def _files_of(name: str, counts: SourceCounts) -> list[Path]:
         inside = _inside(path, counts)
         found = [p for p in inside if is_known(p) and p.is_file()]
         counts.skipped_files += len(inside) - len(found)
-        if not found:
-            kinds, packed = ", ".join(READERS), ", ".join(OPENERS)
-            raise UserError(f"{path} holds no text: it has no file ending in {kinds} (text also in {packed})")
         return found
     if os.path.exists(name):
         return [path]
@@ -67,18 +79,36 @@ def _files_of(name: str, counts: SourceCounts) -> list[Path]:
 
 
 def _inside(folder: Path, counts: SourceCounts) -> list[Path]:
-    """Everything below a folder but folders, sorted; what is hidden, and folders that are links, are counted."""
+    """Everything below a folder but folders, sorted; what is hidden, folders that are links, and those that wenlu made
+    are counted."""
 
     def refuse(error: OSError) -> None:
         raise UserError(f"{error.filename} may not be read ({error.strerror}): change its permissions, or move it")
 
     found = []
     for root, folders, names in os.walk(folder, onerror=refuse):
+        if _is_made_here(Path(root)):
+            counts.made_here.append(root)
+            folders.clear()
+            continue
         linked = [name for name in folders if os.path.islink(os.path.join(root, name))]
         counts.skipped_files += sum(name.startswith(".") or name in linked for name in [*folders, *names])
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         found += [Path(root, name) for name in names if not name.startswith(".")]
     return sorted(found)
+
+
+def _is_made_here(folder: Path) -> bool:
+    """Whether a folder is one that wenlu made, prepared data, a run or a sweep: by what its files hold, for a text may
+    have any name."""
+    for name, wanted in MADE_HERE.items():
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            if (folder / name).stat().st_size <= LONGEST_DESCRIPTION:
+                with open(folder / name, encoding="utf-8") as file:
+                    held = json.loads(file.readline() if name.endswith(".jsonl") else file.read())
+                if isinstance(held, dict) and wanted <= set(held):
+                    return True
+    return False
 
 
 @contextlib.contextmanager
