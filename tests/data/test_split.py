@@ -136,6 +136,16 @@ def test_the_same_words_before_and_in_the_held_out_end_are_counted():
     assert split(["one\n" * 9, "other\n" * 9, "same text\n" * 9], 0.2)[2].overlap == 0
 
 
+def test_the_overlap_is_told_by_what_is_alike_not_by_how_the_sides_were_chosen():
+    digests = [hashlib.sha256(str(number).encode()).digest()[:16] for number in range(40)]
+    made = Split(Documents(digests, [9] * 40, alike=[digests[number // 2] for number in range(40)]), 0.5, 0)
+    sides = [side == "validation" for side in map(made._side, digests)]
+    apart = sum(one != other for one, other in zip(sides[::2], sides[1::2]))
+    assert made.overlap == apart > 0
+    groups = [digests[number // 2] for number in range(40)]
+    assert Split(Documents(digests, [9] * 40, groups=groups, alike=groups), 0.5, 0).overlap == 0
+
+
 def test_a_text_that_grew_is_refused():
     texts = [f"document {i}" for i in range(30)]
     made = Split(Documents.of(pieces(texts)), 0.5, 0)

@@ -149,8 +149,8 @@ class _Texts:
         kind = tokenizer.kind if tokenizer else config.tokenizer.partition(":")[0]
         characters = config.context * (1 if kind in ("char", "byte") else TOKEN_CHARACTERS)
         self.split = Split(self.training.documents, 0.0 if self.given else config.validation, characters)
-        trained = set(self.training.documents.keys) if self.given else set()
-        self.overlap = sum(k in trained for k in self.given.documents.keys) if self.given else self.split.overlap
+        trained = set(self.training.documents.likenesses) if self.given else set()
+        self.overlap = sum(k in trained for k in self.given.documents.likenesses) if self.given else self.split.overlap
         for counts in (self.counts, self.held_out_counts):
             counts.examples = [self._as_given(example) for example in counts.examples]
 

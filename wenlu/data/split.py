@@ -23,12 +23,20 @@ class Documents:
     characters: MutableSequence[int] = field(default_factory=list)
     bytes: int = 0
     groups: list[bytes] = field(default_factory=list)
-    """What near-duplicates have in common: the smallest digest among them; empty: nothing but digests is known."""
+    """What near-duplicates have in common: the smallest digest among them, those that were dropped too; empty: nothing
+    but digests is known."""
+    alike: list[bytes] = field(default_factory=list)
+    """The same, by a comparison of what is kept, as it is kept: a split is checked by this, and not made by it."""
 
     @property
     def keys(self) -> list[bytes]:
         """By what each document's side is chosen."""
         return self.groups or self.digests
+
+    @property
+    def likenesses(self) -> list[bytes]:
+        """What documents have in common that are the same, or nearly."""
+        return self.alike or self.digests
 
     @classmethod
     def of(cls, pieces: Iterable[Piece]) -> "Documents":
@@ -95,9 +103,9 @@ class Split:
     @property
     def overlap(self) -> int:
         """Those of them that lie, the same or nearly, also on the training side."""
-        keys, held_out = self._documents.keys, self._held_out()
-        before = {key for key, held in zip(keys, held_out) if not held}
-        return sum(held and key in before for key, held in zip(keys, held_out))
+        found, held_out = self._documents.likenesses, self._held_out()
+        before = {likeness for likeness, held in zip(found, held_out) if not held}
+        return sum(held and likeness in before for likeness, held in zip(found, held_out))
 
     def _held_out(self) -> list[bool]:
         if not self._fraction:

@@ -80,6 +80,34 @@ def test_parts_and_batches_give_the_same_signatures(monkeypatch):
     assert rows(lambda own: [own[:50], own[46:]]) == overlapping == whole
 
 
+@pytest.mark.parametrize("at_once", [1, 2, 4096])
+def test_a_document_that_changes_is_compared_as_it_is_then(at_once, monkeypatch):
+    monkeypatch.setattr(dedup, "PARTS_AT_ONCE", at_once)
+    given = [unit_numbers(" ".join(text(random.Random(k), 60, WORDS, " "))) for k in range(6)]
+    made = Signatures()
+    for number in range(5):
+        made.add(given[number if number != 4 else 0])
+        made.end(number)
+    assert made.groups() == [[0, 4]]
+    for number, numbers in ((1, given[2]), (3, given[2][:20]), (4, given[5])):
+        made.add(numbers[:40])
+        made.add(numbers[36:])
+        made.replace(number)
+    assert made.groups() == [[1, 2]] and len(made._rows) == 5 * 504
+    made.add(given[2])
+    made.replace(0, keep=False)
+    assert made.groups() == [[1, 2]], "0 is forgotten, and 3 has become too short"
+    made.add(given[2])
+    made.end(5)
+    assert made.groups() == [[1, 2, 5]]
+    made.forget(2)
+    assert made.groups() == [[1, 5]]
+
+
+def test_groups_with_a_document_in_common_are_one():
+    assert dedup.joined([[3, 9], [1, 2], [2, 5, 9], [6, 7]]) == [[1, 2, 3, 5, 9], [6, 7]]
+
+
 def test_units_and_their_numbers_agree(monkeypatch):
     given = "Hello, World! 天气真好 don't x_y 123abc 🙂ok ไทย Ñandú ÉTÉ été \n" * 40
     found, numbers = units.units(given), unit_numbers(given)

@@ -1,7 +1,8 @@
 """A corpus cleaned: mended by the rules for text, judged by those for documents, without duplicates.
 
 The sources are read once: what the rules for text leave goes into a spool, and is judged and compared on the way.
-Repeated lines are counted in what is left, in the spool, and taken out. Later passes read the documents that are kept.
+Repeated lines are counted in what is left, in the spool, and taken out, and what they were taken from is judged and
+compared again. Later passes read the documents that are kept.
 """
 
 import hashlib
@@ -14,7 +15,7 @@ from typing import Any
 
 from wenlu.base.errors import UserError
 from wenlu.data.cleaning.clean import TEXT_RULES
-from wenlu.data.cleaning.dedup import Signatures
+from wenlu.data.cleaning.dedup import Signatures, joined
 from wenlu.data.cleaning.quality import DOCUMENT_RULES, Measures
 from wenlu.data.cleaning.repeated import RepeatedLines, without
 from wenlu.data.cleaning.spool import Spool
@@ -100,16 +101,16 @@ def clean(parts: list[Iterable[Piece]], rules: frozenset[str], spool: Spool) -> 
     made = Cleaning()
     judge = _Judge(rules, spool, made)
     kept = [_fill(part, pieces, rules, spool, judge) for part, pieces in enumerate(parts)]
-    groups = judge.near.groups()
-    made.documents, made.near_groups = len(spool), len(groups)
-    decisive = {}
-    for group in groups:
-        digest = min(judge.digests[d] for d in group)
-        decisive |= dict.fromkeys(group, digest)
-    if "near-duplicates" in rules:
-        kept = [_without_near_duplicates(groups, numbers, rules, judge) for numbers in kept]
-    if "repeated" in rules:  # last, lest the lines of copies be taken from the original
+    groups, made.documents = judge.near.groups(), len(spool)
+    kept = [_without_near_duplicates(groups, numbers, rules, judge) for numbers in kept]
+    if "repeated" in rules:  # after that, lest the lines of copies be taken from the original
         kept = _without_repeated(kept, judge)
+    if "repeated" in made.rules:  # without them, more may be the same
+        more = judge.near.groups()
+        kept = [_without_near_duplicates(more, numbers, rules, judge) for numbers in kept]
+        groups = joined([*groups, *more])
+    made.near_groups = len(groups)
+    decisive, alike = (_least_digests(found, judge) for found in (groups, judge.near.groups()))
     if not kept[0]:
         raise UserError(f"no text is left: {_drops(made)}; the rules are switched off by --skip NAME, or --skip all")
     result = []
@@ -119,9 +120,18 @@ def clean(parts: list[Iterable[Piece]], rules: frozenset[str], spool: Spool) -> 
             array("q", [judge.characters[d] for d in numbers]),
             sum(map(spool.size, numbers)),
             [decisive.get(d, judge.digests[d]) for d in numbers],
+            [alike.get(d, judge.digests[d]) for d in numbers],
         )
         result.append(Kept(spool, numbers, documents))
     return result, made
+
+
+def _least_digests(groups: list[list[int]], judge: "_Judge") -> dict[int, bytes]:
+    """For every document of a group the smallest digest in it."""
+    found: dict[int, bytes] = {}
+    for group in groups:
+        found |= dict.fromkeys(group, min(judge.digests[document] for document in group))
+    return found
 
 
 def _fill(part: int, pieces: Iterable[Piece], rules: frozenset[str], spool: Spool, judge: "_Judge") -> list[int]:
@@ -204,18 +214,17 @@ class _Judge:
     def _begin(self) -> None:
         self._measures, self._digest, self._length, self._head = Measures(), hashlib.sha256(), 0, ""
 
-    def add(self, text: str, *, compare: bool = True) -> None:
+    def add(self, text: str) -> None:
         """A part of the document at hand."""
         numbers = unit_numbers(text)
         self._measures.add(text, numbers)
         self._digest.update(text.encode())
         self._length += len(text)
         self._head = self._head or text[:SHOWN]
-        if compare:
-            self.near.add(numbers)
+        self.near.add(numbers)
 
-    def keeps(self, document: int, part: int, *, compare: bool = True) -> bool:
-        """Whether the document that ends is kept."""
+    def keeps(self, document: int, part: int, *, again: bool = False) -> bool:
+        """Whether the document that ends is kept; `again`: it was judged before, and has changed."""
         digest = self._digest.digest()[:16]
         self.digests[document : document + 1] = [digest]
         self.characters[document : document + 1] = array("q", [self._length])
@@ -226,8 +235,7 @@ class _Judge:
         seen.add(digest)
         if rule:
             self.drop(rule, document, self._head, self._head if rule == "duplicates" else "")
-        if compare:
-            self.near.end(document, keep=not rule)
+        (self.near.replace if again else self.near.end)(document, keep=not rule)
         self._begin()
         return not rule
 
@@ -247,14 +255,17 @@ class _Judge:
 def _without_near_duplicates(
     groups: list[list[int]], numbers: list[int], rules: frozenset[str], judge: _Judge
 ) -> list[int]:
-    """All documents of a part but those that follow the first of their group; exact duplicates stay where their own
-    rule is skipped."""
+    """All documents of a part but those that follow the first of their group, where that rule is on; exact duplicates
+    stay where their own rule is skipped."""
+    if "near-duplicates" not in rules:
+        return numbers
     inside, dropped = set(numbers), set()
     for group in groups:
         first, *others = [d for d in group if d in inside] or [-1]
         for document in others:
             if "duplicates" in rules or judge.digests[document] != judge.digests[first]:
                 dropped.add(document)
+                judge.near.forget(document)
                 judge.drop("near-duplicates", document, judge.head(document), judge.head(first))
     return [d for d in numbers if d not in dropped]
 
@@ -273,8 +284,8 @@ def _without_repeated(kept: list[list[int]], judge: _Judge) -> list[list[int]]:
             keys, at_end = lines.in_document(document), lines.at_ends()
             if (keys or at_end) and _rewrite(document, keys, at_end, judge):
                 for text in spool.texts(document):
-                    judge.add(text, compare=False)
-                if not judge.keeps(document, part, compare=False):
+                    judge.add(text)
+                if not judge.keeps(document, part, again=True):
                     continue
             left[-1].append(document)
     return left

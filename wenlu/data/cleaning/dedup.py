@@ -6,6 +6,7 @@ Datasets, chapter 3. A pair of Jaccard similarity 0.8 shares a band of 6 of 126 
 """
 
 from array import array
+from bisect import bisect_left
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,6 +24,10 @@ LEAST = 30
 SEED = 20261125
 AT_ONCE = 1 << 17
 """N-grams hashed together: a call by itself costs a third of a millisecond."""
+PARTS_AT_ONCE = 4096
+ROW = 4 * VALUES
+"""Bytes."""
+FORGOTTEN = -1
 
 
 class Signatures:
@@ -33,7 +38,7 @@ class Signatures:
         self._owners: list[int] = []
         self._waiting = self._count = self._units = 0
         self._rows = bytearray()
-        self._wanted, self._documents = array("q"), array("q")
+        self._wanted, self._documents, self._replaced = array("q"), array("q"), array("q")
 
     def add(self, numbers: np.ndarray) -> None:
         """A part of the document at hand: the numbers of its units (`units.unit_numbers`)."""
@@ -41,24 +46,57 @@ class Signatures:
         self._owners.append(self._count)
         self._units += len(numbers)
         self._waiting += len(numbers)
-        if self._waiting > AT_ONCE or len(self._parts) >= 4096:
+        if self._waiting > AT_ONCE or len(self._parts) >= PARTS_AT_ONCE:
             self._flush()
 
     def end(self, document: int, *, keep: bool = True) -> None:
-        """The document at hand ends; its number is `document`. Without `keep` it is forgotten."""
+        """The document at hand ends; its number, higher than those before, is `document`. Without `keep` it is
+        forgotten."""
+        assert not self._replaced
         if keep and self._units >= LEAST:
             self._wanted.append(self._count)
             self._documents.append(document)
         self._count, self._units = self._count + 1, 0
 
+    def replace(self, document: int, *, keep: bool = True) -> None:
+        """The document at hand ends and takes the place of one that ended before, with its number."""
+        if not keep or self._units < LEAST:
+            self.forget(document)
+        self._replaced.append(document)
+        self._count, self._units = self._count + 1, 0
+        if len(self._replaced) >= PARTS_AT_ONCE:
+            self._settle()
+
+    def forget(self, document: int) -> None:
+        """Compare a document no more."""
+        place = bisect_left(self._documents, document)
+        if self._documents[place : place + 1] == array("q", [document]):
+            self._wanted[place] = FORGOTTEN
+
+    def _settle(self) -> None:
+        """Move the rows of documents that replace others, the last ones, into the places of those."""
+        self._flush()
+        begin = len(self._rows) - ROW * len(self._replaced)
+        for number, document in enumerate(self._replaced):
+            place = bisect_left(self._documents, document)
+            if self._documents[place : place + 1] == array("q", [document]) and self._wanted[place] != FORGOTTEN:
+                old, new = ROW * self._wanted[place], begin + ROW * number
+                self._rows[old : old + ROW] = self._rows[new : new + ROW]
+        del self._rows[begin:]
+        self._count -= len(self._replaced)
+        self._replaced = array("q")
+
     def groups(self) -> list[list[int]]:
         """The documents that are nearly the same, as lists of two or more, in order."""
-        self._flush()
+        self._settle()
         rows = np.frombuffer(self._rows, dtype=np.uint32).reshape(-1, VALUES)
-        documents, first = self._documents, connected(rows, np.array(self._wanted, dtype=np.int64))
+        wanted = np.array(self._wanted, dtype=np.int64)
+        kept = np.flatnonzero(wanted != FORGOTTEN)
+        first = connected(rows, wanted[kept])
         members: dict[int, list[int]] = {}
         for row in np.flatnonzero(first != np.arange(len(first))).tolist():
-            members.setdefault(int(first[row]), [documents[int(first[row])]]).append(documents[row])
+            head = int(first[row])
+            members.setdefault(head, [self._documents[kept[head]]]).append(self._documents[kept[row]])
         return list(members.values())
 
     def _flush(self) -> None:
@@ -67,9 +105,9 @@ class Signatures:
         owners = np.array(self._owners)
         starts = np.flatnonzero(np.concatenate(([True], owners[1:] != owners[:-1])))
         rows = np.minimum.reduceat(signatures(self._parts), starts, axis=0)
-        if owners[0] * VALUES * 4 < len(self._rows):  # a document that was begun in the batch before
-            rows[0] = np.minimum(rows[0], np.frombuffer(self._rows[-VALUES * 4 :], dtype=np.uint32))
-            del self._rows[-VALUES * 4 :]
+        if owners[0] * ROW < len(self._rows):  # a document that was begun in the batch before
+            rows[0] = np.minimum(rows[0], np.frombuffer(self._rows[-ROW:], dtype=np.uint32))
+            del self._rows[-ROW:]
         self._rows += rows.tobytes()
         self._parts, self._owners, self._waiting = [], [], 0
 
@@ -103,6 +141,18 @@ def connected(rows: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return np.array([_root(parent, row) for row in range(len(wanted))], dtype=np.int64)
 
 
+def joined(groups: list[list[int]]) -> list[list[int]]:
+    """Groups of documents, those with one in common made one, each in order."""
+    parent = {document: document for group in groups for document in group}
+    for first, *others in groups:
+        for document in others:
+            _join(parent, first, document)
+    members: dict[int, list[int]] = {}
+    for document in sorted(parent):
+        members.setdefault(_root(parent, document), []).append(document)
+    return list(members.values())
+
+
 def _band_keys(rows: np.ndarray) -> np.ndarray:
     """One number for each row of a band."""
     mixed = np.zeros(len(rows), dtype=np.uint64)
@@ -121,13 +171,13 @@ def _alike(rows: np.ndarray, wanted: np.ndarray, pairs: np.ndarray, at_once: int
     return found
 
 
-def _root(parent: np.ndarray, row: int) -> int:
+def _root(parent: np.ndarray | dict[int, int], row: int) -> int:
     while parent[row] != row:
         parent[row] = parent[parent[row]]
         row = int(parent[row])
     return row
 
 
-def _join(parent: np.ndarray, a: int, b: int) -> None:
+def _join(parent: np.ndarray | dict[int, int], a: int, b: int) -> None:
     a, b = _root(parent, a), _root(parent, b)
     parent[max(a, b)] = min(a, b)
