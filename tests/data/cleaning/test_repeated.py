@@ -73,6 +73,22 @@ def test_memory_is_bounded_and_what_is_frequent_is_still_found(monkeypatch):
     assert len(within._here) <= 100
 
 
+def test_lines_of_a_time_when_the_memory_is_full_of_others_are_found(monkeypatch):
+    monkeypatch.setattr(repeated, "MOST", 100)
+    forgot, forget = [], repeated._without_rarest
+    monkeypatch.setattr(repeated, "_without_rarest", lambda *given: forgot.append(1) or forget(*given))
+    halves = ["".join(f"Line {k} of half {half} stands there twice.\n" for k in range(50)) for half in "ab"]
+    twice = [halves[0], halves[0], halves[1], halves[1]]
+    pages = [f"Page {n} tells its own story at length.\n{FOOTER}" for n in range(1000)]
+    assert cleaned([*twice, *pages])[4:] == [f"Page {n} tells its own story at length." for n in range(1000)]
+    assert len(forgot) <= 2 + 1000 / 50, "a table of that size is not copied for every document"
+    lines = RepeatedLines()
+    for part in (*twice, *(f"What happened in chapter {n}, at length. " * 60 + f"\n{ADVERT}\n" for n in range(12))):
+        lines.add(part)
+    lines.end(0)
+    assert len(lines.in_document(0)) == 1
+
+
 @pytest.mark.data
 @pytest.mark.parametrize("name", ["tinyshakespeare.txt", "Dickens_Bleak.txt.xz", "Fielding_Tom.txt.xz"])
 def test_novels_and_plays_stay_whole(data_dir, name):
