@@ -93,7 +93,7 @@ def _print(outcome: "Outcome") -> None:
     if folder.best.exists():
         print(f"its best run: {folder.best}")
     else:
-        print("no run of it was kept, for the time was over before the last rung")
+        print("no run of it was kept, for it came to no last rung")
     print(f"go on:  wenlu train {folder.recipe_file} --out RUN")
 
 

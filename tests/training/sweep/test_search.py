@@ -29,6 +29,8 @@ class World:
         self.slow = 1.0
         self.stop_before: int | None = None
         self.diverging: set[float] = set()
+        self.diverging_on: set[tuple[int, int]] = set()
+        """Rungs and seeds."""
 
     def train(self, recipe, out, *, resume=False, report=True):
         assert report == (recipe.training.steps == 2), "one to warm up, and one of the winner at the end"
@@ -42,7 +44,8 @@ class World:
         self.trained.append((recipe, folder.root.name, resume))
         lr, taken = recipe.optimizer.lr, self.slow * steps * recipe.model.dim / 2048
         self.now += 0.5 + taken
-        if lr in self.diverging:
+        rung = int(folder.root.name.partition("-")[0]) if folder.root.name[0].isdigit() else None
+        if lr in self.diverging or (rung, seed) in self.diverging_on:
             self._note(folder.events_file, event="nonfinite", step=3)
             raise UserError("step 4: weight head is not finite")
         loss = abs(math.log10(max(lr, 1e-9)) + 2) + 10 / steps + (seed * 7 % 5) / 10 + (seed * lr * 1000 % 3) / 1000
@@ -205,6 +208,26 @@ def test_a_configuration_that_diverges_is_the_worst_and_ends_nothing(recipe, wor
     world.diverging = {0.001, 0.1}
     outcome = sweep(recipe, SweepConfig(("optimizer.lr=0.001,0.01,0.1",), 1.0), tmp_path / "one", began=world.now)
     assert outcome.standings[0].name == "optimizer.lr=0.01" and outcome.standings[0].rung == 1
+
+
+def test_where_each_of_the_last_rung_diverged_the_best_that_did_not_wins(recipe, world, tmp_path, capsys):
+    config = SweepConfig(("optimizer.lr=0.001,0.01,0.1",), 1.0)
+    seed, world.diverging_on = recipe.training.seed, {(1, recipe.training.seed + 1)}
+    outcome = sweep(recipe, config, tmp_path / "lr", began=world.now)
+    last = rows_of(tmp_path / "lr", "rung")[1]["configurations"]
+    left = ({0, 1, 2} - set(last)).pop()
+    assert [standing.rung for standing in outcome.standings] == [0, 1, 1]
+    best, *others = outcome.standings
+    assert best.configuration == left and all(map(math.isfinite, best.losses.values()))
+    assert all(math.isfinite(standing.losses[seed]) and math.isinf(standing.mean) for standing in others)
+    assert read_recipe(tmp_path / "lr/recipe.toml").optimizer.lr == (0.001, 0.01, 0.1)[left]
+    assert not (tmp_path / "lr/best").exists()
+    said = " ".join(capsys.readouterr().err.split())
+    assert "every configuration of this rung diverged: the best that did not wins" in said
+    assert sweep(None, None, tmp_path / "lr", resume=True, began=world.now).standings == outcome.standings
+    world.diverging = {(0.001, 0.01, 0.1)[left]}
+    with pytest.raises(UserError, match="every configuration diverged: begin a new sweep over lower"):
+        sweep(recipe, config, tmp_path / "all", began=world.now)
 
 
 def test_a_later_rung_is_planned_by_what_the_earlier_took(recipe, world, tmp_path, monkeypatch):

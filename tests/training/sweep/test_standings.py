@@ -57,6 +57,15 @@ def test_a_last_rung_without_a_whole_seed_does_not_count():
     assert [(s.name, s.rung, s.mean) for s in placed] == [("a", 0, 2.0), ("b", 0, 2.1)]
 
 
+def test_of_a_last_rung_where_all_diverged_none_is_best():
+    placed = standings(rows([{0: [2.0, 2.1], 1: [2.2, 2.2], 2: [3.0, 3.1]}, {0: [1.0, None], 1: [None, None]}]), NAMES)
+    assert [(s.name, s.rung) for s in placed] == [("c", 0), ("a", 1), ("b", 1)]
+    assert placed[0].difference == 0 and [s.difference for s in placed[1:]] == [None, None]
+    assert verdict(placed, "bits/byte") == "best: c (3.0500 bits/byte); the others diverged"
+    placed = standings(rows([{0: [2.0], 1: [2.2], 2: [3.0]}, {0: [1.0], 1: [None]}]), NAMES)
+    assert [s.name for s in placed] == ["a", "c", "b"], "what diverged later comes after what did not"
+
+
 def test_what_diverged_comes_last():
     found = rows([{0: [None, None], 1: [5.0, None], 2: [9.0, 9.0]}])
     assert ranked(losses(found)[0]) == [2, 1, 0]

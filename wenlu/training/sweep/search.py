@@ -31,7 +31,7 @@ from wenlu.training.sweep.log import SweepLog
 from wenlu.training.sweep.report import time_text, write_page
 from wenlu.training.sweep.runs import Runs
 from wenlu.training.sweep.space import Configuration, SweepConfig, configurations, refuse_another
-from wenlu.training.sweep.standings import Standing, distinguishable, losses, ranked, standings, whole
+from wenlu.training.sweep.standings import Standing, distinguishable, is_sound, losses, ranked, standings, whole
 
 AIM = 0.94
 """Part of the time by which a sweep should have ended: an end too late is worse than one too early."""
@@ -229,13 +229,9 @@ class Search:
     def _survivors(self, rung: dict[str, Any]) -> list[int]:
         """The best configurations of a rung, as many as the next one was planned for; none that diverged."""
         table = whole(losses(self.log.rows).get(rung["rung"], {}), rung["configurations"])
-        if not table:
-            return []
-        sound = [number for number in ranked(table) if all(map(math.isfinite, table[number].values()))]
-        if not sound:
-            raise UserError(
-                "every configuration diverged: begin a new sweep over lower --over optimizer.lr or optimizer.muon_lr"
-            )
+        sound = [number for number in ranked(table) if is_sound(table[number])]
+        if table and not sound and rung["rung"]:
+            say("  every configuration of this rung diverged: the best that did not wins", "yellow")
         return sound[: rung["then"]]
 
     def _finish(self) -> Outcome:
@@ -247,6 +243,10 @@ class Search:
                 "the time was over before every configuration had been run once: begin a new sweep with more --minutes"
             )
         best, folder = placed[0], self.folder
+        if not is_sound(best.losses):
+            raise UserError(
+                "every configuration diverged: begin a new sweep over lower --over optimizer.lr or optimizer.muon_lr"
+            )
         row = self.log.find("end") or self.log.note(
             "end", configuration=best.configuration, told=distinguishable(placed)
         )

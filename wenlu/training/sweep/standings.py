@@ -66,8 +66,14 @@ def ranked(table: dict[int, dict[int, float]]) -> list[int]:
     return sorted(table, key=place)
 
 
+def is_sound(own: dict[int, float]) -> bool:
+    """Whether no run of a configuration on a rung diverged."""
+    return all(map(math.isfinite, own.values()))
+
+
 def standings(rows: list[dict[str, Any]], names: list[str]) -> list[Standing]:
-    """All configurations, best first: by the last rung that they were on, then by their means on it."""
+    """All configurations, best first: by the last rung that they were on, then by their means on it; those of which a
+    run diverged there come last, on whatever rung."""
     found = losses(rows)
     tables, steps = {}, {}
     for row in (row for row in rows if row["event"] == "rung"):
@@ -76,22 +82,23 @@ def standings(rows: list[dict[str, Any]], names: list[str]) -> list[Standing]:
             tables[row["rung"]], steps[row["rung"]] = table, row["steps"]
     if not tables:
         return []
-    last = max(tables)
-    best = ranked(tables[last])[0]
+    came_to = {configuration: rung for rung in sorted(tables) for configuration in tables[rung]}
+    order = [c for rung in sorted(tables, reverse=True) for c in ranked(tables[rung]) if came_to[c] == rung]
+    order.sort(key=lambda configuration: not is_sound(tables[came_to[configuration]][configuration]))
+    best = order[0]
     placed: list[Standing] = []
-    for rung in sorted(tables, reverse=True):
-        for configuration in ranked(tables[rung]):
-            if all(configuration != standing.configuration for standing in placed):
-                own = tables[rung][configuration]
-                versus = _versus(own, tables[rung][best], rung == last and configuration != best)
-                placed.append(Standing(configuration, names[configuration], rung, steps[rung], own, *versus))
+    for configuration in order:
+        rung = came_to[configuration]
+        own, versus = tables[rung][configuration], tables[rung].get(best, {})
+        told = _versus(own, versus, rung == came_to[best] and configuration != best)
+        placed.append(Standing(configuration, names[configuration], rung, steps[rung], own, *told))
     return placed
 
 
 def _versus(own: dict[int, float], best: dict[int, float], compared: bool) -> tuple[float | None, Interval | None]:
-    first, second = list(own.values()), list(best.values())
-    if not all(map(math.isfinite, first + second)):
+    if not is_sound(own) or not is_sound(best):
         return None, None
+    first, second = list(own.values()), list(best.values())
     difference = float(np.mean(np.subtract(first, second)))
     return difference, paired_interval(first, second) if compared else None
 
