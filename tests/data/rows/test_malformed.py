@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 
 import pytest
 
@@ -147,6 +148,20 @@ def test_bytes_that_are_no_text(made):
     raw = '{"source": "stove", "target": "炉"}\n'.encode() * 30 + b'{"source": "\xff", "target": "a"}\n'
     rows, counts = made("pairs", {"a.jsonl": raw}, max_bad=0.1)
     assert counts["train"]["source"]["bad_lines"] == 1 and len(rows.train) == 1
+
+
+@pytest.mark.parametrize("bad", ["a.en", "a.zh"])
+def test_a_line_that_cannot_be_decoded_in_one_of_two_files(made, tmp_path, bad):
+    files = {name: [f"炉 {name} {n}".encode() for n in range(100)] for name in ("a.en", "a.zh")}
+    files[bad][50] = b"\xff"
+    files = {name: b"\n".join(lines) for name, lines in files.items()}
+    place = f"{tmp_path / bad}:51: "
+    with pytest.raises(UserError, match=rf"1 of 100 records is bad, more than 0\.1%, the first at {re.escape(place)}"):
+        made("pairs", files, max_bad=0.001)
+    rows, counts = made("pairs", files)
+    found = counts["train"]
+    assert len(rows.train) == 99 and sum(found["dropped"].values()) + found["source"]["bad_lines"] == 1
+    assert (found["examples"] or found["source"]["examples"])[0].startswith(place)
 
 
 def test_a_label_of_the_held_out_part_alone(made):

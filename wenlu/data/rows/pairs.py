@@ -74,8 +74,11 @@ def _aligned(source: Path, target: Path, tally: Tally) -> Iterator[Pair]:
                 f"{short} has fewer lines than {long} ({count[0] - 1:,} and {more + 1:,}): their lines do not belong "
                 "together; mend them, or take two files of the same text"
             )
-        if left[1] is None or right[1] is None:
-            tally.source.bad_lines += left[1] is not None
+        if left[1] is None:  # counted where it was read
+            continue
+        if right[1] is None:
+            tally.records += 1
+            tally.drop(f"{target}:{right[0]}", "a target that cannot be decoded")
             continue
         tally.kinds["pairs of lines"] += 1
         yield f"{source}:{left[0]}", left[1], right[1]
