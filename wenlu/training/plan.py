@@ -18,7 +18,7 @@ from wenlu.data.corrupt import RATE
 from wenlu.data.shards import Data
 from wenlu.models.size import flops_per_token, parameters
 from wenlu.training import bigrams
-from wenlu.training.law import ERROR, OBJECTIVE, Text, bits_per_byte, dropout_for, level_of
+from wenlu.training.law import OBJECTIVE, Text, bits_per_byte, dropout_for, error_of, level_of
 from wenlu.training.material import text_material
 from wenlu.training.objectives import objective_of
 from wenlu.training.pacing import AIM, REPORT_SECONDS
@@ -30,9 +30,9 @@ TRANSFORMERS += ((512, 8), (640, 10), (768, 12), (1024, 16), (1536, 20), (2048, 
 LSTMS = ((128, 1), (192, 1), (256, 1), (256, 2), (384, 2), (512, 2), (768, 2), (1024, 2), (1536, 2), (2048, 2))
 """Widths and layers that come into question."""
 CONTEXTS = (64, 128, 256)
+"""Longer ones lie beyond what the law was fitted on."""
 CORRUPTED = ("bert", "t5")
 """Families that learn a part of the tokens only each time they read a text, and another part the next time."""
-"""Longer ones lie beyond what the law was fitted on."""
 BATCH_TOKENS = tuple(1 << n for n in range(10, 20))
 FEWEST_STEPS = 200
 MOST_CHOICES = 4
@@ -76,7 +76,7 @@ class Plan:
     unforetold: str
     """Why there is no prediction, or empty."""
     error: float
-    """Of that prediction, as a factor: two of three runs lie within it."""
+    """Of that prediction, as a factor: two of three novels were foretold as well as that (`law.error_of`)."""
     spent: float
     """Seconds that had passed when the plan was made."""
 
@@ -232,7 +232,7 @@ class Planner:
             step_seconds=self.machine.seconds(best),
             bits_per_byte=None if self._unforetold() else self._expected(best),
             unforetold=self._unforetold(),
-            error=ERROR,
+            error=error_of(best.model),
             spent=time.monotonic() - self.began,
         )
 
@@ -262,10 +262,11 @@ def lines(plan: Plan, recipe: Recipe) -> list[tuple[str, str]]:
     """A plan as rows of a table; `recipe` is the one that was resolved by it."""
     model, training, optimizer = recipe.model, recipe.training, recipe.optimizer
     heads = "" if model.family == "lstm" else f", {model.heads} heads"
+    within = f"two of three novels came within {100 * plan.error:.0f} %"
     bits = (
         f"no prediction: {plan.unforetold}"
         if plan.bits_per_byte is None
-        else (f"{plan.bits_per_byte:.3f} bits per byte held out (two of three lie within {100 * plan.error:.0f} %)")
+        else f"{plan.bits_per_byte:.3f} bits per byte held out ({within})"
     )
     return [
         ("model", f"{model.family}, {model.layers} layers of {model.dim}{heads}: {plan.parameters:,} parameters"),
