@@ -141,6 +141,16 @@ def test_tokenizers_side_by_side(two, capsys):
     assert "MB/s" in out and "  Han" in out and "257" in out and "lossless" in out
 
 
+def test_bad_lines_of_the_text_are_said_beside_a_comparison_too(two, capsys):
+    bad = two / "[bold].txt"
+    bad.write_bytes("天气真好\n".encode() * 200 + b"\xff\n")
+    for arguments in ([two / "bpe"], [two / "bpe", "--against", two / "unigram", "byte"]):
+        _json(capsys, *arguments, "--text", bad)
+        assert main([*map(str, arguments), "--text", str(bad)]) == 0
+        said = capsys.readouterr().err
+        assert said.count("1 bad line left out") == 1 and f"{bad}:201: no UTF-8" in said
+
+
 def test_a_comparison_fits_eighty_columns(two, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "80")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from wenlu.base.errors import UserError
-from wenlu.base.log import console, read_rows
+from wenlu.base.log import console, read_rows, say
 from wenlu.cli.flags import parse
 
 if TYPE_CHECKING:
@@ -230,19 +230,26 @@ def _texts(paths: tuple[str, ...]) -> Iterable[str]:
         for piece in read_documents(files, counts):
             yield piece.text
     for note in notes(counts.as_dict()):
-        console.print(note)
+        say(note)
 
 
 def _comparison(command: Command, wanted: tuple[int, int] | None) -> dict[str, Any]:
+    from wenlu.data.reading.counts import SourceCounts, notes
     from wenlu.data.reading.sources import read_documents, spooled
     from wenlu.tokenization.compare import compare
     from wenlu.tokenization.survey import SAMPLES, vocabulary
 
     names = [command.path, *command.against]
-    tokenizers = [_named(name) for name in names]
+    tokenizers, readings = [_named(name) for name in names], []
     with spooled(command.text) as files:
-        texts = (lambda: (piece.text for piece in read_documents(files))) if files else SAMPLES.values
-        columns = compare(tokenizers, texts)
+
+        def texts() -> Iterable[str]:
+            readings.append(SourceCounts())
+            return (piece.text for piece in read_documents(files, readings[-1]))
+
+        columns = compare(tokenizers, texts if files else SAMPLES.values)
+    for note in notes(*(counts.as_dict() for counts in readings[:1])):  # all have read the same
+        say(note)
     facts: dict[str, Any] = {"kind": "comparison", "bytes": columns[0].bytes, "characters": columns[0].characters}
     facts["tokenizers"] = [
         {
