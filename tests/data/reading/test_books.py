@@ -113,6 +113,8 @@ def test_damaged_epubs_are_refused(tmp_path):
     assert "c.epub is damaged, or no EPUB (" in message
     message = refusal(epub(tmp_path / "d.epub", **{"META-INF/container.xml": "<container/>"}))
     assert "(its container names no package)" in message
+    message = refusal(epub(tmp_path / "f.epub", **{"META-INF/container.xml": "<container><rootfile/></container>"}))
+    assert "f.epub is damaged, or no EPUB (its container names no package): fetch it again" in message
     empty = {name: "<p/>" for name in BOOK if name.startswith("OEBPS/text")}
     assert "e.epub is empty: it holds no text" in refusal(epub(tmp_path / "e.epub", **empty))
 

@@ -182,6 +182,11 @@ def test_parquet(tmp_path):
     assert f"{first} is damaged, or no parquet (" in refusal(first) and "fetch it again" in refusal(first)
 
 
+def test_a_column_of_parquet_with_space_around_its_name(tmp_path):
+    parquet.write_table(pyarrow.table({"n": [1, 2], " text ": ["天", "two"]}), tmp_path / "a.parquet")
+    assert read(tmp_path / "a.parquet")[0] == ["天", "two"]
+
+
 def test_parquet_strings_that_are_no_utf8_are_bad(tmp_path):
     raw = pyarrow.array([b"fine"] * 9 + [b"\xff"], pyarrow.binary())
     view = pyarrow.StringArray.from_buffers(10, raw.buffers()[1], raw.buffers()[2])

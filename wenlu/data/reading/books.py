@@ -75,7 +75,8 @@ class _Book:
     def __init__(self, file: Path, archive: zipfile.ZipFile):
         self.file, self._archive = file, archive
         self._names = set(archive.namelist())
-        roots = [found["full-path"] for tag, found in self._elements("META-INF/container.xml") if tag == "rootfile"]
+        elements = self._elements("META-INF/container.xml")
+        roots = [path for tag, found in elements if tag == "rootfile" and (path := found.get("full-path"))]
         if not roots:
             raise zipfile.BadZipFile("its container names no package")
         self._folder = posixpath.dirname(roots[0])

@@ -96,10 +96,11 @@ def read_parquet(file: Path, counts: SourceCounts, field: str) -> Iterator[tuple
     parquet = extra("pyarrow.parquet", "parquet", str(file))
     try:
         with open(file, "rb") as stream, parquet.ParquetFile(stream) as table:
-            kind = table.schema_arrow.field(_column(file, table.schema_arrow.names, field)).type
+            column = table.schema_arrow.field(_column(file, table.schema_arrow.names, field))
+            kind = column.type
             if not _is_text(arrow.types, kind):
                 raise UserError(f"column {field!r} of {file} holds {kind}, not text: name another by --field")
-            for batch in table.iter_batches(BATCH, columns=[field]):
+            for batch in table.iter_batches(BATCH, columns=[column.name]):
                 for raw in _bytes_of(arrow, batch.column(0)):
                     counts.lines += 1
                     yield from _parquet_row(raw, counts)
