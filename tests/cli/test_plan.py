@@ -67,6 +67,11 @@ def test_the_lstm_is_planned_too(tmp_path, capsys):
         (["--gpu", "h100"], "which recipe? give the path of one TOML file: wenlu plan RECIPE.toml --gpu h100"),
         (["book.txt", "--gpu", "h100"], "which recipe? give the path of one TOML file, not book.txt"),
         (["none.toml", "--gpu", "h100"], "no file none.toml: give the path of a TOML file"),
+        (["a.txt", "--minutes", "1", "--gpus", "8"], "--gpus is for --gpu and has no effect on --minutes: leave it"),
+        (["a.txt", "--minutes", "1", "--utilisation", "0.5"], "--utilisation is for --gpu and has no effect on"),
+        (["a.txt", "--minutes", "1", "--recompute"], "--recompute is for --gpu and has no effect on --minutes"),
+        (["a.txt", "--minutes", "1", "--price-per-hour", "2"], "--price-per-hour is for --gpu and has no effect on"),
+        (["a.txt", "--minutes", "1", "--gpu", "h100"], "--minutes plans for this machine, --gpu on paper for another"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

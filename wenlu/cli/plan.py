@@ -23,6 +23,10 @@ example: wenlu plan recipes/gpt3-175b.toml --gpu h100 --gpus 1024 --utilisation 
          wenlu plan novel.txt --minutes 10"""
 
 
+ON_PAPER = ("gpus", "utilisation", "recompute", "price_per_hour")
+"""Flags that say how a recipe is carried out by other machines than this one."""
+
+
 @dataclass(frozen=True)
 class Command(Recipe):
     sources: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE|PATH")] = ()
@@ -55,6 +59,9 @@ def run(command: Command) -> int:
     if command.training.minutes and command.gpu:
         raise UserError("--minutes plans for this machine, --gpu on paper for another: leave one of them out")
     if command.training.minutes:
+        for name in ON_PAPER:
+            if getattr(command, name) != getattr(Command, name):
+                raise UserError(f"--{name.replace('_', '-')} is for --gpu and has no effect on --minutes: leave it out")
         return _measured(command)
     if len(command.sources) != 1 or not command.sources[0].endswith(".toml"):
         given = f", not {' '.join(command.sources)}" if command.sources else ""
