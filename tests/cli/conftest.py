@@ -55,8 +55,8 @@ def here(tmp_path, monkeypatch):
         "pictures/a.png": "x",
         "folder.toml/a.png": "x",
         "cut.txt.gz": gzip.compress(os.urandom(5000).hex().encode())[:-500],
-        "bad.jsonl": '{"text": "fine"}\n{"text": broken\n' * 30,
-        "field.jsonl": '{"content": "x"}\n' * 30,
+        "bad.jsonl": "".join(f'{{"text": "fine {n}"}}\n{{"text": broken\n' for n in range(30)),
+        "field.jsonl": "".join(f'{{"content": "x {n}"}}\n' for n in range(30)),
         "blank.jsonl": '{"text": ""}\n' * 30,
         "same.jsonl": '{"text": "the same"}\n' * 30,
     }

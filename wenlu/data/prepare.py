@@ -198,6 +198,9 @@ def _judge_cleaning(cleaning: Cleaning, allowed: tuple[str, ...]) -> None:
 def _judge(texts: _Texts, evaluation: EvaluationSet | None) -> Contamination | None:
     """Stop where a limit is passed, before anything expensive; what was found of an evaluation set."""
     allowed = texts.config.allow
+    dropped, read = (texts.cleaning.duplicates_dropped, texts.cleaning.documents) if texts.cleaning else (0, 0)
+    training = texts.training.documents
+    check("duplicates", dropped + training.duplicates, read or len(training.digests), allowed)
     check("overlap", texts.overlap, texts.held_out, allowed)
     if evaluation is None:
         return None

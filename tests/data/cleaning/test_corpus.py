@@ -190,6 +190,17 @@ def test_limits_stop_unless_allowed(name, tmp_path, capsys):
     assert made(path, tmp_path / "data", allow=(name,))[0]["train"]["documents"]
 
 
+@pytest.mark.parametrize("rule", ["duplicates", "all"])
+def test_repeats_that_no_rule_drops_stop_it_too(rule, tmp_path):
+    path = jsonl(tmp_path / "a.jsonl", LIMITS["duplicates"][0])
+    message = r"duplicates: 70\.0% of the documents repeat others, more than 50% \(21 of 30\); .* --allow duplicates"
+    with pytest.raises(UserError, match=message):
+        made(path, tmp_path / "data", skip=(rule,), validation=0.0)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.jsonl"]
+    facts = made(path, tmp_path / "data", skip=(rule,), validation=0.0, allow=("duplicates",))[0]
+    assert (facts["train"]["documents"], facts["duplicates"]) == (30, 21)
+
+
 def test_contamination_stops_and_is_shown(tmp_path, capsys):
     path = jsonl(tmp_path / "a.jsonl", [story(k) for k in range(40)])
     held = jsonl(tmp_path / "set.jsonl", [story(k)[:150] for k in (1, 2, 90)])
