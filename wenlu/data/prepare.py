@@ -205,7 +205,9 @@ def _judge(texts: _Texts, evaluation: EvaluationSet | None) -> Contamination | N
     if evaluation is None:
         return None
     found = evaluation.search(piece for side, piece in texts.parts() if side == "train")
-    check("contamination", found.found, found.examples, allowed, f", such as: {found.shown[0]}" if found.shown else "")
+    short = f", {found.too_short:,} more being too short to look for" if found.too_short else ""
+    shown = f", such as: {found.shown[0]}" if found.shown else ""
+    check("contamination", found.found, found.looked_for, allowed, short + shown)
     return found
 
 

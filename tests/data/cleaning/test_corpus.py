@@ -204,15 +204,24 @@ def test_repeats_that_no_rule_drops_stop_it_too(rule, tmp_path):
 def test_contamination_stops_and_is_shown(tmp_path, capsys):
     path = jsonl(tmp_path / "a.jsonl", [story(k) for k in range(40)])
     held = jsonl(tmp_path / "set.jsonl", [story(k)[:150] for k in (1, 2, 90)])
-    with pytest.raises(
-        UserError, match=r"contamination: .* of the examples of the evaluation set stand in the training"
-    ):
+    with pytest.raises(UserError, match=r"contamination: .* of the evaluation set that were looked for stand in"):
         made(path, tmp_path / "data", against=(held,), validation=0.0)
     facts, *_ = made(path, tmp_path / "data", against=(held,), validation=0.0, allow=("contamination",))
     assert facts["contamination"]["found"] == 2 and facts["contamination"]["documents"] == 2
     assert "2 of 3 examples of the evaluation set stand in 2 training documents" in " ".join(
         capsys.readouterr().err.split()
     )
+
+
+def test_examples_too_short_to_look_for_hide_no_contamination(tmp_path, capsys):
+    path = jsonl(tmp_path / "a.jsonl", [story(k) for k in range(40)])
+    held = jsonl(tmp_path / "set.jsonl", [*(f"too short {k}" for k in range(150)), story(1)[:150], story(90)])
+    with pytest.raises(UserError, match=r"contamination: 50\.0% .* \(1 of 2, 150 more being too short to look for"):
+        made(path, tmp_path / "data", against=(held,), validation=0.0)
+    made(path, tmp_path / "data", against=(held,), validation=0.0, allow=("contamination",))
+    said = " ".join(capsys.readouterr().err.split())
+    assert "1 of 2 examples of the evaluation set stand in 1 training document (" in said
+    assert "-grams; 150 more were too short to look for)" in said
 
 
 def test_refusals(tmp_path, capsys):

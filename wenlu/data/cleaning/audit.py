@@ -4,7 +4,7 @@ from typing import Any
 
 from rich.table import Table
 
-from wenlu.base.log import console
+from wenlu.base.log import console, counted
 from wenlu.data.cleaning.rules import RULES
 from wenlu.data.reading import counts
 
@@ -12,7 +12,7 @@ from wenlu.data.reading import counts
 def notes(description: dict[str, Any]) -> list[str]:
     """Everything that was left out or looks wrong, a line each."""
     read = [description[name] for name in ("sources", "validation_sources") if name in description]
-    counted = {
+    figures = {
         "documents that repeat another": description["duplicates"],
         "held-out documents that are also in the training text": description["overlap"],
         "bytes left out between training and held-out text": description["gap_bytes"],
@@ -20,7 +20,7 @@ def notes(description: dict[str, Any]) -> list[str]:
             "lossy"
         ],
     }
-    lines = [*counts.notes(*read), *(_said(count, what) for what, count in counted.items() if count)]
+    lines = [*counts.notes(*read), *(_said(count, what) for what, count in figures.items() if count)]
     sides = [description[side]["bytes"] for side in ("train", "validation") if side in description]
     asked = description["config"]["validation"] if description["split"] != "given" else 0.0
     if len(sides) == 2 and sides[1] < asked / 4 * sum(sides):
@@ -32,13 +32,14 @@ def notes(description: dict[str, Any]) -> list[str]:
     lines += [f"{found['times']:,} {name}" for name, found in profile.get("damage", {}).items()]
     if count := profile.get("documents_without_commas"):
         example = " ".join(profile["without_commas_examples"][0]["text"].split())
-        what = "document" if count == 1 else "documents"
-        lines.append(f"{count:,} {what} almost without commas, which may be lost: {example[:30]} …")
+        lines.append(f"{counted(count, 'document')} almost without commas, which may be lost: {example[:30]} …")
     if found := description.get("contamination"):
+        looked_for, short = counted(found["examples"] - found["too_short"], "example"), found["too_short"]
+        too_short = f"; {short:,} more {'was' if short == 1 else 'were'} too short to look for" if short else ""
         lines.append(
-            f"{found['found']:,} of {found['examples']:,} examples of the evaluation set stand in "
-            f"{found['documents']:,} training documents ({found['ngrams']:,} different {found['n']}-grams; "
-            f"{found['too_short']:,} examples are too short to look for)"
+            f"{found['found']:,} of {looked_for} of the evaluation set stand in "
+            f"{counted(found['documents'], 'training document')} ({found['ngrams']:,} different "
+            f"{found['n']}-grams{too_short})"
         )
     return lines
 

@@ -41,6 +41,11 @@ class Contamination:
     shown: list[str] = field(default_factory=list)
     """Some of them."""
 
+    @property
+    def looked_for(self) -> int:
+        """Examples that are long enough."""
+        return self.examples - self.too_short
+
 
 class EvaluationSet:
     """The n-grams of an evaluation set, as sorted numbers: 16 bytes each."""

@@ -5,7 +5,7 @@ from wenlu.base.errors import UserError, did_you_mean
 LIMITS: dict[str, tuple[float, str]] = {
     "dropped": (0.3, "of the bytes were removed by the rules for cleaning"),
     "duplicates": (0.5, "of the documents repeat others"),
-    "contamination": (0.01, "of the examples of the evaluation set stand in the training text"),
+    "contamination": (0.01, "of the examples of the evaluation set that were looked for stand in the training text"),
     "overlap": (0.01, "of the held-out documents stand, the same or nearly, in the training text"),
 }
 """Name → (largest share, share of what)."""
