@@ -53,6 +53,7 @@ def test_the_lstm_is_planned_too(tmp_path, capsys):
     (tmp_path / "lstm.toml").write_text('[model]\nfamily = "lstm"\ndim = 512\nvocab = 8000\n')
     out = say(capsys, tmp_path / "lstm.toml", "--gpu", "rtx4090")
     assert "lstm, 4 layers of 512, context 128" in out
+    assert "lstm, 1 layer of 512" in say(capsys, tmp_path / "lstm.toml", "--gpu", "rtx4090", "--model.layers", "1")
 
 
 @pytest.mark.parametrize(

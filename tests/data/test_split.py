@@ -124,7 +124,8 @@ def test_a_training_document_is_ended_where_the_gap_begins_with_a_piece(size):
 
 @pytest.mark.parametrize("text", ["x", "two words"])
 def test_too_little_text_is_refused(text):
-    with pytest.raises(UserError, match=rf"{len(text)} characters are too few to hold 5% of them out: give more text"):
+    few = "1 character is" if len(text) == 1 else f"{len(text)} characters are"
+    with pytest.raises(UserError, match=rf"{few} too few to hold 5% of them out: give more text"):
         split([text], 0.05)
     sides, _, _ = split([text], 0.0)
     assert sides == {"train": text}

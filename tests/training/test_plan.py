@@ -131,7 +131,7 @@ def test_a_plan_keeps_to_the_memory_that_is_free(data, machine, monkeypatch):
 
 
 def test_a_time_that_is_over_before_the_first_step_is_refused(data, machine):
-    with pytest.raises(UserError, match=r"0\.001 minutes are over before the first step .* give more"):
+    with pytest.raises(UserError, match=r"0\.001 min are over before the first step .* give more"):
         planned(recipe(0.001), data)
 
 

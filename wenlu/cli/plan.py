@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from wenlu.base.errors import UserError
+from wenlu.base.log import counted
 from wenlu.cli.flags import parse
 from wenlu.cli.recipe_flags import long_flag, recipe_of
 from wenlu.training.estimate import KINDS, Cluster, Estimate, Memory, estimate
@@ -104,17 +105,18 @@ def _measured(command: Command) -> int:
 
 def _head(recipe: str, found: Estimate, cluster: Cluster, cost: float) -> list[str]:
     model, card = found.model, GPUS[cluster.gpu]
-    shape = f"{model['family']}, {model['layers']} layers of {model['dim']:,}"
+    shape = f"{model['family']}, {counted(model['layers'], 'layer')} of {model['dim']:,}"
     if model["family"] != "lstm":
-        shape += f", {model['heads']} heads of {model['head_dim']}"
+        shape += f", {counted(model['heads'], 'head')} of {model['head_dim']}"
     speed = card.bf16 if found.dtype == "bf16" else card.f32
     epochs = f", {found.epochs:,.1f} epochs" if found.epochs else ""
+    steps = counted(found.steps, "step")
     rows = [
         (f"{cluster.gpus:,} × {cluster.gpu}", f"{card.memory:g} GB and {speed:,g} TFLOP/s in {found.dtype} each"),
         ("model", f"{shape}, context {model['context']:,}"),
         ("parameters", f"{found.parameters:,}, of them {found.embedding_parameters:,} in embeddings"),
         ("vocabulary", f"{model['vocab']:,}"),
-        ("tokens", f"{_short(found.tokens)}: {found.steps:,} steps of {found.batch:,} × {model['context']:,}{epochs}"),
+        ("tokens", f"{_short(found.tokens)}: {steps} of {found.batch:,} × {model['context']:,}{epochs}"),
         ("work", f"{found.flops:.3g} FLOPs (6 · parameters · tokens: {found.flops_6nd:.3g})"),
         ("time", f"{_time(found.days)} at {100 * cluster.utilisation:g} % utilisation"),
         ("energy", f"{found.kilowatt_hours:,.3g} kWh at the boards' full draw"),

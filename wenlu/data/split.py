@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from wenlu.base.errors import UserError
+from wenlu.base.log import counted
 from wenlu.data.reading.sources import Piece
 
 FEW_DOCUMENTS = 20
@@ -74,10 +75,8 @@ class Split:
         self._gap = min(gap, (total - self._target) // 2)
         self._cut: int | None = None
         if fraction and not self.by_hash and (self._target - self._gap < 1 or self._target >= total):
-            raise UserError(
-                f"{total:,} characters are too few to hold {100 * fraction:g}% of them out: give more text, "
-                "or --validation 0"
-            )
+            few = f"{counted(total, 'character')} {'is' if total == 1 else 'are'} too few"
+            raise UserError(f"{few} to hold {100 * fraction:g}% of them out: give more text, or --validation 0")
         if fraction and self.by_hash:
             self._refuse_empty()
 

@@ -13,7 +13,7 @@ import torch
 
 from wenlu.base.device import available_memory
 from wenlu.base.errors import UserError
-from wenlu.base.log import say
+from wenlu.base.log import counted, say
 from wenlu.data.corrupt import RATE
 from wenlu.data.shards import Data
 from wenlu.models.size import flops_per_token, parameters
@@ -146,7 +146,7 @@ class Planner:
         left = AIM * 60 * minutes - spent - REPORT_SECONDS - START_SECONDS
         if left <= 0:
             raise UserError(
-                f"{minutes:g} minutes are over before the first step (text and measuring took {spent:.0f} s): "
+                f"{minutes:g} min are over before the first step (text and measuring took {spent:.0f} s): "
                 "give more, or prepare the text beforehand by wenlu prepare"
             )
         return left
@@ -261,7 +261,8 @@ def stated(section: Any, **wanted: Any) -> dict[str, Any]:
 def lines(plan: Plan, recipe: Recipe) -> list[tuple[str, str]]:
     """A plan as rows of a table; `recipe` is the one that was resolved by it."""
     model, training, optimizer = recipe.model, recipe.training, recipe.optimizer
-    heads = "" if model.family == "lstm" else f", {model.heads} heads"
+    heads = "" if model.family == "lstm" else f", {counted(model.heads, 'head')}"
+    shape = f"{model.family}, {counted(model.layers, 'layer')} of {model.dim}{heads}"
     within = f"two of three novels came within {100 * plan.error:.0f} %"
     bits = (
         f"no prediction: {plan.unforetold}"
@@ -269,8 +270,8 @@ def lines(plan: Plan, recipe: Recipe) -> list[tuple[str, str]]:
         else f"{plan.bits_per_byte:.3f} bits per byte held out ({within})"
     )
     return [
-        ("model", f"{model.family}, {model.layers} layers of {model.dim}{heads}: {plan.parameters:,} parameters"),
-        ("batch", f"{training.batch} sequences of {model.context} tokens"),
+        ("model", f"{shape}: {plan.parameters:,} parameters"),
+        ("batch", f"{counted(training.batch, 'sequence')} of {counted(model.context, 'token')}"),
         ("steps", f"about {plan.steps:,}: {plan.tokens:,} tokens, {plan.epochs:.1f} epochs"),
         ("dropout", f"{model.dropout:g}"),
         (
@@ -289,6 +290,7 @@ def lines(plan: Plan, recipe: Recipe) -> list[tuple[str, str]]:
 
 def announce(plan: Plan, recipe: Recipe) -> None:
     """Say a plan before it is carried out."""
-    say(f"plan for {plan.minutes:g} minutes ({plan.considered:,} shapes considered, {len(plan.measured)} timed):")
+    considered = counted(plan.considered, "shape")
+    say(f"plan for {plan.minutes:g} min ({considered} considered, {len(plan.measured):,} timed):")
     for name, value in lines(plan, recipe):
         say(f"  {name:<10}{value}")

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from wenlu.base.errors import UserError
+from wenlu.base.log import counted
 from wenlu.data.reading.counts import SourceCounts
 from wenlu.data.reading.records import kind_of, records_of, text_lines
 from wenlu.data.rows import classify, collate, span, tag
@@ -56,7 +57,7 @@ def read_questions(file: Path, task: str, fields: Sequence[str] = ()) -> list[Qu
         found = [_question(f"{file}:{line}", record, task, fields) for line, record in records_of(file, counts)]
     if counts.bad_lines:
         raise UserError(
-            f"{counts.bad_lines} lines of {file} cannot be read, the first at {counts.first_bad}: mend them"
+            f"{counted(counts.bad_lines, 'line')} of {file} cannot be read, the first at {counts.first_bad}: mend them"
         )
     if not found:
         raise UserError(f"{file} is empty: give records, each with {NEEDED[task]}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from wenlu.base.config import to_dict
-from wenlu.base.log import read_rows
+from wenlu.base.log import counted, read_rows
 from wenlu.base.page import Page, figure
 from wenlu.training.run_folder import RunFolder
 
@@ -18,7 +18,8 @@ def write_report(folder: RunFolder) -> None:
     held_out = [row for row in rows if "held_out" in row]
     recipe = folder.recipe()
     made = steps[-1]["step"] if steps else 0
-    page = Page(f"Run {folder.root.name}", f"{recipe.model.family}, {made:,} steps, seed {recipe.training.seed}")
+    about = f"{recipe.model.family}, {counted(made, 'step')}, seed {recipe.training.seed}"
+    page = Page(f"Run {folder.root.name}", about)
     begun = next((event for event in events if event["event"] == "start"), {})
     unit = begun.get("unit", "nats/token")
     page.table(

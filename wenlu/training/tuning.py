@@ -18,7 +18,7 @@ from wenlu.base.config import to_dict
 from wenlu.base.device import pick_device
 from wenlu.base.errors import UserError
 from wenlu.base.files import sha256_file
-from wenlu.base.log import JsonLines, say
+from wenlu.base.log import JsonLines, counted, say
 from wenlu.data.rows.material import RowMaterial
 from wenlu.data.rows.prepare import Encoding, prepare_rows
 from wenlu.data.rows.show import shown
@@ -179,7 +179,7 @@ def _config(recipe: TuningRecipe, start: _Start, rows: Rows, tokenizer: Tokenize
         grows = f"the embedding grows from {config.vocab:,} to {tokenizer.vocab:,} rows"
         room = f"in rows that the embedding has to spare, of {config.vocab:,}"
         say(
-            f"{len(start.new)} new tokens ({', '.join(start.new)}): "
+            f"{counted(len(start.new), 'new token')} ({', '.join(start.new)}): "
             f"{grows if tokenizer.vocab > config.vocab else room}, each new one the mean of the old"
         )
     context = config.context if config.family in ("gpt2", "lstm") else rows.description["context"]

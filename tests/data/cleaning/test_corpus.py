@@ -229,7 +229,7 @@ def test_refusals(tmp_path, capsys):
     for line, words in {
         "--skip htlm": "no rule 'htlm' to skip. Did you mean 'html'? Rules: unicode, html",
         "--allow dopped": "no limit 'dopped' to allow. Did you mean 'dropped'? Limits: dropped, duplicates",
-        "": "no text is left: of 1 documents the rules dropped 1 (repetitive 1); the rules are switched off by --skip",
+        "": "no text is left: of 1 document the rules dropped 1 (repetitive 1); the rules are switched off by --skip",
     }.items():
         assert main(["prepare", f"{tmp_path}/a.txt", "--out", f"{tmp_path}/data", *line.split()]) == 2
         assert words in capsys.readouterr().err

@@ -63,7 +63,7 @@ def test_chapters_that_are_missing_or_no_text_are_counted(tmp_path):
     text, counts = read(book, max_bad=0.5)
     assert text == "第一章\n\n炉火\nfire\n"
     assert counts.examples == [f"{book}:3: a chapter that the archive lacks (OEBPS/text/two.xhtml)"]
-    assert "1 of 3 lines are bad" in refusal(book)
+    assert "1 of 3 lines is bad" in refusal(book)
     book = epub(tmp_path / "b.epub", **{"OEBPS/text/two.xhtml": b"<p>\xff\xff\xff\xff</p>"})
     assert read(book, max_bad=0.5)[1].examples == [f"{book}:3: a chapter that is no text (OEBPS/text/two.xhtml)"]
 

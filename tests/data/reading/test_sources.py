@@ -138,7 +138,7 @@ def test_bad_rows_are_counted_or_refused(tmp_path, line):
     assert (counts.lines, counts.bad_lines, counts.empty) == (9, 1, 1)
     assert counts.examples[0].startswith(f"{file}:7: {BAD_ROWS[line]}")
     message = refusal(file)
-    assert message.startswith(f"1 of 9 lines are bad, more than 1.00%, the first at {file}:7: {BAD_ROWS[line]}")
+    assert message.startswith(f"1 of 9 lines is bad, more than 1.00%, the first at {file}:7: {BAD_ROWS[line]}")
     allowed = re.search(r"mend the file, or allow more with --max-bad (0\.\d\d)$", message)
     assert documents(file, max_bad=float(allowed[1])) == ["good"] * 6
 
@@ -169,7 +169,7 @@ def test_the_limit_is_each_files_own_and_its_first_bad_line_is_named(tmp_path):
     counts = SourceCounts()
     assert len(documents(tmp_path / "a.jsonl", counts=counts)) == 2970
     assert counts.bad_lines == 30 and len(counts.examples) == 20
-    assert f"1 of 2 lines are bad, more than 1.00%, the first at {tmp_path / 'b.jsonl'}:2: no JSON" in refusal(tmp_path)
+    assert f"1 of 2 lines is bad, more than 1.00%, the first at {tmp_path / 'b.jsonl'}:2: no JSON" in refusal(tmp_path)
     (tmp_path / "c.jsonl").write_text("bad\n")
     bad = f"holds no text: its lines are bad, the first at {tmp_path / 'c.jsonl'}:1: no JSON"
     assert bad in refusal(tmp_path / "c.jsonl", max_bad=1.0)
@@ -189,7 +189,7 @@ def test_what_is_no_text_is_refused(tmp_path):
     assert "empty.txt is empty: it holds no text" in refusal(tmp_path / "empty.txt")
     assert "blank.jsonl is empty: it holds no text" in refusal(tmp_path / "blank.jsonl")
     assert "nul.txt is a binary file, not text: name files of text" in refusal(tmp_path / "nul.txt")
-    assert "1 of 1 lines are bad" in refusal(tmp_path / "noise")
+    assert "1 of 1 line is bad" in refusal(tmp_path / "noise")
     assert "folder holds no text: it has no file ending in .txt, .md, .jsonl" in refusal(tmp_path / "folder")
 
 

@@ -138,7 +138,7 @@ def test_refused(made, tmp_path, task, files, message):
 
 def test_too_many_truncated_rows(made):
     long = talk("u:a", "a:" + "long " * 60)
-    with pytest.raises(UserError, match=r"1 of 2 rows are longer than the context.*--rows.max-truncated 0.5"):
+    with pytest.raises(UserError, match=r"1 of 2 rows is longer than the context.*--rows.max-truncated 0.5"):
         made("chat", {"a.jsonl": [long, *GOOD_OF["chat"]]})
     _, counts = made("chat", {"a.jsonl": [long, *GOOD_OF["chat"]]}, max_truncated=1.0)
     assert counts["train"]["truncated"] == 1

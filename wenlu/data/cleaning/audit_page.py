@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from wenlu.base.log import counted
 from wenlu.base.page import Page, figure
 from wenlu.data.cleaning.audit import notes, rule_rows
 from wenlu.data.cleaning.rules import RULES
@@ -48,8 +49,7 @@ def _rules(page: Page, description: dict[str, Any]) -> None:
     if not cleaning:
         page.text("All rules were switched off: this is the text as it stands in its sources.")
         return
-    what = "document" if cleaning["documents"] == 1 else "documents"
-    page.text(f"Read: {cleaning['documents']:,} {what}, {cleaning['bytes']:,} bytes.")
+    page.text(f"Read: {counted(cleaning['documents'], 'document')}, {counted(cleaning['bytes'], 'byte')}.")
     rows = rule_rows(cleaning)
     if not rows:
         page.text("The rules found nothing to clean.")

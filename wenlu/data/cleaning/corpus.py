@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from wenlu.base.errors import UserError
+from wenlu.base.log import counted
 from wenlu.data.cleaning.clean import TEXT_RULES
 from wenlu.data.cleaning.dedup import Signatures, joined
 from wenlu.data.cleaning.quality import DOCUMENT_RULES, Measures
@@ -314,4 +315,4 @@ def _rewrite(document: int, keys: set[int], at_end: set[int], judge: _Judge) -> 
 def _drops(made: Cleaning) -> str:
     drops = Counter({name: counts.dropped for name, counts in made.rules.items() if counts.dropped})
     named = ", ".join(f"{name} {count:,}" for name, count in drops.most_common())
-    return f"of {made.documents:,} documents the rules dropped {sum(drops.values()):,} ({named})"
+    return f"of {counted(made.documents, 'document')} the rules dropped {sum(drops.values()):,} ({named})"

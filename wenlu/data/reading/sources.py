@@ -199,7 +199,8 @@ def read_documents(
 def _judge(file: Path, counts: SourceCounts, before: tuple[int, int], max_bad: float) -> None:
     lines, bad = counts.lines - before[0], counts.bad_lines - before[1]
     if bad > max_bad * lines:
+        are = "is" if bad == 1 else "are"
         raise UserError(
-            f"{bad:,} of {lines:,} lines are bad, more than {max_bad:.2%}, the first at {counts.first_bad}; "
+            f"{bad:,} of {counted(lines, 'line')} {are} bad, more than {max_bad:.2%}, the first at {counts.first_bad}; "
             f"mend the file, or allow more with --max-bad {min(1.0, bad / lines + 0.01):.2f}"
         )

@@ -47,10 +47,11 @@ class Tally:
             first = self._first_bad
             raise UserError(f"{self.part}: no rows" + (f"; the first bad one at {first}" if first else ": it is empty"))
         if self.truncated / self.rows > max_truncated:
+            are = "is" if self.truncated == 1 else "are"
             raise UserError(
-                f"{self.part}: {self.truncated:,} of {self.rows:,} rows are longer than the context and would be cut, "
-                f"more than {max_truncated:.1%}: raise --rows.context, or allow more with --rows.max-truncated "
-                f"{min(1.0, self.truncated / self.rows + 0.005):.2f}"
+                f"{self.part}: {self.truncated:,} of {counted(self.rows, 'row')} {are} longer than the context and "
+                f"would be cut, more than {max_truncated:.1%}: raise --rows.context, or allow more with "
+                f"--rows.max-truncated {min(1.0, self.truncated / self.rows + 0.005):.2f}"
             )
 
     def judge_bad(self, max_bad: float) -> None:
@@ -86,5 +87,6 @@ class Tally:
         if self.truncated:
             lines.append(f"{self.truncated:,} cut to the context")
         if self.source.bad_lines:
-            lines.append(f"{self.source.bad_lines:,} bad lines left out, the first at {self.source.examples[0]}")
+            bad = counted(self.source.bad_lines, "bad line")
+            lines.append(f"{bad} left out, the first at {self.source.examples[0]}")
         return lines

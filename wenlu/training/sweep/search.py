@@ -21,7 +21,7 @@ from typing import Any
 from wenlu.base.config import to_dict, to_toml
 from wenlu.base.errors import UserError
 from wenlu.base.files import atomic_write
-from wenlu.base.log import say
+from wenlu.base.log import counted, say
 from wenlu.training.recipe import Recipe
 from wenlu.training.report import write_report
 from wenlu.training.run_folder import RunFolder
@@ -180,9 +180,10 @@ class Search:
     def _refuse_time(self, costs: list[Cost], least: int) -> None:
         rungs = shortest(costs, least, self.shape, self.shape.seeds_on_last)
         needed = (self.log.clock() + seconds(rungs, costs) + self._ending) / AIM / 60
+        runs = f"{counted(len(costs), 'configuration')} of {counted(self.shape.seeds, 'seed')}"
         raise UserError(
-            f"{len(costs)} configurations of {self.shape.seeds} seeds and {rungs[0].steps} steps at least want about "
-            f"{math.ceil(10 * needed) / 10:g} minutes here: give them by --minutes, or fewer values, or --seeds 1"
+            f"{runs} and {counted(rungs[0].steps, 'step')} at least want about {math.ceil(10 * needed) / 10:g} minutes "
+            "here: give them by --minutes, or fewer values, or --seeds 1"
         )
 
     def _climb(self, rung: dict[str, Any]) -> None:
@@ -264,8 +265,8 @@ class Search:
     def _say_rung(self, rung: dict[str, Any]) -> None:
         left = 60 * self.config.minutes - self.log.clock()
         say(
-            f"rung {rung['rung'] + 1} of {rung['rungs']}: {len(rung['configurations'])} configurations, "
-            f"{rung['seeds']} {'seed' if rung['seeds'] == 1 else 'seeds'}, {rung['steps']:,} steps each; "
+            f"rung {rung['rung'] + 1} of {rung['rungs']}: {counted(len(rung['configurations']), 'configuration')}, "
+            f"{counted(rung['seeds'], 'seed')}, {counted(rung['steps'], 'step')} each; "
             f"{time_text(left)} left of the time"
         )
 
