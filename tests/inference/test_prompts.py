@@ -10,7 +10,7 @@ from wenlu.base.errors import UserError
 from wenlu.cli.generate import main
 from wenlu.hub.folder import load, save
 from wenlu.inference.generator import Generator, Settings
-from wenlu.inference.prompts import continue_all, read_prompts
+from wenlu.inference.prompts import continue_all, kept_rows, read_prompts
 from wenlu.models.build import build
 from wenlu.models.config import ModelConfig
 from wenlu.tokenization.learn import learn
@@ -107,6 +107,41 @@ def test_results_of_something_else_are_not_mixed(run, prompts, tmp_path, capsys)
     with pytest.raises(UserError, match="holds results of another model"):
         main([str(other), *line[1:], "4"])
     assert out.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ('{"my": "notes"}', "ends in what is no row of results: give another --out, or remove it"),
+        ("[1, 2, 3]", "ends in what is no row of results"),
+        ("a letter to a friend", "ends in what is no row of results"),
+        ("KEPT" + '{"other": 1}', "ends in what is no row of results"),
+        ('{"number": "x"}\n', "holds results of another model, other prompts or settings"),
+        ('{"number": -1, "key": "b"}\n', "holds results of another model"),
+        ('{"number": true, "key": "b"}\n', "holds results of another model"),
+        ('{"number": 1.0, "key": "b"}\n', "holds results of another model"),
+        ('{"number": [0]}\n', "holds results of another model"),
+        ('{"number": 2, "key": "b"}\n', "holds results of another model"),
+        ("a letter\nto a friend", "is damaged"),
+    ],
+)
+def test_a_file_of_something_else_stays_as_it_is(run, prompts, tmp_path, content, message):
+    out = tmp_path / "out.json"
+    out.write_text(content.replace("KEPT", '{"number": 0, "key": "a", "text": "b"}\n'))
+    before = out.read_bytes()
+    with pytest.raises(UserError, match=message):
+        kept_rows(out, ["a", "b"])
+    with pytest.raises(UserError, match=r"out\.json"):
+        continue_all(Generator(*load(run)), "m", read_prompts(prompts, Settings()), out, lambda rows, result: None)
+    assert out.read_bytes() == before
+
+
+@pytest.mark.parametrize("torn", ["", "{", '{"num', '{"number": ', '{"number": 1, "text": "to'])
+def test_a_torn_row_is_one_of_ours(tmp_path, torn):
+    out = tmp_path / "out.jsonl"
+    assert kept_rows(out, ["a"]) == {}
+    out.write_text('{"number": 0, "key": "a"}\n' + torn)
+    assert kept_rows(out, ["a", "b"]) == {0: {"number": 0, "key": "a"}}
 
 
 @pytest.mark.parametrize(

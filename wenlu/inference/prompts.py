@@ -20,6 +20,8 @@ OWN = tuple(
     if field.name not in ("beams", "length_penalty", "adjustments", "constraint")
 )
 """Settings that a row may have of its own."""
+_BEGINNING = b'{"number": '
+"""Of every row of results, one that was torn by a kill too."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,19 @@ def key_of(*parts: Any) -> str:
 
 
 def kept_rows(out: Path, keys: list[str]) -> dict[int, dict[str, Any]]:
-    """The rows of `out` by their number, which a command goes on with. UserError where their keys are others."""
-    done = {row.get("number") if isinstance(row, dict) else None: row for row in read_rows(out)}
-    for number, row in done.items():
-        if number is None or number >= len(keys) or row.get("key") != keys[number]:
+    """The rows of `out` by their number, which a command goes on with; nothing is changed. UserError where their keys
+    are others, and for a file that holds anything else."""
+    done: dict[int, dict[str, Any]] = {}
+    for row in read_rows(out):
+        number = row.get("number") if isinstance(row, dict) else None
+        if type(number) is not int or not 0 <= number < len(keys) or row.get("key") != keys[number]:
             raise UserError(
                 f"{out} holds results of another model, other prompts or settings: give another --out, or remove it"
             )
+        done[number] = row
+    torn = out.read_bytes().rpartition(b"\n")[2] if out.exists() else b""
+    if not _BEGINNING.startswith(torn[: len(_BEGINNING)]):
+        raise UserError(f"{out} ends in what is no row of results: give another --out, or remove it")
     return done
 
 
@@ -109,11 +117,11 @@ def continue_all(
     prompts or settings (it is never overwritten), before the first step for prompts that the model cannot read, and at
     the end where texts have failed, which have no row then.
     """
-    file = JsonLines(out)
+    done = kept_rows(out, [prompt.key(model) for prompt in prompts])
+    rest = [prompt for prompt in prompts if prompt.number not in done]
+    _check(generator, rest)
+    file = JsonLines(out)  # only now: it cuts off a torn row
     try:
-        done = kept_rows(out, [prompt.key(model) for prompt in prompts])
-        rest = [prompt for prompt in prompts if prompt.number not in done]
-        _check(generator, rest)
         advance(len(done), None)
         _write_rest(generator, model, rest, file, advance)
         file.sync()
