@@ -25,7 +25,7 @@ from wenlu.tokenization.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Settings(Draws):
-    """How to continue a prompt. Raises UserError for a value out of its range."""
+    """How to continue a prompt. Raises UserError for a value of another kind, or out of its range."""
 
     beams: int = 1
     """More than 1: the most probable texts that a search with so many beams finds; nothing is drawn."""
@@ -39,12 +39,11 @@ class Settings(Draws):
     """Give log-probabilities of the tokens made, and of so many likeliest ones at each place."""
 
     def __post_init__(self):
+        self._check_kinds()
         if self.max_tokens < 1:
             raise UserError(f"max_tokens must be at least 1, not {self.max_tokens}")
         if self.seed < 0:
             raise UserError(f"seed must not be negative, not {self.seed}")
-        if isinstance(self.stop, str) or "" in self.stop:
-            raise UserError(f"stop must be a tuple of texts, none of them empty, not {self.stop!r}")
         _ = self.strategy, Beams(self.beams, self.length_penalty)
         if self.beams > 1 and (self.top_k, self.top_p, self.min_p) != (0, 1.0, 0.0):
             raise UserError(f"{self.beams} beams draw nothing: leave out top_k, top_p and min_p")
@@ -62,6 +61,18 @@ class Settings(Draws):
             raise UserError(
                 f"{self.beams} beams search by the model's own logits: leave out penalties, biases and alternatives"
             )
+
+    def _check_kinds(self) -> None:
+        for name in ("max_tokens", "top_k", "seed", "beams", "alternatives"):
+            value = getattr(self, name)
+            if type(value) is not int and (name, value) != ("alternatives", None):
+                raise UserError(f"{name} must be a whole number, not {value!r}")
+        for name in ("temperature", "top_p", "min_p", "length_penalty"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or isinstance(value, bool):
+                raise UserError(f"{name} must be a number, not {value!r}")
+        if not isinstance(self.stop, tuple) or not all(isinstance(text, str) and text for text in self.stop):
+            raise UserError(f"stop must be a tuple of texts, none of them empty, not {self.stop!r}")
 
     def check_samples(self, samples: int) -> None:
         """Raises UserError for a number of continuations that cannot be made."""

@@ -99,10 +99,7 @@ def _prompt(row: Any, number: int, line: int, settings: Settings) -> Prompt:
     for name, value in changes.items():
         if name not in OWN:
             raise UserError(f"a row has no {name!r}.{did_you_mean(name, OWN)} It may hold prompt, id, {', '.join(OWN)}")
-        if name == "stop":
-            changes[name] = tuple(value) if isinstance(value, list) else value
-        elif not isinstance(value, (int, float)) or isinstance(value, bool):
-            raise UserError(f"{name} must be a number, not {value!r}")
+        changes[name] = tuple(value) if isinstance(value, list) else value
     if settings.beams == 1:
         changes.setdefault("seed", settings.seed + number)
     return Prompt(number, line, row["prompt"], replace(settings, **changes), {k: row[k] for k in ("id",) if k in row})
