@@ -181,9 +181,17 @@ def chat(monkeypatch, capsys, run, lines, *flags):
 
 def test_answers_as_json_and_as_text_are_the_same(run, monkeypatch, capsys, kernel_cache):
     rows, _ = chat(monkeypatch, capsys, run, ["the cat", "", "你好", "/quit", "never"], "--json", "--seed", "4")
-    assert [set(row) for row in rows] == [{"text", "finish", "tokens", "dropped_turns"}] * 2
+    assert [set(row) for row in rows] == [{"text", "finish", "tokens", "beyond_context", "dropped_turns"}] * 2
     text, _ = chat(monkeypatch, capsys, run, ["the cat", "你好"], "--seed", "4")
     assert text == "".join(row["text"] + "\n" for row in rows)
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_leaving_the_trained_context_is_said(run, monkeypatch, capsys, kernel_cache, flags):
+    rows, said = chat(monkeypatch, capsys, run, ["the cat", "/set max_tokens 200", "/regenerate"], *flags)
+    note = "note: question and answer are longer than the 128 tokens that the model was trained on"
+    assert said.count(note) == 1 and said.index("max_tokens is now 200") < said.index(note)
+    assert not flags or [row["beyond_context"] for row in rows] == [False, True]
 
 
 @pytest.mark.parametrize("read", [list, lambda answer: answer.result])
