@@ -85,6 +85,19 @@ def test_leaving_the_trained_context_is_said(folder, capsys):
     assert "longer than the 32 tokens" in capsys.readouterr().err
 
 
+def test_near_ties_are_said(folder, capsys, monkeypatch, tmp_path):
+    flags = [folder, "--max-tokens", "5", "--temperature", "0", "--device", "cpu"]
+    assert main([*flags, "--prompt", "a"]) == 0
+    assert "near-tie" not in capsys.readouterr().err
+    monkeypatch.setattr("wenlu.inference.choose.NEAR", float("inf"))
+    assert main([*flags, "--prompt", "a"]) == 0
+    one = re.search(r" s, (\d+) near-ties; ended by", " ".join(capsys.readouterr().err.split()))
+    assert int(one[1]) == 5
+    (tmp_path / "p.jsonl").write_text('{"prompt": "a"}\n{"prompt": "a"}\n')
+    many = _json(capsys, *flags[:-2], "--prompts", str(tmp_path / "p.jsonl"), "--out", str(tmp_path / "o.jsonl"))
+    assert many["near_ties"] == 10
+
+
 def test_an_interrupted_stream_ends_cleanly(folder, capsys, monkeypatch):
     from wenlu.inference import generator
 

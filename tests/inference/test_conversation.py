@@ -181,7 +181,9 @@ def chat(monkeypatch, capsys, run, lines, *flags):
 
 def test_answers_as_json_and_as_text_are_the_same(run, monkeypatch, capsys, kernel_cache):
     rows, _ = chat(monkeypatch, capsys, run, ["the cat", "", "你好", "/quit", "never"], "--json", "--seed", "4")
-    assert [set(row) for row in rows] == [{"text", "finish", "tokens", "beyond_context", "dropped_turns"}] * 2
+    assert [set(row) for row in rows] == [
+        {"text", "finish", "tokens", "beyond_context", "near_ties", "dropped_turns"}
+    ] * 2  # fmt: skip
     text, _ = chat(monkeypatch, capsys, run, ["the cat", "你好"], "--seed", "4")
     assert text == "".join(row["text"] + "\n" for row in rows)
 
@@ -192,6 +194,16 @@ def test_leaving_the_trained_context_is_said(run, monkeypatch, capsys, kernel_ca
     note = "note: question and answer are longer than the 128 tokens that the model was trained on"
     assert said.count(note) == 1 and said.index("max_tokens is now 200") < said.index(note)
     assert not flags or [row["beyond_context"] for row in rows] == [False, True]
+
+
+def test_near_ties_are_said(run, monkeypatch, capsys, kernel_cache):
+    flags = ["--temperature", "0", "--seed", "4"]
+    _, quiet = chat(monkeypatch, capsys, run, ["the cat"], *flags)
+    monkeypatch.setattr("wenlu.inference.choose.NEAR", math.inf)
+    (row,), _ = chat(monkeypatch, capsys, run, ["the cat"], "--json", *flags)
+    _, said = chat(monkeypatch, capsys, run, ["the cat"], *flags)
+    assert row["near_ties"] >= row["tokens"] > 1 and f"{row['near_ties']} near-ties" in said
+    assert "near-tie" not in quiet
 
 
 @pytest.mark.parametrize("read", [list, lambda answer: answer.result])

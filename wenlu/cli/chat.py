@@ -158,13 +158,16 @@ class Chat:
         if self._json:
             found = {"text": result.text, "finish": result.finish, "tokens": len(result.ids)}
             found |= {"guessed": result.guessed, "taken": result.taken} if result.guessed else {}
-            found |= {"beyond_context": result.beyond_context, "dropped_turns": answer.dropped}
+            found |= {"beyond_context": result.beyond_context, "near_ties": result.near_ties}
+            found |= {"dropped_turns": answer.dropped}
             print(json_format.dumps(found, ensure_ascii=False), flush=True)
         else:
             print(flush=True)
             told = {"cancelled": "stopped", "length": "cut at max_tokens", "context": "cut: the context is full"}
             if result.finish in told:
                 say(told[result.finish], "dim")
+            if result.near_ties:
+                say(counted(result.near_ties, "near-tie"), "dim")
         if result.beyond_context:
             read = f"the {self._conversation.context:,} tokens that the model was trained on"
             say(f"note: question and answer are longer than {read}", "yellow")

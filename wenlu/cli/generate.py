@@ -188,14 +188,15 @@ def _many(generator: Generator, pair: tuple[nn.Module, Tokenizer], command: Comm
     prompts = read_prompts(command.prompts, settings)
     # What a text depends on besides its row: weights as they are used, configuration, tokenizer, chat template.
     identity = f"{FolderBackend(pair).fingerprint} {command.chat}"
-    began, made, guessed, taken = time.monotonic(), 0, 0, 0
+    began, made, guessed, taken, near = time.monotonic(), 0, 0, 0, 0
     with progress("generate") as bar:
         task = bar.add_task("", total=len(prompts), note="")
 
         def advance(rows: int, result: Result | None) -> None:
-            nonlocal made, guessed, taken
+            nonlocal made, guessed, taken, near
             if result is not None:
                 made, guessed, taken = made + len(result.ids), guessed + result.guessed, taken + result.taken
+                near += result.near_ties
             bar.update(task, advance=rows, note=f"{made / max(1e-9, time.monotonic() - began):,.0f} tokens/s")
 
         try:
@@ -205,11 +206,11 @@ def _many(generator: Generator, pair: tuple[nn.Module, Tokenizer], command: Comm
             return INTERRUPTED
     seconds = time.monotonic() - began
     there = f" ({before} were there already)" if before else ""
-    told = f"{counted(made, 'token')} in {seconds:.1f} s{_acceptance(guessed, taken)}"
+    told = f"{counted(made, 'token')} in {seconds:.1f} s{_acceptance(guessed, taken)}{_closeness(near)}"
     say(f"{counted(len(prompts) - before, 'text')}{there}, {told}; in {command.out}", style="dim")
     if command.json:
         found = {"out": str(command.out), "texts": len(prompts), "there_before": before, "tokens": made}
-        found |= {"acceptance": taken / guessed} if guessed else {}
+        found |= {"near_ties": near, **({"acceptance": taken / guessed} if guessed else {})}
         print(json_format.dumps({**found, "seconds": seconds}, ensure_ascii=False))
     return 0
 
@@ -254,6 +255,7 @@ def _say_how_it_ended(results: list[Result], seconds: float, context: int, forme
     tokens = sum(len(result.ids) for result in results)
     reasons = ", ".join(dict.fromkeys(result.finish for result in results))
     right = _acceptance(sum(result.guessed for result in results), sum(result.taken for result in results))
+    right += _closeness(sum(result.near_ties for result in results))
     console.print(f"{counted(tokens, 'token')} in {seconds:.1f} s{right}; ended by {reasons}", style="dim")
     if formed and any(result.finish == "length" for result in results):
         say("a text was cut by --max-tokens before its form was whole: give more of them", "yellow")
@@ -265,3 +267,7 @@ def _say_how_it_ended(results: list[Result], seconds: float, context: int, forme
 
 def _acceptance(guessed: int, taken: int) -> str:
     return f", {taken:,} of {guessed:,} guessed tokens right ({taken / guessed:.0%})" if guessed else ""
+
+
+def _closeness(near_ties: int) -> str:
+    return f", {counted(near_ties, 'near-tie')}" if near_ties else ""
