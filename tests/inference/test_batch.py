@@ -142,6 +142,70 @@ def test_prefixes_stay_within_their_bytes_and_the_oldest_goes():
     assert len(engine.prefixes.find(prompts[0])) == 0
 
 
+def test_chains_of_prefixes_stay_right_and_within_their_bytes_at_every_moment():
+    chance, found, most = random.Random(3), Counter(), 7
+    prefixes = PrefixCache(most * BLOCK * 8)
+
+    def told(ids, number):
+        """Instead of keys and values, the whole text up to a block's end."""
+        return torch.tensor([hash(tuple(ids[: (number + 1) * BLOCK]))] * BLOCK)
+
+    class Read:
+        token_bytes = 8
+
+        def __init__(self, ids):
+            self.ids = ids
+
+        def cut(self, row, start, end):
+            assert prefixes.bytes + BLOCK * 8 <= prefixes.room, "there is room before a block is copied"
+            return told(self.ids, start // BLOCK)
+
+    parts = [tuple(chance.randrange(9) for _ in range(BLOCK)) for _ in range(3)]
+    for _ in range(3000):
+        ids = [id for _ in range(chance.choice((0, 1, 2, 3, 5, 12))) for id in chance.choice(parts)]
+        ids += [0] * chance.randrange(1, BLOCK)
+        if chance.random() < 0.5:
+            prefixes.add(ids, Read(ids), 0)
+            assert len(prefixes.find(ids)) == min(most, len(ids) // BLOCK), "of this text as much as there is room for"
+        for number, block in enumerate(prefixes.find(ids)):
+            assert torch.equal(block, told(ids, number))
+            found[number] += 1
+        held = prefixes._blocks
+        assert prefixes.bytes == sum(block.kept.nbytes for block in held.values()) <= prefixes.room
+        assert {before for before, _ in held} <= {0, *(block.number for block in held.values())}, "none is orphaned"
+        assert all(len(own) == BLOCK for _, own in held), "a name does not grow with the text before it"
+    assert found[0] > found[6] > 100
+
+
+def test_prefixes_are_given_up_where_the_weights_have_changed():
+    model, ids = random_model("llama"), tuple(range(2 * BLOCK + 5))
+    engine = Engine(model, options=Options(prefix_bytes=1 << 20, chunk=BLOCK))
+
+    def written():
+        (text,) = finished(engine, Request(ids, max_tokens=12, alternatives=0))
+        (fresh,) = finished(Engine(model), Request(ids, max_tokens=12, alternatives=0))
+        assert text.log_probabilities == pytest.approx(fresh.log_probabilities, abs=1e-4) and same(text, fresh)
+        return engine.prefixes.found
+
+    def trained():
+        with torch.no_grad():
+            model.blocks[0].attention.qkv.weight.mul_(-1)
+
+    assert (written(), written()) == (0, 2 * BLOCK)
+    trained()
+    assert (written(), written()) == (2 * BLOCK, 4 * BLOCK), "read anew, and kept anew"
+    model.embed.weight = torch.nn.Parameter(model.embed.weight + 1)
+    assert written() == 4 * BLOCK
+    model.embed.weight = torch.nn.Parameter(model.embed.weight - 1)
+    text = engine.add(Request(ids, max_tokens=1))
+    engine.step()
+    trained()
+    while engine.step():
+        pass
+    assert text.finish == "length" and engine.prefixes.bytes == 0, "half of it was read by other weights"
+    assert written() == 4 * BLOCK
+
+
 def test_a_waiting_text_can_be_cancelled_and_rows_are_bounded():
     model = random_model("llama")
     engine = Engine(model, options=Options(rows=1))

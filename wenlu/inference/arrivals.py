@@ -50,6 +50,8 @@ class Arrivals:
         self._model, self._vocab, self._chunk, self._alone, self._prefixes = model, vocab, chunk, alone, prefixes
         self._waiting: deque[tuple[Text, tuple[int, ...]]] = deque()
         self._begun: Begun | None = None
+        self._weights: tuple[tuple[int, int], ...] = ()
+        """Those by which the prefixes were read."""
 
     @property
     def texts(self) -> list[Text]:
@@ -121,15 +123,19 @@ class Arrivals:
 
     def _open(self, members: list[tuple[Text, tuple[int, ...]]]) -> Begun:
         prompts = list(dict.fromkeys(ids for _, ids in members))
-        reader = Reader(self._model, self._vocab)
-        known = self._prefixes.find(prompts[0]) if self._prefixes and len(prompts) == 1 else ()
+        reader, known = Reader(self._model, self._vocab), ()
+        if self._prefixes:
+            if self._weights != (weights := _weights(self._model)):
+                self._prefixes.clear()
+                self._weights = weights
+            known = self._prefixes.find(prompts[0]) if len(prompts) == 1 else ()
         reader.open(prompts, max(text.limit for text, _ in members) - 1, known)
         return Begun(reader, prompts, members)
 
     def _ready(self, begun: Begun, logits: Tensor) -> Tensor:
         """A row for each text, of those that were for each prompt."""
         cache = begun.reader.cache
-        if self._prefixes:
+        if self._prefixes and self._weights == _weights(self._model):
             for row, prompt in enumerate(begun.prompts):
                 self._prefixes.add(prompt, cache, row)
         if len(begun.prompts) == len(begun.members):
@@ -138,3 +144,9 @@ class Arrivals:
         rows = torch.tensor([at[ids] for _, ids in begun.members], device=logits.device)
         cache.select(rows)
         return logits[rows]
+
+
+def _weights(model: nn.Module) -> tuple[tuple[int, int], ...]:
+    """What is another once weights were trained on or replaced: where each lies, and how often it was written to (of a
+    tensor made for inference only, that is not counted)."""
+    return tuple((one.data_ptr(), -1 if one.is_inference() else one._version) for one in model.parameters())

@@ -56,6 +56,11 @@ class KeyValueCache:
         return self._store.nbytes
 
     @property
+    def token_bytes(self) -> int:
+        """Memory of one token of a row."""
+        return self._store[:, :, 0, :, 0].nbytes
+
+    @property
     def counts(self) -> Int[Tensor, " rows"]:
         """`lengths` as a tensor."""
         if self._counts is None:
