@@ -17,6 +17,8 @@ from wenlu.models.config import ModelConfig
 from wenlu.tokenization.chat_format import ChatFormat, with_template
 from wenlu.tokenization.learn import learn
 
+LONG = "the cat sat on the mat. the cat sat on the mat. the cat sat "
+"""Leaves room for a brief answer, not for one of half the context."""
 BRIEF = Settings(max_tokens=8, temperature=0.9, alternatives=3)
 WITH_BOS = "{{- bos_token }}{%- for m in messages %}{{- m['role'] + ': ' + m['content'] + eos_token }}{%- endfor %}"
 
@@ -77,6 +79,28 @@ def test_the_same_answer_again_and_another_with_another_seed(conversation):
     other = conversation.again(Settings(max_tokens=8, temperature=0.9, seed=1)).result
     assert other.text != first.text and len(conversation.messages) == 2
     assert conversation.messages[-1]["content"] == other.text
+
+
+def test_an_answer_that_cannot_be_given_again_stays(conversation):
+    first = conversation.ask(LONG, BRIEF).result
+    before = list(conversation.messages)
+    with pytest.raises(UserError, match=r"this message and the template take .* or set max_tokens lower"):
+        conversation.again(Settings(max_tokens=200))
+    assert conversation.messages == before
+    with torch.no_grad():
+        conversation._generator._model.embed.weight.fill_(float("nan"))
+    for read in (list, lambda answer: answer.result):
+        with pytest.raises(UserError, match="logits are not finite"):
+            read(conversation.again(BRIEF))
+        assert conversation.messages == before and before[-1]["content"] == first.text
+
+
+def test_a_seed_that_gave_no_answer_is_tried_again(run, monkeypatch, capsys, kernel_cache, tmp_path):
+    lines = [LONG, f"/save {tmp_path}/a", "/set max_tokens 200", "/regenerate", f"/save {tmp_path}/b"]
+    rows, said = chat(monkeypatch, capsys, run, [*lines, "/set max_tokens 8", "/regenerate"], "--json")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert "this message and the template take" in said and len(rows) == 2
+    assert said.count("with seed") == 1 and "with seed 1" in said
 
 
 def test_the_oldest_turns_are_left_out_never_the_system_message(conversation, monkeypatch):

@@ -186,10 +186,11 @@ class Chat:
         say(f"{counted(before - kept, 'message')} forgotten" + ("; the system's message stays" if kept else ""), "dim")
 
     def _regenerate(self) -> None:
-        self._settings = replace(self._settings, seed=self._settings.seed + 1)
-        answer = self._conversation.again(self._settings)
-        say(f"with seed {self._settings.seed}", "dim")
+        settings = replace(self._settings, seed=self._settings.seed + 1)
+        answer = self._conversation.again(settings)
+        say(f"with seed {settings.seed}", "dim")
         self._show(answer)
+        self._settings = settings
 
     def _set(self, rest: str) -> None:
         name, _, value = rest.partition(" ")

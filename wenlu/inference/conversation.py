@@ -48,21 +48,20 @@ class Conversation:
     def ask(self, text: str, settings: Settings | None = None) -> Answer:
         """The answer to one more message of the user's. UserError for one that has no room in the context, or (from the
         answer) where none can be written; the message is then not part of the conversation."""
-        before = len(self.messages)
+        before = list(self.messages)
         self.messages.append({"role": "user", "content": text})
-        try:
-            return self._answer(settings or Settings(), before)
-        except UserError:
-            del self.messages[before:]
-            raise
+        return self._answer(settings or Settings(), before)
 
     def again(self, settings: Settings | None = None) -> Answer:
-        """Another answer in place of the last one; with the same settings it is the same."""
-        while self.messages and self.messages[-1]["role"] == "assistant":
-            self.messages.pop()
-        if not self.messages or self.messages[-1]["role"] != "user":
+        """Another answer in place of the last one; with the same settings it is the same. UserError where there is none
+        yet, or where none can be written; the last one then stays."""
+        before, asked = list(self.messages), len(self.messages)
+        while asked and before[asked - 1]["role"] == "assistant":
+            asked -= 1
+        if not asked or before[asked - 1]["role"] != "user":
             raise UserError("there is no answer to give again: ask something first")
-        return self._answer(settings or Settings(), len(self.messages))
+        del self.messages[asked:]
+        return self._answer(settings or Settings(), before)
 
     def save(self, file: Path) -> None:
         """Write all that was said. UserError for a file that holds anything else than a saved conversation."""
@@ -77,10 +76,14 @@ class Conversation:
         """Go on with a conversation that was saved. UserError for any other file; then nothing changes."""
         self.messages = _read(file)
 
-    def _answer(self, settings: Settings, before: int) -> Answer:
-        """before: how many messages stay where none can be written."""
-        ids, dropped = self._fitting(settings)
-        return Answer(self._generator.stream(ids, settings), self.messages, before, dropped)
+    def _answer(self, settings: Settings, before: list[Message]) -> Answer:
+        """before: the messages that there are again where none can be written."""
+        try:
+            ids, dropped = self._fitting(settings)
+            return Answer(self._generator.stream(ids, settings), self.messages, before, dropped)
+        except UserError:
+            self.messages[:] = before
+            raise
 
     def _fitting(self, settings: Settings) -> tuple[list[int], int]:
         """The prompt with as many of the last turns as leave room for an answer, and how many turns are left out."""
@@ -118,7 +121,7 @@ def _is_message(found: object) -> bool:
 class Answer:
     """An answer in pieces, as they become certain; it is part of the conversation once it has ended, or is stopped."""
 
-    def __init__(self, stream: Stream, messages: list[Message], before: int, dropped: int):
+    def __init__(self, stream: Stream, messages: list[Message], before: list[Message], dropped: int):
         self._stream, self._messages, self._before, self._kept = stream, messages, before, False
         self.dropped = dropped
         """How many of the oldest turns the model did not see, for want of room."""
@@ -142,12 +145,12 @@ class Answer:
         return self._stream.result
 
     def _keep(self) -> None:
-        """Make it part of the conversation, or take back what was asked, once."""
+        """Make it part of the conversation, or leave that as it was before, once."""
         if self._kept:
             return
         self._kept = True
         try:
             self._messages.append({"role": "assistant", "content": self._stream.result.text})
         except UserError:
-            del self._messages[self._before :]
+            self._messages[:] = self._before
             raise
