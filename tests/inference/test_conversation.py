@@ -44,6 +44,11 @@ def conversation(run):
     return Conversation(*load(run))
 
 
+def spoken(*roles):
+    """A file of messages by these, one after the other."""
+    return json.dumps({"messages": [{"role": role, "content": "the cat"} for role in roles]})
+
+
 def seen(conversation, monkeypatch):
     """The ids of every prompt from now on."""
     prompts, stream = [], conversation._generator.stream
@@ -155,6 +160,10 @@ def test_saved_and_gone_on_with(conversation, tmp_path, run):
         ("[]", "must hold messages, each with role and content"),
         ('{"messages": [{"role": "robot", "content": "a"}]}', "must hold messages, each with role and content"),
         ('{"messages": [{"role": "user"}]}', "must hold messages, each with role and content"),
+        (spoken("user", "assistant", "system"), "holds a system message after its beginning: put it first, or remove"),
+        (spoken("system", "user", "system"), "holds a system message after its beginning"),
+        (spoken("assistant", "user"), "begins with an answer, which nobody would see: put what was asked before it"),
+        (spoken("system", "assistant", "user"), "begins with an answer"),
     ],
 )
 def test_other_files_are_refused(conversation, tmp_path, content, message):
@@ -169,6 +178,17 @@ def test_other_files_are_refused(conversation, tmp_path, content, message):
     with pytest.raises(UserError, match=r"cannot read .*absent"):
         conversation.load(tmp_path / "absent")
     assert conversation.messages == before
+
+
+@pytest.mark.parametrize("roles", [(), ("system",), ("user",), ("user", "user"), ("system", "user", "assistant")])
+def test_what_is_loaded_is_seen_as_a_whole(conversation, tmp_path, monkeypatch, roles):
+    (tmp_path / "file").write_text(spoken(*roles))
+    conversation.load(tmp_path / "file")
+    assert [message["role"] for message in conversation.messages] == list(roles)
+    prompts = seen(conversation, monkeypatch)
+    conversation.ask("sat", BRIEF)
+    wanted = [*conversation.messages[: len(roles)], {"role": "user", "content": "sat"}]
+    assert prompts == [ChatFormat(load_tokenizer(conversation)).prompt(wanted)]
 
 
 @pytest.mark.parametrize(

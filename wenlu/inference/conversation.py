@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import dropwhile
 from pathlib import Path
 
 from torch import nn
@@ -111,6 +112,11 @@ def _read(file: Path) -> list[Message]:
     messages = found.get("messages") if isinstance(found, dict) else None
     if not isinstance(messages, list) or not all(map(_is_message, messages)):
         raise UserError(f"{file} is no saved conversation: it must hold messages, each with role and content")
+    said = list(dropwhile(lambda role: role == "system", (message["role"] for message in messages)))
+    if "system" in said:
+        raise UserError(f"{file} holds a system message after its beginning: put it first, or remove it")
+    if said[:1] == ["assistant"]:
+        raise UserError(f"{file} begins with an answer, which nobody would see: put what was asked before it")
     return [{"role": message["role"], "content": message["content"]} for message in messages]
 
 
