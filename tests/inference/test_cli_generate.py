@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import sys
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -148,6 +149,17 @@ def test_int8_weights_are_made_once_and_kept(folder, capsys, tmp_path, kernel_ca
 def test_number_formats_that_are_not_there(folder, flags, message):
     with pytest.raises(UserError, match=message):
         main([folder, *flags])
+
+
+def test_batch_invariant_fixes_the_kernels(folder, draft, capsys, monkeypatch):
+    from wenlu.inference import kernels
+
+    held = []
+    monkeypatch.setattr(kernels, "gains", lambda model: True)
+    monkeypatch.setattr(kernels, "fast", lambda model, measured: held.append(measured) or nullcontext(model))
+    flags = [folder, "--prompt", "a", "--max-tokens", "3"]
+    assert main([*flags]) == main([*flags, "--batch-invariant", "--draft", draft]) == 0
+    assert held == [True, False, False]
 
 
 @pytest.fixture(scope="module")

@@ -183,6 +183,24 @@ def test_what_is_quicker_is_measured_once(monkeypatch, shaken, own_cache):
     assert len(answers) == 6 and set(answers.values()) == {"torch"}
 
 
+@pytest.mark.parametrize("form", ["f32", "int8"])
+def test_what_is_not_measured_is_the_kernel(model, form, monkeypatch, own_cache):
+    """Whatever was found quicker before."""
+    model = quantize(model) if form == "int8" else model
+    quicker(monkeypatch, kernel=True)
+    with fast(model):
+        by_kernel = logits(model)
+    (own_cache / "products.json").unlink()
+    measured = quicker(monkeypatch, kernel=False)
+    with fast(model):
+        logits(model)
+    known = (own_cache / "products.json").read_bytes()
+    measured.clear()
+    with fast(model, measured=False):
+        assert torch.equal(logits(model), by_kernel)
+    assert not measured and (own_cache / "products.json").read_bytes() == known
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"x": 3}', '{"x": {"y": 3}}', "\ud800"])
 def test_a_damaged_file_of_measurements_is_written_anew(monkeypatch, shaken, own_cache, content):
     measured = quicker(monkeypatch, kernel=True)

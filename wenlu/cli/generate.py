@@ -71,7 +71,7 @@ class Command(Writing):
     alternatives: int | None = None
     """With --json or --prompts: log-probabilities of the tokens made, and so many likeliest ones at each place."""
     batch_invariant: bool = False
-    """Read each text by itself: equal bytes, whatever is written beside it."""
+    """Read each text by itself, with kernels that no timing has chosen: equal bytes, whatever is written beside it."""
     rows: int = 64
     """Most texts side by side."""
     json: bool = False
@@ -91,7 +91,7 @@ def run(command: Command) -> int:
     _check(command)
     options = Options(command.rows, batch_invariant=command.batch_invariant)
     prompt = _read_prompt() if command.prompt == "-" else command.prompt
-    with command.model(command.run) as (model, tokenizer, guesses):
+    with command.model(command.run, measured=not command.batch_invariant) as (model, tokenizer, guesses):
         options = replace(options, guesses=guesses)
         generator = Generator(model, tokenizer, chat=command.chat, options=options)
         if not generator.answers and tokenizer.chat_template is not None:

@@ -24,9 +24,10 @@ def check_format(dtype: str, quantize: str) -> None:
 
 @contextmanager
 def loaded(
-    reference: str, device: str, dtype: str = "f32", quantize: str = "none"
+    reference: str, device: str, dtype: str = "f32", quantize: str = "none", measured: bool = True
 ) -> Iterator[tuple[nn.Module, Tokenizer | None]]:
-    """The model and tokenizer of a folder or hub id, within this context fast, if that gains anything.
+    """The model and tokenizer of a folder or hub id, within this context fast, if that gains anything (`measured`: of
+    `inference.kernels.fast`).
 
     int8 weights lie beside the folder's own (`hub.quantized`); where they do not yet, they are made and kept there, and
     that is said. Raises UserError where they were made from other weights than the folder holds now.
@@ -40,7 +41,7 @@ def loaded(
 
             model, tokenizer = _load(reference, device, dtype, quantize)
             if gains(model):
-                stack.enter_context(fast(model))
+                stack.enter_context(fast(model, measured))
         yield model, tokenizer
 
 

@@ -51,18 +51,20 @@ class Writing(Draws):
             raise UserError(f"speculate must be 0 (guess nothing) or more, not {self.speculate}")
 
     @contextmanager
-    def model(self, reference: str) -> Iterator[tuple[nn.Module, Tokenizer | None, Lookup | Draft | None]]:
-        """The model and tokenizer of a folder or hub id, and what guesses for it; within this context fast, if that
-        gains anything. Raises UserError for a draft that does not fit."""
+    def model(
+        self, reference: str, measured: bool = True
+    ) -> Iterator[tuple[nn.Module, Tokenizer | None, Lookup | Draft | None]]:
+        """The model and tokenizer of a folder or hub id, and what guesses for it; within this context fast (`measured`:
+        `inference.kernels.fast`), if that gains anything. Raises UserError for a draft that does not fit."""
         from wenlu.inference.draft import Draft, check_same_tokens
         from wenlu.inference.speculative import Lookup
 
         self.check()
-        with loaded(reference, self.device, self.dtype, self.quantize) as (model, tokenizer):
+        with loaded(reference, self.device, self.dtype, self.quantize, measured) as (model, tokenizer):
             if not self.draft:
                 yield model, tokenizer, Lookup(self.speculate) if self.speculate else None
                 return
-            with loaded(self.draft, self.device, self.dtype, self.quantize) as (smaller, its_own):
+            with loaded(self.draft, self.device, self.dtype, self.quantize, measured) as (smaller, its_own):
                 draft = Draft(smaller, self.speculate or Draft.tokens)
                 draft.check(model, None if tokenizer is None else tokenizer.vocab)
                 if tokenizer is not None:

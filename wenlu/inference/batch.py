@@ -31,7 +31,8 @@ class Options:
     guesses: Lookup | Draft | None = None
     """Read tokens ahead that are guessed (speculative decoding): from the text itself, or by a smaller model."""
     batch_invariant: bool = False
-    """Read each text by itself, so that its bytes do not depend on the others."""
+    """Read each text by itself, so that its bytes do not depend on the others (within `kernels.fast`, with
+    measured=False)."""
     chunk: int = 256
     """About so many tokens of prompts are read a step, so that texts being written do not wait for long ones (Agrawal
     et al. 2023); what t5's encoder reads is never cut."""

@@ -45,17 +45,20 @@ def gains(model: nn.Module) -> bool:
 
 
 @contextmanager
-def fast(model: nn.Module) -> Iterator[nn.Module]:
+def fast(model: nn.Module, measured: bool = True) -> Iterator[nn.Module]:
     """Within this context the model's products of at most 32 rows on the processor, without gradients, may be kernels.
 
     The modules stay what they are, with their weights, names and hooks; only their class is another for a while, so
     that training can go on afterwards, or in between. Where no kernels can be had (which is said once) nothing changes.
     May be entered again while it holds: with `ExitStack` it lasts as long as a server does.
+
+    measured=False: nothing is timed, a kernel is taken wherever there is one, so that a text's bytes do not depend on
+    which was quicker on some day (`Options.batch_invariant`).
     """
     found = kernels()
     changed = []
     if found is not None:
-        chooser = Chooser(found)
+        chooser = Chooser(found, measured)
         for module in model.modules():
             if type(module) in FAST:
                 changed.append((module, type(module)))
@@ -71,10 +74,13 @@ def fast(model: nn.Module) -> Iterator[nn.Module]:
 
 
 class Chooser:
-    """Tells for a product whether the kernel or torch's own is quicker; measures it where that is not known yet."""
+    """Tells for a product whether the kernel or torch's own is quicker; measures it where that is not known yet.
 
-    def __init__(self, found: Kernels):
-        self.kernels = found
+    Not `measured`: the kernel, wherever there is one.
+    """
+
+    def __init__(self, found: Kernels, measured: bool = True):
+        self.kernels, self._measured = found, measured
         self._file = cache_folder() / "products.json"
         self._here = f"{_processor()}, torch {torch.__version__}, kernels {found.identity}"
         self._answers: dict[str, str] = {}
@@ -142,6 +148,8 @@ class Chooser:
     def _choose_block(self, block: Block, x: Tensor, rotary: Rotary | None, tokens: int) -> bool:
         tokens = next(size for size in CLASSES if size >= tokens)
         name = f"block {_shape(block)}, {str(x.dtype).removeprefix('torch.')}, {tokens} tokens"
+        if not self._measured:
+            return True
         if (known := self._recall(name)) is not None:
             return known
         like = [other for other in self._all_blocks if _shape(other) == _shape(block)]
@@ -175,6 +183,8 @@ class Chooser:
 
     def _quicker(self, name: str, ways: list[Callable], x: Tensor, peers: list[tuple]) -> bool:
         """Whether the first of two ways, the kernel's, is quicker than torch's: as was measured before, or is now."""
+        if not self._measured:
+            return True
         if (known := self._recall(name)) is not None:
             return known
         kernel, torchs = measure(ways, x, peers)
