@@ -13,7 +13,8 @@ from transformers.generation.logits_process import (
 )
 
 from wenlu.base.errors import UserError
-from wenlu.inference.sample import Greedy, Sampling, row_generators, strategy
+from wenlu.inference.choose import NEAR
+from wenlu.inference.sample import EPSILON, Greedy, Sampling, row_generators, strategy
 
 
 def _logits(rows=6, vocab=50, scale=3.0, seed=0):
@@ -121,6 +122,50 @@ def test_a_margin_tells_how_near_another_choice_was():
     draws = [torch.rand(1, dtype=torch.float64, generator=g).item() for g in row_generators(3, 1000)]
     expected = torch.tensor([abs(draw - 0.5) for draw in draws], dtype=torch.float64)
     assert torch.allclose(choice.margin, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("temperature", [0.02, 0.7, 1.5])
+@pytest.mark.parametrize("cut", [{}, {"top_k": 5}, {"top_p": 0.8}, {"min_p": 0.5}, {"top_k": 9, "top_p": 0.7}])
+@pytest.mark.parametrize("step", [0.0, 0.1])
+def test_logits_that_are_a_little_off_choose_the_same_but_for_near_ties(temperature, cut, step):
+    """Many of those that go in steps lie at a cut."""
+    if "min_p" in cut:
+        cut = {"min_p": math.exp(-0.5 / temperature)}  # half a logit below the best: on a step
+    sampling, noise = Sampling(temperature, **cut), torch.Generator().manual_seed(5)
+    logits = _logits(20_000, 30, 2.0).double()
+    logits = (logits / step).round() * step if step else logits
+    first, second = (
+        sampling.choose(
+            logits + EPSILON * (torch.rand(logits.shape, dtype=torch.float64, generator=noise) - 0.5),
+            torch.Generator().manual_seed(6),
+        )
+        for _ in range(2)
+    )
+    near = (first.margin < NEAR) | (second.margin < NEAR)
+    assert not ((first.ids != second.ids) & ~near).any()
+    assert near.double().mean() < (0.8 if step and cut else 0.03), "they are the exception"
+
+
+BEST_TWO = (1 + math.exp(-1)) / (1 + math.exp(-1) + math.exp(-1.5))
+
+
+@pytest.mark.parametrize(
+    "near, far, cut",
+    [
+        ([1, 0.5, 0.499999], [1, 0.5, 0.3], {"top_k": 2}),
+        ([1, 0.5, 0.499999], [1, 0.5, 0.3], {"top_p": 0.7}),
+        ([1, 0, -0.5], [1, 0, -0.7], {"top_p": BEST_TWO + 1e-6}),
+        ([1, 0, -0.5], [1, 0, -0.7], {"top_p": BEST_TWO - 1e-6}),
+        ([1, 0, -0.5], [1, 0.2, -0.5], {"min_p": math.exp(-1) + 1e-6}),
+        ([1, 0, -0.5], [1, -0.2, -0.5], {"min_p": math.exp(-1) - 1e-6}),
+    ],
+)
+def test_a_token_at_a_cut_makes_near_ties(near, far, cut):
+    def share(logits):
+        rows = torch.tensor([logits], dtype=torch.float64).expand(400, -1)
+        return (Sampling(**cut).choose(rows, row_generators(3, 400)).margin < NEAR).double().mean()
+
+    assert share(near) > 0.25 and share(far) < 0.01
 
 
 @pytest.mark.parametrize("temperature", [-0.1, math.nan, math.inf, -math.inf])

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from wenlu.base.errors import UserError
 from wenlu.inference.constrain import masked
-from wenlu.inference.sample import Strategy
+from wenlu.inference.sample import EPSILON, Strategy
 from wenlu.inference.text import Request, Text
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-NEAR = 2e-4
+NEAR = 2 * EPSILON
 """2 ε of law 8: a choice with a smaller margin may come out otherwise beside other texts, or without a cache."""
 
 Chosen = tuple[int, float] | UserError

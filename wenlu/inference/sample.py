@@ -13,7 +13,11 @@ from torch import Tensor
 from wenlu.base.errors import UserError
 
 if TYPE_CHECKING:
-    from jaxtyping import Float, Int
+    from jaxtyping import Bool, Float, Int
+
+
+EPSILON = 1e-4
+"""How far a logit in f32 may be from what it is alone (law 8)."""
 
 
 class Choice(NamedTuple):
@@ -22,7 +26,8 @@ class Choice(NamedTuple):
     ids: Int[Tensor, " batch"]
     margin: Float[Tensor, " batch"]
     """How near another choice was: between the two best logits, or from a draw to the border of its token's part of
-    [0, 1)."""
+    [0, 1), less what those tokens hold that may lie on the other side of a cut. Borders that logits which are ε off
+    would move by more than 2 ε (at temperatures below 1/4) count as nearer, by as much."""
 
 
 @dataclass(frozen=True)
@@ -71,20 +76,40 @@ class Sampling:
 
     def probabilities(self, logits: Float[Tensor, "batch vocab"]) -> Float[Tensor, "batch vocab"]:
         """What `choose` draws from, in f64 (so that no positive temperature overflows)."""
+        return self._cut(logits)[0].softmax(-1)
+
+    def _cut(
+        self, logits: Float[Tensor, "batch vocab"]
+    ) -> tuple[Float[Tensor, "batch vocab"], Float[Tensor, "batch 1"]]:
+        """Scores, -inf of what is dropped, and what those tokens hold, as a part of what is left, that may lie on the
+        other side of a cut where logits are ε off: two of them then change places within 2 ε."""
         scores = _open(logits).double()
-        scores = (scores - scores.amax(-1, keepdim=True)) / self.temperature
+        scores = whole = (scores - scores.amax(-1, keepdim=True)) / self.temperature
+        if (self.top_k, self.top_p, self.min_p) == (0, 1, 0):
+            return scores, scores.new_zeros(len(scores), 1)
+        blur = 2 * EPSILON / self.temperature
+        unsure = torch.zeros_like(scores, dtype=torch.bool)
         if 0 < self.top_k < scores.shape[-1]:
-            least = scores.topk(self.top_k).values[:, -1:]
-            scores = scores.masked_fill(scores < least, -torch.inf)
+            best = scores.topk(self.top_k + 1).values
+            unsure = _around(scores, best[:, -1:], best[:, -2:-1], blur)
+            scores = scores.masked_fill(scores < best[:, -2:-1], -torch.inf)
         if self.top_p < 1:
             ascending, order = scores.sort()
-            drop = ascending.softmax(-1).cumsum(-1) <= 1 - self.top_p
+            reach = ascending.softmax(-1).cumsum(-1)
+            drop = reach <= 1 - self.top_p
             drop[:, -1] = False
+            most = self.top_p * (1 - self.top_p) * blur + _part(whole, unsure, scores)
+            moved = ((reach - (1 - self.top_p)).abs() <= most) & (ascending > -torch.inf)
+            first = drop.sum(-1, keepdim=True)
+            below = ascending.gather(1, (first - 1).clamp(min=0)).masked_fill(first == 0, -torch.inf)
+            moved |= _around(ascending, below, ascending.gather(1, first), blur)
+            unsure = unsure | moved.scatter(1, order, moved)
             scores = scores.masked_fill(drop.scatter(1, order, drop), -torch.inf)
         if self.min_p > 0:
             chances = scores.softmax(-1)
+            unsure = unsure | ((scores - math.log(self.min_p)).abs() <= blur)
             scores = scores.masked_fill(chances < self.min_p * chances.amax(-1, keepdim=True), -torch.inf)
-        return scores.softmax(-1)
+        return scores, _part(whole, unsure, scores)
 
     def choose(
         self,
@@ -100,16 +125,22 @@ class Sampling:
         """
         if self.top_k == 1:
             return Greedy().choose(logits)
-        reach = self.probabilities(logits).cumsum(-1)
+        scores, unsure = self._cut(logits)
+        reach = scores.softmax(-1).cumsum(-1)
         whole = reach[:, -1:]
         goal = torch.minimum(_draws(len(logits), generator).to(whole.device) * whole, whole.nextafter(0 * whole))
         ids = torch.searchsorted(reach, goal, right=True)
-        above, below = reach.gather(1, ids), torch.where(ids > 0, reach.gather(1, (ids - 1).clamp(min=0)), -torch.inf)
-        # The first number of the first token that can be drawn, and the last of the last, are no borders.
-        above = torch.where(above < whole, above, torch.inf)
-        below = torch.where(below > 0, below, -torch.inf)
-        margin = torch.minimum(above - goal, goal - below)
+        above, below = reach.gather(1, ids), torch.where(ids > 0, reach.gather(1, (ids - 1).clamp(min=0)), 0)
+        # The first number of the first token that can be drawn, and the last of the last, are no borders, unless others
+        # may come before or after them.
+        above = torch.where((above < whole) | (unsure > 0), above, torch.inf)
+        below = torch.where((below > 0) | (unsure > 0), below, -torch.inf)
+        margin = torch.minimum((above - goal) / self._moves(above), (goal - below) / self._moves(below)) - unsure
         return Choice(ids.squeeze(-1), margin.squeeze(-1))
+
+    def _moves(self, border: Float[Tensor, "batch 1"]) -> Float[Tensor, "batch 1"]:
+        """By how many times 2 ε logits that are ε off move a border, at least one: d c = c (1 - c) d score."""
+        return (border * (1 - border) / self.temperature).clamp(min=1)
 
 
 Strategy = Greedy | Sampling
@@ -146,6 +177,23 @@ def _draws(rows: int, generator: torch.Generator | Sequence[torch.Generator | No
         return torch.rand(rows, 1, dtype=torch.float64, generator=generator)
     assert len(generator) == rows, f"{len(generator)} generators for {rows} rows"
     return torch.stack([torch.rand(1, dtype=torch.float64, generator=one) for one in generator])
+
+
+def _around(
+    scores: Float[Tensor, "batch vocab"],
+    below: Float[Tensor, "batch 1"],
+    above: Float[Tensor, "batch 1"],
+    blur: float,
+) -> Bool[Tensor, "batch vocab"]:
+    """Those that lie at a cut between two scores, where these are so near that they may change places."""
+    return (above - below <= blur) & (scores >= below - blur) & (scores <= above + blur)
+
+
+def _part(
+    scores: Float[Tensor, "batch vocab"], some: Bool[Tensor, "batch vocab"], left: Float[Tensor, "batch vocab"]
+) -> Float[Tensor, "batch 1"]:
+    """The probability of some tokens, as a part of what is left."""
+    return (scores.exp() * some).sum(-1, keepdim=True) / left.exp().sum(-1, keepdim=True)
 
 
 def finite(logits: Tensor) -> Tensor:
