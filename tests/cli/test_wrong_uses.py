@@ -133,6 +133,18 @@ COMMANDS = {
     "generate run --max-tokens 0": ("max_tokens must be at least 1, not 0",),
     "generate run --samples 0": ("samples must be at least 1, not 0",),
     "generate run --samples 2 --temperature 0": ("at temperature 0 all 2 samples are the same",),
+    "generate some/hub-id --prompts missing.jsonl --out new.jsonl": ("no file missing.jsonl: give one of JSON lines",),
+    "generate some/hub-id --prompts bad.jsonl --out new.jsonl": ("bad.jsonl, line 1: a row is an object", "prompt"),
+    "generate run --prompts text.txt --out pictures": (
+        "pictures is a folder: --out names the file, such as pictures/results.jsonl",
+    ),
+    "generate run --prompts bad.jsonl --out one.txt/a/b.jsonl": (
+        "cannot write one.txt/a/b.jsonl: one.txt is a file, not a folder; write elsewhere with --out",
+    ),
+    "predict run --prompts text.txt --out pictures": ("pictures is a folder: --out names the file",),
+    "chat some/hub-id --load missing.json": ("cannot read missing.json: No such file",),
+    "chat some/hub-id --load pictures": ("cannot read pictures: Is a directory",),
+    "chat some/hub-id --load text.txt": ("text.txt is no saved conversation",),
     "plan text.txt --minutes 1 --gpu h100": ("leave one of them out",),
     "demo --out new --steps -1": ("training.steps must be at least 1, not -1",),
     "demo --out new --minutes 0": ("minutes must be above 0, not 0", "3 are enough"),

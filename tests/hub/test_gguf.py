@@ -180,11 +180,11 @@ def test_ends_beyond_the_third_are_told(folder, tmp_path):
 )
 def test_what_llama_cpp_has_no_form_for(config, message):
     with pytest.raises(UserError, match=message):
-        check(config, "f32", "m")
+        check(config, "m")
 
 
 def test_a_window_as_long_as_the_context_is_none():
-    check(replace(SHAPES["mistral"], window=32), "f32", "m")
+    check(replace(SHAPES["mistral"], window=32), "m")
 
 
 def test_refusals_leave_nothing_behind(folder, tmp_path):

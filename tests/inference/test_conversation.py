@@ -345,6 +345,8 @@ def test_every_command(run, monkeypatch, capsys, kernel_cache, tmp_path):
         ("/regenerate", "there is no answer to give again"),
         ("/save", "name a file: /save FILE"),
         ("/load /nowhere/at/all", "cannot read /nowhere/at/all"),
+        ("/save ~nobody-at-all/x", "nobody has a home folder called ~nobody-at-all/x: name the file by its whole path"),
+        ("/load ~nobody-at-all/x", "nobody has a home folder called ~nobody-at-all/x"),
         ("the cat sat " * 20, "this message and the template take"),
     ],
 )

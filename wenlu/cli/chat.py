@@ -63,19 +63,20 @@ def main(arguments: list[str]) -> int:
 
 
 def run(command: Command) -> int:
-    """Carry out the command; what is wrong with its flags is said before the model is read."""
+    """Carry out the command; what is wrong with its flags and files is said before the model is read."""
     from wenlu.inference.batch import Options
-    from wenlu.inference.conversation import Conversation
+    from wenlu.inference.conversation import Conversation, read_messages
     from wenlu.inference.generator import Settings
 
     settings = Settings(**command.sampling, alternatives=ALTERNATIVES)
     command.check()
+    messages = None if command.load is None else read_messages(command.load)
     with command.model(command.run) as (model, tokenizer, guesses):
         # What was said is said again with every turn: it is read once.
         options = Options(prefix_bytes=256 << 20, guesses=guesses)
         conversation = Conversation(model, tokenizer, system=command.system, options=options)
-        if command.load is not None:
-            conversation.load(command.load)
+        if messages is not None:
+            conversation.messages = messages
             if command.system:
                 conversation.system(command.system)
         Chat(conversation, tokenizer, settings, command.json).run()
@@ -223,6 +224,8 @@ class Chat:
             raise UserError("name a file: /save FILE, or /load FILE")
         try:
             act(Path(name).expanduser())
+        except RuntimeError:
+            raise UserError(f"nobody has a home folder called {name}: name the file by its whole path") from None
         except OSError as error:
             raise UserError(f"cannot write {name}: {error.strerror or error}") from None
         say(f"{counted(len(self._conversation.messages), 'message')} in {name}", "dim")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from wenlu.inference.constrain import Constraint
     from wenlu.inference.generator import Generator, Settings
+    from wenlu.inference.prompts import Prompt
     from wenlu.inference.stream import Result
     from wenlu.tokenization.tokenizer import Tokenizer
 
@@ -83,21 +84,23 @@ def main(arguments: list[str]) -> int:
 
 
 def run(command: Command) -> int:
-    """Carry out the command; what is wrong with its flags is said before the model is read."""
+    """Carry out the command; what is wrong with its flags and prompts is said before the model is read."""
     from wenlu.inference.batch import Options
     from wenlu.inference.generator import Generator
+    from wenlu.inference.prompts import read_prompts
 
     settings = _settings(command)
     _check(command)
     options = Options(command.rows, batch_invariant=command.batch_invariant)
+    prompts = read_prompts(command.prompts, settings) if command.prompts is not None else []
     prompt = _read_prompt() if command.prompt == "-" else command.prompt
     with command.model(command.run, measured=not command.batch_invariant) as (model, tokenizer, guesses):
         options = replace(options, guesses=guesses)
         generator = Generator(model, tokenizer, chat=command.chat, options=options)
         if not generator.answers and tokenizer.chat_template is not None:
             console.print("note: this model's folder has a chat template; add --chat to be answered by it")
-        if command.prompts is not None:
-            return _many(generator, (model, tokenizer), command, settings)
+        if prompts:
+            return _many(generator, (model, tokenizer), command, prompts)
         return _one(generator, command, prompt, settings, model.config.context)
 
 
@@ -162,7 +165,7 @@ def _biases(given: tuple[str, ...]) -> tuple[tuple[int, float], ...]:
 
 def _check(command: Command) -> None:
     """Raises UserError for flags that do not belong together."""
-    from wenlu.inference.prompts import check_same_file
+    from wenlu.inference.prompts import check_out
 
     command.check()
     _settings(command).check_samples(command.samples)
@@ -172,20 +175,19 @@ def _check(command: Command) -> None:
         raise UserError(f"at temperature 0 all {command.samples} samples are the same: ask for one, or a higher one")
     if (command.prompts is None) != (command.out is None):
         raise UserError("--prompts FILE and --out FILE belong together: give both, or --prompt TEXT")
-    check_same_file(command.prompts, command.out)
+    check_out(command.prompts, command.out)
     if command.prompts is not None and (command.prompt or command.samples > 1):
         raise UserError("--prompts holds the prompts, one text for each: leave out --prompt and --samples")
     if command.alternatives is not None and not command.json and command.prompts is None:
         raise UserError("alternatives are given out as JSON only: add --json")
 
 
-def _many(generator: Generator, pair: tuple[nn.Module, Tokenizer], command: Command, settings: Settings) -> int:
+def _many(generator: Generator, pair: tuple[nn.Module, Tokenizer], command: Command, prompts: list[Prompt]) -> int:
     """Continue a file of prompts, with a bar; what was made is kept when interrupted."""
     from wenlu.base.log import progress
-    from wenlu.inference.prompts import continue_all, read_prompts
+    from wenlu.inference.prompts import continue_all
     from wenlu.prompting.backend import FolderBackend
 
-    prompts = read_prompts(command.prompts, settings)
     # What a text depends on besides its row: weights as they are used, configuration, tokenizer, chat template.
     identity = f"{FolderBackend(pair).fingerprint} {command.chat}"
     began, made, guessed, taken, near = time.monotonic(), 0, 0, 0, 0

@@ -53,7 +53,7 @@ def run(command: Command) -> int:
     from wenlu.base.config import to_dict
     from wenlu.base.device import pick_device
     from wenlu.hub.folder import load
-    from wenlu.inference.prompts import check_same_file, kept_rows, key_of
+    from wenlu.inference.prompts import check_out, kept_rows, key_of
     from wenlu.prompting.backend import weights_hash
     from wenlu.training.predict import Predictor, read_questions
 
@@ -61,7 +61,7 @@ def run(command: Command) -> int:
         raise UserError(f"rows must be at least 1, not {command.rows}")
     if command.json and command.out is None:
         raise UserError("without --out each line is JSON already: leave --json out")
-    check_same_file(command.prompts, command.out)
+    check_out(command.prompts, command.out)
     model, tokenizer = load(command.run, pick_device(command.device))
     predictor = Predictor(model, tokenizer)
     questions = read_questions(command.prompts, predictor.task, command.fields)

@@ -91,10 +91,8 @@ def names(config: ModelConfig) -> dict[str, str]:
     return result
 
 
-def check(config: ModelConfig, dtype: str, where: str) -> None:
+def check(config: ModelConfig, where: str) -> None:
     """`UserError` for a model that llama.cpp has no form for, by name."""
-    if dtype not in DTYPES:
-        raise UserError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}.{did_you_mean(dtype, DTYPES)}")
     config = config.resolved()
     if config.family not in ARCHITECTURES:
         raise UserError(f"{where} holds a {config.family}, which cannot be exported: {', '.join(ARCHITECTURES)} can")
@@ -201,9 +199,11 @@ def export(
     """Write the model of a folder (or hub id) to `file`, which must not be there yet; it appears whole or not at all.
 
     `done` is told of every tensor. Matrices are in `dtype` (f32, bf16, q8_0), vectors and learned positions in f32.
-    Raises UserError, before the weights are read, for what llama.cpp has no form for, and where `gguf`
-    is not installed.
+    Raises UserError, before anything is fetched, for a dtype that there is not, and where `gguf` is not installed;
+    before the weights are read, for what llama.cpp has no form for.
     """
+    if dtype not in DTYPES:
+        raise UserError(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}.{did_you_mean(dtype, DTYPES)}")
     file = Path(file)
     if file.exists():
         raise UserError(f"{file} exists already: choose another --out, or remove it first")
@@ -213,7 +213,7 @@ def export(
         raise UserError("to write GGUF files: pip install 'wenlu[gguf]'") from None
     folder = locate(reference)
     config = read_config(folder)
-    check(config, dtype, str(folder))
+    check(config, str(folder))
     facts, kind, notes = _facts(folder, config, dtype)
     template = facts.pop(TEMPLATE, None)
     make_folder(file.parent)

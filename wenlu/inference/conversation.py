@@ -68,14 +68,14 @@ class Conversation:
         """Write all that was said. UserError for a file that holds anything else than a saved conversation."""
         if file.exists():
             try:
-                _read(file)
+                read_messages(file)
             except UserError as error:
                 raise UserError(f"{error}; it is not overwritten: name another file") from None
         atomic_write(file, json.dumps({"messages": self.messages}, ensure_ascii=False, indent=1))
 
     def load(self, file: Path) -> None:
         """Go on with a conversation that was saved. UserError for any other file; then nothing changes."""
-        self.messages = _read(file)
+        self.messages = read_messages(file)
 
     def _answer(self, settings: Settings, before: list[Message]) -> Answer:
         """before: the messages that there are again where none can be written."""
@@ -102,7 +102,8 @@ class Conversation:
         )
 
 
-def _read(file: Path) -> list[Message]:
+def read_messages(file: Path) -> list[Message]:
+    """Those of a saved conversation. UserError for any other file, and for one that would lose turns."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:

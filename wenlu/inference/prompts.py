@@ -64,10 +64,16 @@ def kept_rows(out: Path, keys: list[str]) -> dict[int, dict[str, Any]]:
     return done
 
 
-def check_same_file(prompts: Path | None, out: Path | None) -> None:
-    """Raises UserError where results would be written into what is asked."""
-    if prompts is not None and out is not None and prompts.resolve() == out.resolve():
+def check_out(prompts: Path | None, out: Path | None) -> None:
+    """Raises UserError where results would be written into what is asked, or cannot be in a file of that name."""
+    if out is None:
+        return
+    if prompts is not None and prompts.resolve() == out.resolve():
         raise UserError(f"--out {out} is the file of prompts itself: name another file for the results")
+    if out.is_dir():
+        raise UserError(f"{out} is a folder: --out names the file, such as {out / 'results.jsonl'}")
+    if above := next((path for path in out.parents if path.is_file()), None):
+        raise UserError(f"cannot write {out}: {above} is a file, not a folder; write elsewhere with --out")
 
 
 def read_prompts(file: Path, settings: Settings) -> list[Prompt]:
