@@ -1,7 +1,9 @@
 """Conversations: what the model sees, what is left out, what is kept, and the commands of the terminal."""
 
+import io
 import json
 import math
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -353,6 +355,14 @@ def test_every_command(run, monkeypatch, capsys, kernel_cache, tmp_path):
 def test_a_mistake_is_said_and_the_chat_goes_on(run, monkeypatch, capsys, kernel_cache, line, message):
     rows, said = chat(monkeypatch, capsys, run, [line, "the cat"], "--json")
     assert message in said and len(rows) == 1
+
+
+def test_what_is_not_utf8_is_said_and_the_chat_goes_on(run, monkeypatch, capsys, kernel_cache):
+    typed = b"the cat\n" + b"the \xff\xfe\n" + "你好\n".encode()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(typed), encoding="utf-8"))
+    assert main([str(run), "--max-tokens", "8", "--device", "cpu", "--json"]) == 0
+    said = capsys.readouterr()
+    assert said.out.count('"text"') == 2 and said.err.count("what is typed is not UTF-8: convert it first") == 1
 
 
 def test_interrupted_answers_and_input(run, monkeypatch, capsys, kernel_cache):

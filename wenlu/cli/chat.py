@@ -107,9 +107,12 @@ class Chat:
             with suppress(ImportError):
                 import readline  # noqa: F401 - input() has a history with it
             say("/help tells what can be said besides; Ctrl-D ends", "dim")
-        while (text := self._read()) is not None:
+        with suppress(AttributeError):  # what is no stream of bytes has none that are wrong
+            sys.stdin.reconfigure(errors="surrogateescape")
+        while True:
             try:
-                if not self._carry_out(text):
+                text = self._read()
+                if text is None or not self._carry_out(text):
                     return
             except UserError as error:
                 say(str(error), "red")
@@ -139,8 +142,8 @@ class Chat:
             except KeyboardInterrupt:
                 console.print()
                 return "" if lines or self._asked else None
-            except UnicodeDecodeError:
-                raise UserError("what is typed is not UTF-8: convert it first") from None
+            if any("\udc80" <= character <= "\udcff" for character in line):
+                raise UserError("what is typed is not UTF-8: convert it first")
             if not line.endswith("\\"):
                 return "\n".join([*lines, line])
             lines.append(line[:-1])
