@@ -59,6 +59,19 @@ def test_other_weights_are_refused(folder, shaken):
         load_int8(folder)
 
 
+@pytest.mark.parametrize("changes", [{"eos_token_id": 5}, {"rope_theta": 5e5}, {"max_position_embeddings": 64}])
+def test_another_configuration_is_refused(folder, changes):
+    """Its ends and positions would be those of before."""
+    file = folder / "config.json"
+    body = json.loads(file.read_text())
+    more = {"rope_parameters": {"rope_type": "default", **changes}} if "rope_theta" in changes else {}
+    file.write_text(json.dumps(body | changes | more))
+    with pytest.raises(UserError, match=r"made with another configuration than .* holds now: remove it, and quantise"):
+        load_int8(folder)
+    file.write_text(json.dumps(body))
+    load_int8(folder)
+
+
 def test_weights_in_several_files(folder):
     whole = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()

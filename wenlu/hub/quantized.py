@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from wenlu.base.config import from_dict, to_dict
 from wenlu.base.errors import UserError
 from wenlu.base.files import replacing, sha256_file, writing
+from wenlu.hub.configuration import read_config
 from wenlu.hub.folder import WEIGHTS, has_tokenizer, locate, weight_files, write_tensors
 from wenlu.models.build import empty
 from wenlu.models.config import ModelConfig
@@ -43,7 +45,8 @@ def save_int8(model: nn.Module, folder: Path | str) -> Path:
 def load_int8(reference: Path | str, device: torch.device | str = "cpu") -> tuple[nn.Module, Tokenizer | None]:
     """The quantised model of a folder (or hub id), ready to be used, and its tokenizer; None where it has none.
 
-    UserError where there are no int8 weights, or where they are not those of the folder's `model.safetensors`.
+    UserError where there are no int8 weights, or where they are not those of the folder's `model.safetensors` and
+    configuration.
     """
     folder = locate(reference)
     file = folder / FILE
@@ -55,6 +58,14 @@ def load_int8(reference: Path | str, device: torch.device | str = "cpu") -> tupl
             f"{file} was made from other weights than {folder} holds now: remove it, and quantise the model anew"
         )
     config = from_dict(ModelConfig, json.loads(about["config"]), str(file))
+    known = read_config(folder)
+    if (known.head, config.head) == ("pool", "none"):  # what a bert without a pooler was read as
+        known = replace(known, head="none")
+    if known.resolved() != config.resolved():
+        raise UserError(
+            f"{file} was made with another configuration than {folder} holds now: "
+            "remove it, and quantise the model anew"
+        )
     model = empty(config)
     to_int8_form(model)
     wanted = {name: (tensor.shape, tensor.dtype) for name, tensor in model.state_dict().items()}
