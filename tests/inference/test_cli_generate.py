@@ -111,6 +111,20 @@ def test_an_interrupted_stream_ends_cleanly(folder, capsys, monkeypatch):
     assert said.out == "\n" and "interrupted" in said.err
 
 
+def full(*_, **__):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB.\nMore lines")
+
+
+@pytest.mark.parametrize("where", ["wenlu.hub.folder.load", "wenlu.inference.batch.Engine.step"])
+def test_a_gpu_out_of_memory_says_what_needs_less(folder, monkeypatch, where):
+    monkeypatch.setattr(where, full)
+    words = r"run out of memory \(CUDA out of memory\. Tried to allocate 20 GiB\.\): {}--dtype bf16, --quantize int8, a"
+    with pytest.raises(UserError, match=words.format("fewer --rows, ")):
+        main([folder, "--prompt", "a"])
+    with pytest.raises(UserError, match=words.format("")):
+        main([folder, "--prompt", "a", "--rows", "1"])
+
+
 @pytest.mark.parametrize(
     "flags, message",
     [

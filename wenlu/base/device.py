@@ -159,6 +159,15 @@ def _room_in(group: Path) -> int | float:
     return float("inf")
 
 
+@contextmanager
+def out_of_memory(remedy: str) -> Iterator[None]:
+    """A GPU that runs out of memory within this context, as a refusal that says what needs less."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UserError(f"the GPU has run out of memory ({str(error).splitlines()[0]}): {remedy}") from None
+
+
 def peak_memory(device: torch.device) -> int:
     """The most bytes this process has held so far: allocated on the GPU, or resident on the processor."""
     if device.type == "cuda":

@@ -24,21 +24,29 @@ def check_format(dtype: str, quantize: str) -> None:
 
 @contextmanager
 def loaded(
-    reference: str, device: str, dtype: str = "f32", quantize: str = "none", measured: bool = True
+    reference: str,
+    device: str,
+    dtype: str = "f32",
+    quantize: str = "none",
+    measured: bool = True,
+    remedy: str = "take a smaller model, or --device cpu",
 ) -> Iterator[tuple[nn.Module, Tokenizer | None]]:
     """The model and tokenizer of a folder or hub id, within this context fast, if that gains anything (`measured`: of
     `inference.kernels.fast`).
 
     int8 weights lie beside the folder's own (`hub.quantized`); where they do not yet, they are made and kept there, and
-    that is said. Raises UserError where they were made from other weights than the folder holds now.
+    that is said. Raises UserError where they were made from other weights than the folder holds now, and where a GPU
+    runs out of memory within this context: `remedy` says what needs less.
     """
     from wenlu.base.log import status
 
     check_format(dtype, quantize)
     with ExitStack() as stack:
         with status(f"loading {reference}"):
+            from wenlu.base.device import out_of_memory
             from wenlu.inference.kernels import fast, gains
 
+            stack.enter_context(out_of_memory(remedy))
             model, tokenizer = _load(reference, device, dtype, quantize)
             if gains(model):
                 stack.enter_context(fast(model, measured))

@@ -44,6 +44,12 @@ class Writing(Draws):
         """Those of them that are `Settings`."""
         return {field.name: getattr(self, field.name) for field in fields(Draws)}
 
+    @property
+    def remedy(self) -> str:
+        """What needs less memory."""
+        rows = "fewer --rows, " if getattr(self, "rows", 1) > 1 else ""
+        return f"{rows}--dtype bf16, --quantize int8, a smaller model or --device cpu need less"
+
     def check(self) -> None:
         """Raises UserError for what can be told to be wrong before a model is read."""
         check_format(self.dtype, self.quantize)
@@ -60,11 +66,12 @@ class Writing(Draws):
         from wenlu.inference.speculative import Lookup
 
         self.check()
-        with loaded(reference, self.device, self.dtype, self.quantize, measured) as (model, tokenizer):
+        how = (self.device, self.dtype, self.quantize, measured, self.remedy)
+        with loaded(reference, *how) as (model, tokenizer):
             if not self.draft:
                 yield model, tokenizer, Lookup(self.speculate) if self.speculate else None
                 return
-            with loaded(self.draft, self.device, self.dtype, self.quantize, measured) as (smaller, its_own):
+            with loaded(self.draft, *how) as (smaller, its_own):
                 draft = Draft(smaller, self.speculate or Draft.tokens)
                 draft.check(model, None if tokenizer is None else tokenizer.vocab)
                 if tokenizer is not None:

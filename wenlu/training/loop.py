@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from wenlu.base.device import machine, peak_memory
+from wenlu.base.device import machine, out_of_memory, peak_memory
 from wenlu.base.errors import UserError
 from wenlu.base.log import JsonLines, counted, read_rows, say
 from wenlu.hub import folder as hub_folder
@@ -28,7 +28,7 @@ from wenlu.training.recipe import Recipe, TuningRecipe, resolve
 from wenlu.training.report import write_report
 from wenlu.training.run_folder import RunFolder
 from wenlu.training.schedules import factor
-from wenlu.training.setup import Setup, announce, compile_hidden, deterministic, eager, out_of_memory, set_up
+from wenlu.training.setup import Setup, announce, compile_hidden, deterministic, eager, set_up, with_less
 from wenlu.training.tuning import set_up_tuning
 from wenlu.training.update import Gradients, Updates, arithmetic, kernels_for
 from wenlu.training.watch import Watch
@@ -88,7 +88,7 @@ def train(
         if folder.recipe() != recipe:
             raise UserError(f"another process has just begun a run in {folder.root}: choose another --out")
         stack.enter_context(deterministic())
-        stack.enter_context(out_of_memory(recipe))
+        stack.enter_context(out_of_memory(with_less(recipe)))
         begin = set_up_tuning if isinstance(recipe, TuningRecipe) else set_up
         try:
             setup = begin(recipe, folder, began, verify=resume)

@@ -238,16 +238,11 @@ def check_memory(config: ModelConfig, recipe: Recipe, device: torch.device, bf16
     )
 
 
-@contextmanager
-def out_of_memory(recipe: Recipe):
-    """A GPU that has run out of memory, as a refusal that says what needs less."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        micro = recipe.training.micro_batch or recipe.training.batch
-        half = f"--training.micro-batch {micro // 2} gives the same result in less"
-        less = half if micro > 1 else "use a smaller model or context"
-        raise UserError(f"the GPU has run out of memory ({str(error).splitlines()[0]}): {less}") from None
+def with_less(recipe: Recipe) -> str:
+    """What needs less memory than a step of this recipe."""
+    micro = recipe.training.micro_batch or recipe.training.batch
+    half = f"--training.micro-batch {micro // 2} gives the same result in less"
+    return half if micro > 1 else "use a smaller model or context"
 
 
 @contextmanager
