@@ -112,6 +112,25 @@ def test_batch_invariant_gives_equal_bytes(family):
         assert text.ids == other.ids and text.log_probabilities == other.log_probabilities
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_cancelling_leaves_mates_their_bytes_when_batch_invariant(family):
+    model, options = random_model(family), Options(rows=6, batch_invariant=True, chunk=20)
+    wanted = [replace(request(n), max_tokens=12, alternatives=0) for n in range(9)]
+    alone = [finished(Engine(model, options=options), one)[0] for one in wanted]
+    engine = Engine(model, options=options)
+    texts = [engine.add(replace(request(n), max_tokens=12, alternatives=0)) for n in range(9)]
+    for number in (0, 4, 8, 2):  # some that are written, others that are read or wait
+        assert engine.step() and engine.step()
+        texts[number].end()
+    while engine.step():
+        pass
+    assert any(0 < len(texts[number].ids) < len(alone[number].ids) for number in (0, 4, 8, 2))
+    for number in (1, 3, 5, 6, 7):
+        assert texts[number].finish == alone[number].finish != "cancelled"
+        assert texts[number].ids == alone[number].ids
+        assert texts[number].log_probabilities == alone[number].log_probabilities
+
+
 def test_prefixes_are_read_once_and_change_nothing(monkeypatch):
     model, read = random_model("qwen3"), []
     hidden = model.hidden

@@ -126,6 +126,8 @@ def test_refusals():
         Beams(2, -1.0)
     with pytest.raises(UserError, match="30 beams need as many tokens to begin with, but there are 22: take fewer"):
         beam_search(random_model(), PROMPTS, Beams(30), 5, [END])
+    with pytest.raises(UserError, match="llama continues prompts of one length only: t5 reads others side by side"):
+        beam_search(random_model("llama"), [[2, 3], [2]], Beams(2), 5)
     with pytest.raises(UserError, match="4 beams draw nothing: leave out top_k, top_p and min_p"):
         Settings(beams=4, top_k=3)
     with pytest.raises(UserError, match="4 beams end at end tokens only: leave out stop"):

@@ -11,6 +11,7 @@ from wenlu.compress.quantize import quantize
 from wenlu.hub.folder import load
 from wenlu.inference.kernels import fast
 from wenlu.inference.reading import evaluating
+from wenlu.models import kernels as compiled
 
 EPSILON = {"bf16": 0.2, "int8": 0.1}
 """Of the logit that differs most, of 330,000."""
@@ -38,7 +39,11 @@ def step_by_step(model, ids):
 @pytest.mark.data
 @pytest.mark.parametrize("form", list(EPSILON))
 @pytest.mark.parametrize("way", ["at once", "step by step by kernels"])
-def test_teacher_forced_logits_are_within_epsilon_of_f32(data_dir, form, way, kernel_cache):
+def test_teacher_forced_logits_are_within_epsilon_of_f32(data_dir, form, way, kernel_cache, monkeypatch):
+    if way != "at once":
+        if compiled._found_compiler() is None:
+            pytest.skip("no C++ compiler on this machine")
+        monkeypatch.setattr("wenlu.inference.kernels.plain", None)  # torch's products, which nothing is to take
     folder = data_dir / "stories260K"
     exact, tokenizer = load(folder)
     rounded = in_format(folder, form)
@@ -49,7 +54,7 @@ def test_teacher_forced_logits_are_within_epsilon_of_f32(data_dir, form, way, ke
             if way == "at once":
                 found = rounded(ids)
             else:
-                with fast(rounded):
+                with fast(rounded, measured=False):
                     found = step_by_step(rounded, ids)
         away = (found.float() - wanted).abs() / wanted.std()
         assert away.max() < EPSILON[form] and away.square().mean().sqrt() < USUAL[form], number

@@ -210,6 +210,11 @@ def test_the_number_of_samples_is_checked(generator):
         generator.generate("a", samples=0)
 
 
+def test_a_model_that_goes_on_with_texts_answers_none(generator):
+    with pytest.raises(UserError, match="this model goes on with texts: to be answered, make the Generator with chat="):
+        generator.answer(["红"])
+
+
 def test_length_and_context_are_told(tokenizer):
     gpt2 = Generator(_model(tokenizer, "gpt2", context=8), tokenizer)
     result = gpt2.generate("abc", Settings(max_tokens=50, temperature=0))[0]

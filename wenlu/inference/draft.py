@@ -34,8 +34,8 @@ class Draft:
         if self.tokens < 1:
             raise UserError(f"a draft must guess at least 1 token, not {self.tokens}")
         if self.model.config.family in ("lstm", "bert"):
-            why = {"lstm": "cannot take back what it has read", "bert": "cannot write on"}[self.model.config.family]
-            raise UserError(f"a model that drafts must go back where it was wrong: a {self.model.config.family} {why}")
+            why = {"lstm": "an lstm cannot take back what it has read", "bert": "a bert cannot write on"}
+            raise UserError(f"a model that drafts must go back where it was wrong: {why[self.model.config.family]}")
 
     def check(self, model: nn.Module, vocab: int | None) -> None:
         """Raises UserError where it cannot draft for this model, which chooses among the first `vocab` ids."""
