@@ -78,24 +78,6 @@ def test_cancelling_a_text_whose_prompt_is_being_read_frees_it(family):
     assert not engine.step() and engine.bytes == 0 and not engine.texts
 
 
-@pytest.mark.parametrize("family", ["llama", "lstm"])
-def test_those_that_are_read_together_go_on_when_one_is_cancelled(family):
-    model = random_model(family)
-    wanted = [Request(tuple(range(start, start + 20)), max_tokens=4) for start in (1, 2)]
-    engine = Engine(model, options=Options(chunk=20))
-    engine_texts = [engine.add(one) for one in (*wanted, wanted[1])]
-    begun = engine._arrivals
-    begun._chunk = 60  # all three are begun at once, and then read in small parts
-    begun._begun = begun._open(begun._next(3))
-    begun._chunk = 10
-    engine.step()
-    engine_texts[0].end()
-    while engine.step():
-        pass
-    (alone,) = finished(Engine(model), wanted[1])
-    assert engine_texts[0].ids == [] and [text.ids for text in engine_texts[1:]] == [alone.ids] * 2
-
-
 def test_texts_are_begun_in_the_order_in_which_they_came():
     model = random_model("llama")
     engine = Engine(model, options=Options(rows=2, chunk=8))

@@ -28,13 +28,9 @@ class Begun:
         return [text for text, _ in self.members]
 
     def leave(self) -> None:
-        """Go on without the texts that have ended, and the prompts that nobody wants any more."""
+        """Go on without the texts that have ended. What is read for longer than a step is one prompt, so that no row is
+        without a text while there is one."""
         self.members = [(text, ids) for text, ids in self.members if text.finish is None]
-        wanted = {ids for _, ids in self.members}
-        if self.members and len(wanted) < len(self.prompts):
-            rows = [row for row, prompt in enumerate(self.prompts) if prompt in wanted]
-            self.reader.keep(rows)
-            self.prompts = [self.prompts[row] for row in rows]
 
 
 class Arrivals:

@@ -114,11 +114,6 @@ class Reader:
             self._at = min(self._at + most, self._prompt.shape[1])
         return None if self.left else self._logits(states[:, -1])
 
-    def keep(self, rows: Sequence[int]) -> None:
-        """Of prompts that are being read, go on with these, in rising order."""
-        self.cache.keep(rows)
-        self._prompt = self._prompt[list(rows)]
-
     def read(self, ids: Int[Tensor, "rows new"]) -> Float[Tensor, "rows new vocab"]:
         """Read more tokens of each row: logits of what follows each."""
         source = (None,) if self._t5 else ()
