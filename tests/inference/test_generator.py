@@ -1,6 +1,7 @@
 """Text in, text out: characters stay whole, stop texts stay unseen, a document begins once."""
 
 import json
+import math
 import shutil
 import weakref
 from dataclasses import replace
@@ -9,15 +10,19 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import pre_tokenizers
+from tokenizers.models import BPE
 
 from wenlu.base.errors import UserError
 from wenlu.hub.folder import load
+from wenlu.inference.adjust import Adjustments
 from wenlu.inference.generator import Generator, Settings
+from wenlu.inference.prompts import continue_all, read_prompts
 from wenlu.inference.stream import StopTexts
 from wenlu.models.build import build
 from wenlu.models.config import ModelConfig
 from wenlu.tokenization.learn import learn
-from wenlu.tokenization.tokenizer import Tokenizer
+from wenlu.tokenization.tokenizer import Tokenizer, byte_level
 
 TEXT = "红楼梦里的人说:天气真好😀👩‍👩‍👧, naïve café! Once upon a time there was a 文炉.\n" * 3
 
@@ -208,6 +213,25 @@ def test_settings_are_checked(settings, message):
 def test_the_number_of_samples_is_checked(generator):
     with pytest.raises(UserError, match="samples must be at least 1, not 0"):
         generator.generate("a", samples=0)
+
+
+def test_ids_without_a_token_are_never_chosen(tmp_path):
+    """A tokenizer of which every other id is a token."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    gaps = Tokenizer(byte_level(BPE({piece: 2 * id for id, piece in enumerate(alphabet)}, []), use_regex=False))
+    generator = Generator(_model(gaps), gaps)
+    bias = Adjustments(logit_bias=((1, 50.0), (0, -math.inf)))
+    settings = Settings(max_tokens=40, temperature=1.0)
+    found = generator.generate("ab", settings, samples=5)
+    found += generator.generate("ab", Settings(max_tokens=20, beams=4), samples=4)
+    found += generator.generate("ab", replace(settings, adjustments=bias))
+    assert all(len(result.ids) >= 20 and all(id in gaps for id in result.ids) for result in found)
+    (tmp_path / "prompts").write_text('{"prompt": "ab"}\n{"prompt": "ba"}')
+    prompts = read_prompts(tmp_path / "prompts", settings)
+    assert continue_all(generator, "m", prompts, tmp_path / "out", lambda rows, result: None) == 0
+    assert (tmp_path / "out").read_bytes().count(b"\n") == 2
+    with pytest.raises(UserError, match="257 beams need as many tokens to begin with, but there are 256: take fewer"):
+        generator.generate("ab", Settings(beams=257))
 
 
 def test_a_model_that_goes_on_with_texts_answers_none(generator):

@@ -58,8 +58,9 @@ class Adjustments:
             ids, counts = zip(*Counter(written).items(), strict=True)
             often = torch.tensor(counts, dtype=logits.dtype, device=logits.device)
             logits[torch.tensor(ids, device=logits.device)] -= self.presence_penalty + self.frequency_penalty * often
-        for id, bias in self.logit_bias:
-            logits[id] += bias
+        if self.logit_bias:
+            ids, biases = zip(*self.logit_bias, strict=True)
+            logits.index_add_(0, torch.tensor(ids, device=logits.device), logits.new_tensor(biases))
         return logits
 
 

@@ -57,16 +57,17 @@ def beam_search(
     max_tokens: int,
     stop_ids: Collection[int] = (),
     vocab: int | None = None,
+    barred: Sequence[int] = (),
 ) -> list[list[Hypothesis]]:
     """For each prompt `beams.number` texts, the best first (one, and empty, where no token can be made); the prompts
-    side by side (see `reading.Reader`).
+    side by side (see `reading.Reader`). `vocab`: choose among the first so many ids only, and none that is `barred`.
 
     At every step each prompt's texts are continued by every token, and the best go on. Those among the best that end
     are set aside; a prompt is done when so many of them have ended as there are beams, or at `max_tokens`, where the
     unfinished ones are counted too. Raises UserError for a prompt that the model cannot read, and for more beams than
     there are tokens.
     """
-    known = min(vocab or model.config.vocab, model.config.vocab) - len(set(stop_ids))
+    known = min(vocab or model.config.vocab, model.config.vocab) - len({*stop_ids, *barred})
     if beams.number > known:
         raise UserError(f"{beams.number} beams need as many tokens to begin with, but there are {known}: take fewer")
     for prompt in prompts:
@@ -81,7 +82,9 @@ def beam_search(
     for made in range(1, limit + 1):
         with evaluating(model):
             logits = reader.begin(prompts, limit - 1) if made == 1 else reader.read(search.tokens[:, None])[:, 0]
-            rows = search.advance(finite(logits).float().log_softmax(-1))
+            log_probabilities = finite(logits).float().log_softmax(-1)
+            log_probabilities[:, list(barred)] = -torch.inf
+            rows = search.advance(log_probabilities)
             if made == limit or not search.open:
                 break
             reader.cache.select(rows, search.same_prompts)

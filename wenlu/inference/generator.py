@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from torch import nn
@@ -116,6 +117,8 @@ class Generator:
         self.engine = Engine(model, tokenizer.vocab, self.options)
         self.answers = t5 or chat
         """Whether the model answers a prompt with a text of its own, instead of continuing it."""
+        self._gaps = tuple(id for id in range(tokenizer.vocab) if id not in tokenizer)
+        """Ids among the tokenizer's that no token has: the model has rows for them, but they are no text."""
 
     def prompt_ids(self, prompt: str) -> list[int]:
         """The prompt as tokens after the one that begins a document, where the model has such a token.
@@ -148,7 +151,7 @@ class Generator:
         ids = self.prompt_ids(prompt) if isinstance(prompt, str) else list(prompt)
         request = Request(
             tuple(ids), settings.strategy, settings.max_tokens, frozenset(self._ends()),
-            row_generator(settings.seed, sample), settings.adjustments, self._matcher(ids, settings),
+            row_generator(settings.seed, sample), self._adjustments(settings), self._matcher(ids, settings),
             settings.alternatives,
         )  # fmt: skip
         return Stream(self.engine, self.engine.add(request), self._row(ids, settings))
@@ -198,7 +201,8 @@ class Generator:
     def _search(self, ids: list[list[int]], settings: Settings) -> list[list[Result]]:
         """What beams find for each of the prompts, the best first."""
         beams = Beams(settings.beams, settings.length_penalty)
-        found = beam_search(self._model, ids, beams, settings.max_tokens, self._ends(), self._tokenizer.vocab)
+        known = self._tokenizer.vocab
+        found = beam_search(self._model, ids, beams, settings.max_tokens, self._ends(), known, self._gaps)
         return [
             [self._found(one, hypothesis) for hypothesis in hypotheses]
             for one, hypotheses in zip(ids, found, strict=True)
@@ -211,6 +215,12 @@ class Generator:
         row.flush()
         beyond = config.family in ROTARY and len(ids) + len(hypothesis.ids) - 1 > config.context
         return Result(row.text, hypothesis.ids, hypothesis.finish, len(ids), beyond, hypothesis.log_probability)
+
+    def _adjustments(self, settings: Settings) -> Adjustments:
+        """Those that are asked for; ids without a token are barred."""
+        asked = settings.adjustments
+        barred = tuple((id, -math.inf) for id in self._gaps)
+        return replace(asked, logit_bias=(*asked.logit_bias, *barred)) if barred else asked
 
     @cached_property
     def _constrainer(self) -> Constrainer:

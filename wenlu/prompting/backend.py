@@ -279,7 +279,7 @@ class FolderBackend:
 
     def _written(self, result: Result) -> Written:
         def shown(id: int) -> str:
-            return self.tokenizer.token_bytes(id).decode("utf-8", "replace")
+            return self.tokenizer.token_bytes(id).decode("utf-8", "replace") if id in self.tokenizer else "\ufffd"
 
         self._read_tokens += result.prompt_tokens
         self._written_tokens += len(result.ids)
