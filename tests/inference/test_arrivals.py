@@ -8,6 +8,7 @@ from texts import VOCAB, assert_near, finished, noted
 
 from wenlu.base.errors import UserError
 from wenlu.inference.batch import Engine, Options
+from wenlu.inference.prefix import BLOCK
 from wenlu.inference.sample import Sampling, row_generators
 from wenlu.inference.text import Request
 
@@ -62,6 +63,19 @@ def test_what_a_step_reads_is_bounded_for_many_prompts_too(monkeypatch):
     finished(Engine(model, options=Options(chunk=40)), *(Request(prompt, max_tokens=2) for prompt in prompts * 2))
     whole = [shape for shape in read if shape[1] > 1]
     assert whole == [(3, 12), (3, 12), (3, 12), (1, 12)], "each prompt once, as many together as a step may read"
+
+
+def test_prompts_that_begin_alike_are_read_one_after_the_other_others_together(monkeypatch):
+    model = random_model("llama")
+    read = lengths_read(model, monkeypatch)
+    engine = Engine(model, options=Options(prefix_bytes=1 << 20))
+    short, apart = [(n, 1, 2) for n in range(4)], [tuple(range(n, n + 20)) for n in range(4)]
+    alike = [(*range(100, 100 + BLOCK), n) for n in range(3)]
+    finished(engine, *(Request(ids, max_tokens=1) for ids in (*short, *apart, *alike)))
+    assert read == [(4, 3), (4, 20), (1, BLOCK + 1), (1, 1), (1, 1)]
+    read.clear()
+    finished(engine, *(Request((*ids[:BLOCK], 7, 8, 9), max_tokens=1) for ids in apart))
+    assert read == [(1, 3)] * 4, "what was read together is kept too"
 
 
 @pytest.mark.parametrize("family", ["llama", "lstm"])

@@ -10,7 +10,9 @@ from wenlu.base.errors import UserError
 from wenlu.cli.generate import main
 from wenlu.hub.folder import load, save
 from wenlu.inference.generator import Generator, Settings
+from wenlu.inference.prefix import BLOCK
 from wenlu.inference.prompts import continue_all, kept_rows, read_prompts
+from wenlu.inference.reading import Reader
 from wenlu.models.build import build
 from wenlu.models.config import ModelConfig
 from wenlu.tokenization.learn import learn
@@ -59,6 +61,30 @@ def test_each_row_is_its_prompt_alone(run, prompts, tmp_path, more, capsys):
         assert (made["text"], made["finish"], made["prompt"]) == (alone.text, alone.finish, row["prompt"])
     assert found[0]["id"] == "a" and "id" not in found[1]
     assert len(found[3]["alternatives"][0]) == 2 and found[3]["log_probabilities"][0] < 0
+
+
+@pytest.mark.parametrize("more, times", [([], 1), (["--rows", "1"], 1), (["--batch-invariant"], 6)])
+def test_what_prompts_begin_with_alike_is_read_once(run, tmp_path, more, times, capsys, monkeypatch):
+    read, tokens = Reader.read_on, []
+
+    def counted(reader, most):
+        before = reader.left
+        logits = read(reader, most)
+        tokens.append(len(reader._prompt) * (before - reader.left))
+        return logits
+
+    monkeypatch.setattr(Reader, "read_on", counted)
+    begin = "the cat sat on the mat. 猫坐在垫子上。"  # 31 tokens and the one that begins a document: two blocks
+    rows = [{"prompt": begin + end} for end in ("the", "on", "mat", "猫", "坐在", "垫子")]
+    (tmp_path / "p").write_text("\n".join(json.dumps(row) for row in rows))
+    line = [str(run), "--prompts", str(tmp_path / "p"), "--out", str(tmp_path / "o"), "--temperature", "0", *more]
+    assert main([*line, "--max-tokens", "5"]) == 0
+    generator, found = Generator(*load(run)), rows_of(tmp_path / "o")
+    shared = BLOCK * (len(generator.prompt_ids(begin)) // BLOCK)
+    assert shared == 2 * BLOCK
+    assert sum(tokens) == sum(row["prompt_tokens"] - shared for row in found) + times * shared
+    for row in found:
+        assert row["text"] == generator.generate(row["prompt"], Settings(max_tokens=5, temperature=0))[0].text
 
 
 def test_an_interrupted_file_is_gone_on_with(run, prompts, tmp_path, capsys, monkeypatch):

@@ -88,10 +88,12 @@ def run(command: Command) -> int:
     from wenlu.inference.batch import Options
     from wenlu.inference.generator import Generator
     from wenlu.inference.prompts import read_prompts
+    from wenlu.prompting.backend import PREFIX_BYTES
 
     settings = _settings(command)
     _check(command)
-    options = Options(command.rows, batch_invariant=command.batch_invariant)
+    kept = PREFIX_BYTES if command.prompts is not None and not command.batch_invariant else 0
+    options = Options(command.rows, kept, batch_invariant=command.batch_invariant)
     prompts = read_prompts(command.prompts, settings) if command.prompts is not None else []
     prompt = _read_prompt() if command.prompt == "-" else command.prompt
     with command.model(command.run, measured=not command.batch_invariant) as (model, tokenizer, guesses):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from wenlu.inference.prefix import PrefixCache
+from wenlu.inference.prefix import BLOCK, PrefixCache
 from wenlu.inference.reading import Reader
 from wenlu.inference.text import Text
 
@@ -97,12 +97,13 @@ class Arrivals:
         if not self._waiting or room < 1:
             return []
         ahead = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
-        kind, length, prompts = self._kind(ahead[0][1]), len(ahead[0][1]), set()
+        begun = Counter(ids[:BLOCK] for ids in {ids for _, ids in ahead})
+        kind, length, prompts = self._kind(ahead[0][1], begun), len(ahead[0][1]), set()
         members, others = [], []
         for text, ids in ahead:
             longest, rows = max(length, len(ids)), len(prompts | {ids})
             fits = not members or rows == len(prompts) or rows * longest <= self._chunk
-            if fits and self._kind(ids) == kind and not (self._alone and members):
+            if fits and self._kind(ids, begun) == kind and not (self._alone and members):
                 members.append((text, ids))
                 prompts.add(ids)
                 length = longest
@@ -111,11 +112,15 @@ class Arrivals:
         self._waiting.extendleft(reversed(others))
         return members
 
-    def _kind(self, ids: tuple[int, ...]) -> Hashable:
-        """What prompts that can be read at once have in common."""
+    def _kind(self, ids: tuple[int, ...], begun: Counter[tuple[int, ...]]) -> Hashable:
+        """What prompts that can be read at once have in common: their length, for rows are even; all, where a part of
+        one need not be read, since it is kept, or will be once another has been read that begins alike (`begun`: how
+        many do)."""
         if self._model.config.family == "t5":
             return None
-        return ids if self._prefixes else len(ids)
+        first = ids[:BLOCK]
+        alike = self._prefixes and len(ids) > BLOCK and (begun[first] > 1 or self._prefixes.knows(first))
+        return ids if alike else len(ids)
 
     def _open(self, members: list[tuple[Text, tuple[int, ...]]]) -> Begun:
         prompts = list(dict.fromkeys(ids for _, ids in members))

@@ -49,6 +49,10 @@ class PrefixCache:
         self.found += BLOCK * len(path)
         return [self._blocks[name].kept for name in path]
 
+    def knows(self, ids: tuple[int, ...]) -> bool:
+        """Whether the first block of texts is kept."""
+        return (0, ids) in self._blocks
+
     def add(self, ids: Sequence[int], cache: KeyValueCache, row: int) -> None:
         """Keep what a row of a cache remembers of its first tokens, `ids`, as far as there is room."""
         path, size = self._path(ids), BLOCK * cache.token_bytes
