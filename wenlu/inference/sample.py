@@ -85,13 +85,12 @@ class Sampling:
         other side of a cut where logits are ε off: two of them then change places within 2 ε."""
         scores = _open(logits).double()
         scores = whole = (scores - scores.amax(-1, keepdim=True)) / self.temperature
-        if (self.top_k, self.top_p, self.min_p) == (0, 1, 0):
-            return scores, scores.new_zeros(len(scores), 1)
         blur = 2 * EPSILON / self.temperature
-        unsure = torch.zeros_like(scores, dtype=torch.bool)
+        unsure = torch.zeros(1, 1, dtype=torch.bool, device=scores.device)
         if 0 < self.top_k < scores.shape[-1]:
             best = scores.topk(self.top_k + 1).values
-            unsure = _around(scores, best[:, -1:], best[:, -2:-1], blur)
+            if (best[:, -2] - best[:, -1] <= blur).any():
+                unsure = _around(scores, best[:, -1:], best[:, -2:-1], blur)
             scores = scores.masked_fill(scores < best[:, -2:-1], -torch.inf)
         if self.top_p < 1:
             ascending, order = scores.sort()
@@ -190,9 +189,11 @@ def _around(
 
 
 def _part(
-    scores: Float[Tensor, "batch vocab"], some: Bool[Tensor, "batch vocab"], left: Float[Tensor, "batch vocab"]
+    scores: Float[Tensor, "batch vocab"], some: Bool[Tensor, "#batch #vocab"], left: Float[Tensor, "batch vocab"]
 ) -> Float[Tensor, "batch 1"]:
-    """The probability of some tokens, as a part of what is left."""
+    """The probability of some tokens, mostly none, as a part of what is left."""
+    if not some.any():
+        return scores.new_zeros(len(scores), 1)
     return (scores.exp() * some).sum(-1, keepdim=True) / left.exp().sum(-1, keepdim=True)
 
 
