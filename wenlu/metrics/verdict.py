@@ -40,6 +40,8 @@ class Verdict:
     smallest: float | None
     """The smallest difference that so many examples would show with 80 % power, given how much these differ; None
     where no difference of a size would be shown, or nothing differs that would tell."""
+    adjusted: float | None = None
+    """p adjusted for all the comparisons that this is one of, by which the word goes; None where it is the only one."""
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON holds it."""
@@ -52,8 +54,9 @@ class Verdict:
         between = f" (95 %: {ends.low:+.4g} to {ends.high:+.4g})" if ends else ""
         apart = "" if self.groups == self.examples else f" in {self.groups:,} groups"
         shown = "" if self.smallest is None else f"; differences from {self.smallest:.2g} on would show"
+        among = "" if self.adjusted is None else f" ({self.adjusted:.2g} adjusted for so many comparisons)"
         return (
-            f"{word}: {self.difference.value:+.4g}{between}, p = {self.p:.2g} by {self.test}, "
+            f"{word}: {self.difference.value:+.4g}{between}, p = {self.p:.2g} by {self.test}{among}, "
             f"{self.gained} up and {self.lost} down of {self.examples:,}{apart}{shown}"
         )
 
@@ -64,6 +67,7 @@ def verdict(
     groups: Sequence[Hashable] | None = None,
     delta: float = 0.0,
     *,
+    adjusted: float | None = None,
     seed: int = 0,
 ) -> Verdict:
     """Judge the second row of scores beside the first, [examples] each of the same examples; more is better.
@@ -71,11 +75,12 @@ def verdict(
     - Right and wrong, each example by itself: McNemar's exact test, Tango's interval.
     - Anything else: sign flips and the bootstrap, both over whole groups.
 
-    *better* and *worse* need both p ≤ 0.05 and an interval on one side of 0. *no worse* needs an interval above -delta;
-    a loss that small does not matter, so it comes before *worse*. The bootstrap knows only kinds of groups that it saw,
-    so there *no worse* also needs enough groups: what none of g has shown may still lie in 1 - 0.025^(1/g) of all
-    (Hanley & Lippman-Hand, "If Nothing Goes Wrong, Is Everything All Right?", JAMA 249, 1983), and cost as much as
-    scores lie apart (1 for scores within 0 to 1, else the range seen). All else is *undecided*.
+    *better* and *worse* need both p ≤ 0.05 and an interval on one side of 0; where this is one of several comparisons,
+    also `adjusted` ≤ 0.05, the p that holds for all of them (`metrics.permutation.many_against`). *no worse* needs an
+    interval above -delta; a loss that small does not matter, so it comes before *worse*. The bootstrap knows only kinds
+    of groups that it saw, so there *no worse* also needs enough groups: what none of g has shown may still lie in
+    1 - 0.025^(1/g) of all (Hanley & Lippman-Hand, "If Nothing Goes Wrong, Is Everything All Right?", JAMA 249, 1983),
+    and cost as much as scores lie apart (1 for scores within 0 to 1, else the range seen). All else is *undecided*.
 
     Raises UserError for rows of unequal length, no examples, or scores that are not finite.
     """
@@ -95,8 +100,8 @@ def verdict(
         hidden = (1 - (ALPHA / 2) ** (1 / together)) * _reach(np.stack(rows))
         spread = _spread(after - before, numbers)
         smallest = smallest_mean_effect(spread, together) if spread > 0 else None
-    word = _word(difference, p, delta, hidden)
-    return Verdict(word, difference, p, test, delta, count, together, gained, lost, smallest)
+    word = _word(difference, p if adjusted is None else max(p, adjusted), delta, hidden)
+    return Verdict(word, difference, p, test, delta, count, together, gained, lost, smallest, adjusted)
 
 
 def _check(rows: Sequence[np.ndarray], groups: Sequence[Hashable] | None, delta: float) -> None:

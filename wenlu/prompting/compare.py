@@ -56,7 +56,7 @@ class Row:
     verdict: Verdict | None
     """Beside the first prompt; None of itself."""
     adjusted: float | None
-    """p of no difference, adjusted for so many comparisons (max-T); the verdict's own is not."""
+    """p of no difference, adjusted for so many comparisons (max-T): of several, the verdict goes by it."""
     robustness: Robustness | None
 
     def as_dict(self) -> dict[str, Any]:
@@ -85,7 +85,8 @@ def compare(
 ) -> list[Row]:
     """A row for each prompt, in their order; the first is what the others are compared with.
 
-    delta: the loss of accuracy that does not matter. forms: try other forms of each prompt too (`variants`), for its
+    Of several comparisons *better* and *worse* are said only where p adjusted for all of them says so too. delta: the
+    loss of accuracy that does not matter. forms: try other forms of each prompt too (`variants`), for its
     robustness. Means that batch calibration takes off are learned from these questions, without their answers.
     Examples that failed with one of the prompts count for none. Raises UserError for two prompts that are the same, or
     of one name, where too many failed, and as `Matrix.cells`.
@@ -100,6 +101,8 @@ def compare(
     against = many_against(values[0], values[1:], groups) if len(prompts) > 1 else []
     rows = []
     for number, (prompt, of_prompt) in enumerate(zip(prompts, cells, strict=True)):
+        adjusted = against[number - 1].adjusted if number else None
+        among = adjusted if len(against) > 1 else None
         rows.append(
             Row(
                 prompt.name,
@@ -108,8 +111,8 @@ def compare(
                 always(of_prompt, asked),
                 sum(cell.answer is None for cell in of_prompt),
                 float(np.mean([cell.tokens for cell in of_prompt])),
-                verdict(values[0], values[number], groups, delta) if number else None,
-                against[number - 1].adjusted if number else None,
+                verdict(values[0], values[number], groups, delta, adjusted=among) if number else None,
+                adjusted,
                 _robustness(matrix, prompt, values[number], examples, advance) if forms else None,
             )
         )

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from wenlu.prompting.compare import Row
 
 DESCRIPTION = """Prompts on the same examples: each with its accuracy and 95 % interval, and a verdict beside the first
-of them: better, worse, no worse than --delta, or undecided. Of several comparisons p is adjusted (max-T). --forms
-tries ten other forms of each prompt and more, for its robustness. Answers are kept in --out and never computed twice.
+of them: better, worse, no worse than --delta, or undecided. Of several comparisons p is adjusted (max-T), and that
+decides. --forms tries ten other forms of each prompt and more, for its robustness. Answers are kept in --out and never
+computed twice.
 
 example: wenlu prompt compare runs/chat plain.toml careful.toml --examples reviews.jsonl --gold answer"""
 
