@@ -178,6 +178,10 @@ def test_normal_forms_stay(text):
             "has no gold choice, so no",
         ),
         (lambda: Extractor().is_right("A", Example("x", {})), "example x has no gold answer"),
+        (
+            lambda: Extractor("letter", letters="AB").is_right("A", Example("x", {}, ("r", "s", "t"), 2)),
+            "example x has 3 choices, but the extractor only 2 letters: give more letters",
+        ),
     ],
 )
 def test_refused(act, message):

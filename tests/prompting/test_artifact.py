@@ -117,6 +117,17 @@ def test_an_answer_over_before_it_begins_is_refused():
     assert held.stop == ()
 
 
+def test_letters_that_the_template_does_not_give_are_refused():
+    stems = Template(question="{{ text }}\n{{ options }}", choices="letters", letters="甲乙丙")
+    with pytest.raises(
+        UserError, match="gives choices the letters '甲乙丙', but the extractor looks for 'ABC.*: set ext"
+    ):
+        Artifact(name="stems", template=stems, extractor=Extractor("letter"))
+    for letters in ("甲乙丙", "甲乙", "甲乙丙丁"):
+        assert Artifact(name="stems", template=stems, extractor=Extractor("letter", letters=letters)).name
+    assert Artifact(name="stems", template=stems, extractor=Extractor("letter"), scoring=Scoring("sum")).scoring
+
+
 def test_splits_are_known_by_content_not_by_order():
     assert SplitMark.of("x", POOL) == SplitMark.of("x", POOL[::-1])
     other = replace(POOL[0], gold=0)

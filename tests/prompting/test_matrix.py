@@ -83,6 +83,25 @@ def test_written_answers_are_extracted_and_counted(backend):
     assert all(cell.value == 0 for cell in cells if cell.answer is None)
 
 
+@pytest.mark.parametrize("kind", ["text", "choice", "last_line", "letter"])
+def test_a_letter_that_is_written_is_compared_with_the_letter(kind, backend):
+    template = Template(question="{{ text }}\n{{ options }}\nAnswer:", choices="letters", letters="甲乙")
+    letters = {"letters": template.letters} if kind == "letter" else {}
+    held = write_strategy(Direct(Form("choices")))
+    prompt = Artifact(name="letters", template=template, strategy=held, extractor=Extractor(kind, **letters))
+    cells = try_on(prompt, backend, EXAMPLES)
+    assert [cell.value for cell in cells] == [cell.answer == "甲乙"[one.gold] for cell, one in zip(cells, EXAMPLES)]
+    assert any(cell.value for cell in cells)
+
+
+def test_forms_with_other_letters_look_for_these(backend):
+    template = Template(question="{{ text }}\n{{ options }}\nAnswer:", choices="letters")
+    prompt = Artifact(name="letters", template=template, extractor=Extractor("letter"))
+    forms = [one for _, one in forms_of(prompt, EXAMPLES)]
+    assert {"a", "1", "甲", "A"} == {one.extractor.letters[0] for one in forms}
+    assert all(one.extractor.letters == one.template.letters for one in forms)
+
+
 def test_nothing_is_computed_twice(backend, tmp_path):
     file = tmp_path / "matrix.jsonl"
     first = Matrix(file, backend).values([PLAIN, CAREFUL], EXAMPLES)

@@ -37,6 +37,7 @@ class Extractor:
     marked: bool = False
     """Of number and letter: only what a marker announces."""
     letters: str = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    """Of letter: those of the template, or its first."""
 
     def __post_init__(self):
         if (self.kind == "regex") != bool(self.pattern) or (self.kind == "json") != bool(self.field):
@@ -74,11 +75,17 @@ class Extractor:
     def is_right(self, found: str | None, example: Example) -> bool:
         """Whether an extracted answer is the example's right one; nothing found is wrong.
 
-        Raises UserError where no right answer is known.
+        example: with its choices as they are answered (`Template.as_answered`). Raises UserError where no right answer
+        is known, or no letter for it.
         """
         if self.kind == "letter":
             if example.gold is None:
                 raise UserError(f"example {example.id} has no gold choice, so no letter can be right")
+            if example.gold >= len(self.letters):
+                raise UserError(
+                    f"example {example.id} has {len(example.choices)} choices, but the extractor only "
+                    f"{len(self.letters)} letters: give more letters"
+                )
             return found == self.letters[example.gold]
         known = (example.right,) if example.gold is not None else (example.right, *example.answers)
         if self.kind == "number":

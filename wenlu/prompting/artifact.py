@@ -172,8 +172,20 @@ class Artifact:
                 f"the delimiter {self.template.delimiter!r} holds the separator {self.template.separator!r}, which ends"
                 " a written answer before it begins: give another of them, or decoding.stop"
             )
+        self._check_letters()
         self._check_fields()
         self.chooser(lambda texts: [[1.0]] * len(texts))
+
+    def _check_letters(self) -> None:
+        """A letter that is looked for must be one that the template gives the choice."""
+        if self.scoring is not None or self.extractor.kind != "letter" or not self.template.shows_letters:
+            return
+        given, wanted = self.template.letters, self.extractor.letters
+        if not given.startswith(wanted) and not wanted.startswith(given):
+            raise UserError(
+                f"the template gives choices the letters {given!r}, but the extractor looks for {wanted!r}: set "
+                "extractor.letters to those of the template"
+            )
 
     def _check_fields(self) -> None:
         """What chooses the demonstrations before a question must be on show in it: all else may be its answer."""

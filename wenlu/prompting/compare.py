@@ -17,7 +17,7 @@ from wenlu.prompting.artifact import Artifact
 from wenlu.prompting.examples import Example, content_id
 from wenlu.prompting.matrix import Advance, Matrix, complete
 from wenlu.prompting.trial import always, bare, fitted
-from wenlu.prompting.variants import variants
+from wenlu.prompting.variants import Variant, variants
 
 FEWEST_FORMS = 10
 """Other forms of a prompt that its robustness is told by, at least."""
@@ -150,9 +150,15 @@ def forms_of(prompt: Artifact, examples: Sequence[Example]) -> list[tuple[str, A
             f"the prompt {prompt.name} has only {len(found)} other forms, and its robustness is told by "
             f"{FEWEST_FORMS} at least: name its parts by lines such as 'Question: ...', or leave out --forms"
         )
-    return [
-        (one.description, replace(prompt, name=f"{prompt.name}/{one.name}", template=one.template)) for one in found
-    ]
+    return [(one.description, _in_form(prompt, one)) for one in found]
+
+
+def _in_form(prompt: Artifact, form: Variant) -> Artifact:
+    """The prompt in another form; a letter is looked for among the form's own."""
+    extractor = prompt.extractor
+    if form.template.letters != prompt.template.letters:
+        extractor = replace(extractor, letters=form.template.letters)
+    return replace(prompt, name=f"{prompt.name}/{form.name}", template=form.template, extractor=extractor)
 
 
 def work(prompts: Sequence[Artifact], examples: Sequence[Example], forms: bool) -> int:

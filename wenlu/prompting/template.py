@@ -147,6 +147,10 @@ class Template:
         """How the choices are answered: what they say, or their letters."""
         return example.choices if self.choices == "text" else tuple(self._letters(example))
 
+    def as_answered(self, example: Example) -> Example:
+        """The example with its choices as they are answered: what a written answer is compared with."""
+        return replace(example, choices=self.choice_texts(example)) if example.choices else example
+
     def answered(self, example: Example, choice: int | None = None) -> str:
         """The answer as a demonstration gives it, or as it would be with another choice."""
         if choice is not None:
@@ -174,7 +178,7 @@ class Template:
 
     def _names(self, example: Example, **more: Any) -> dict[str, Any]:
         own: dict[str, Any] = {"choices": list(example.choices)}
-        if example.choices and (self.choices == "letters" or self._uses_options):
+        if example.choices and self.shows_letters:
             letters = self._letters(example)
             lines = [
                 _fill(self.option, "the template's option", example, {"letter": letter, "choice": choice})
@@ -184,9 +188,10 @@ class Template:
         return own | more
 
     @property
-    def _uses_options(self) -> bool:
+    def shows_letters(self) -> bool:
+        """Whether choices have letters, to be answered by or to be seen."""
         texts = (self.question, self.answer, self.instruction, *(part.content for part in self.chat))
-        return any({"options", "letters"} & set(_words(text)) for text in texts)
+        return self.choices == "letters" or any({"options", "letters"} & set(_words(text)) for text in texts)
 
     def _letters(self, example: Example) -> list[str]:
         if len(example.choices) > len(self.letters):

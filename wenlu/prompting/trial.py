@@ -110,11 +110,11 @@ def try_on(prompt: Artifact, backend: Backend, examples: Sequence[Example], embe
         questions = [question(prompt.template, example, choose(example)) for example in examples]
         settings = replace(prompt.decoding, stop=prompt.stop).settings
         terms = Terms(prompt.decoding.max_tokens, prompt.extractor, settings)
-        answers = prompt.way.answer(backend, questions, terms).answers
+        answers, asked = prompt.way.answer(backend, questions, terms).answers, prompt.template.as_answered
         return [
             lost(answer.failed)
             if answer.failed
-            else Cell(float(prompt.extractor.is_right(answer.value, example)), answer.value, answer.tokens)
+            else Cell(float(prompt.extractor.is_right(answer.value, asked(example))), answer.value, answer.tokens)
             for answer, example in zip(answers, examples, strict=True)
         ]
     score = prompt.scoring.score

@@ -134,6 +134,17 @@ def test_demonstrations_by_the_model_are_the_right_ones():
         bootstrap(Actor(), Direct(), template, found.examples, Terms(9))
 
 
+def test_a_demonstration_that_names_the_right_letter_is_right():
+    class Lettered(Actor):
+        def generate(self, prompts, settings):
+            return [Said("B") for _ in prompts]
+
+    template = Template(question="{{ q }}\n{{ options }}", choices="letters")
+    asked = [Example(str(gold), {"q": "?"}, ("Rome", "Paris"), gold) for gold in (0, 1)]
+    found = bootstrap(Lettered(), Direct(), template, asked, Terms(9))
+    assert [one.id for one in found.examples] == ["1"]
+
+
 @pytest.mark.parametrize(
     "act, message",
     [

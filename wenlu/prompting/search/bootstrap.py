@@ -45,7 +45,7 @@ def bootstrap(
     found = strategy.answer(backend, [question(template, example) for example in examples], terms)
     kept = []
     for example, answer in zip(examples, found.answers, strict=True):
-        if answer.text.strip() and terms.extractor.is_right(answer.value, example):
+        if answer.text.strip() and terms.extractor.is_right(answer.value, template.as_answered(example)):
             kept.append(replace(example, fields={**example.fields, FIELD: answer.text.strip()}))
     return Bootstrapped(tuple(kept), len(examples), found.tokens)
 

@@ -183,7 +183,7 @@ def _forms(baseline: Artifact, pool: Sequence[Example], seed: int) -> Iterator[A
     ends = () if baseline.scoring else baseline.decoding.stop
     forms = [form for form in grammar.draw(min(grammar.size, 128), seed) if not form.stopped_at_once(ends)]
     for number, form in enumerate(forms, 1):
-        other = replace(baseline, name=f"form {number}", template=form)
+        other = replace(baseline, name=f"form {number}", template=replace(form, letters=template.letters))
         if number % 2 and len(pool) > 1:
             shots = chance.choice([shots for shots in SHOTS if shots < len(pool)])
             ways = Demonstrations("balanced" if labelled else "random", shots, seed=chance.randrange(1000))
