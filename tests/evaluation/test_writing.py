@@ -86,7 +86,7 @@ def test_sets_and_what_occurs():
         ("答案是Paris。", "Paris", 1),
         ("答案是上海", "北京", 0),
         ("a U.S. president", "U.S.", 1),
-        ("+ 1", "+", 0),
+        ("+ 1", "+", 1),
         ("anything", "?", 0),
     ],
 )

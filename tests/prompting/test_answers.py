@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wenlu.base.errors import UserError
-from wenlu.prompting.answers import Extractor, extract_all, named_choice, normalised
+from wenlu.metrics.text import normalised
+from wenlu.prompting.answers import Extractor, extract_all, named_choice
 from wenlu.prompting.examples import Example
 from wenlu.prompting.numbers import chinese, numbers, written
 
@@ -153,6 +154,16 @@ def test_right_answers():
     film = Example("f", {}, ("bad", "good"), 1)
     assert LETTER.is_right("B", film) and not LETTER.is_right("A", film) and Extractor("choice").is_right("good", film)
     assert Extractor().is_right("two", Example("t", {}, answers=("2", "Two!")))
+
+
+@pytest.mark.parametrize(
+    ("said", "right"), [("3", "-3"), ("3", "3%"), ("C#", "C++"), ("C", "C#"), ("3", "$3"), ("3 €", "3")]
+)
+def test_signs_tell_answers_apart(said, right):
+    for kind in ("text", "last_line"):
+        one, example = Extractor(kind), Example("x", {}, answers=(right,))
+        assert not one.is_right(one.extract(said), example) and one.is_right(one.extract(f"**{right}**."), example)
+    assert named_choice(said, (right, said)) == said and named_choice(right, (said, right)) == right
 
 
 def test_what_is_not_found_is_counted():

@@ -120,7 +120,7 @@ def test_an_answer_over_before_it_begins_is_refused():
 def test_letters_that_the_template_does_not_give_are_refused():
     stems = Template(question="{{ text }}\n{{ options }}", choices="letters", letters="甲乙丙")
     with pytest.raises(
-        UserError, match="gives choices the letters '甲乙丙', but the extractor looks for 'ABC.*: set ext"
+        UserError, match=r"gives choices the letters '甲乙丙', but the extractor looks for 'ABC.*: set ext"
     ):
         Artifact(name="stems", template=stems, extractor=Extractor("letter"))
     for letters in ("甲乙丙", "甲乙", "甲乙丙丁"):

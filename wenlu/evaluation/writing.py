@@ -13,8 +13,8 @@ from wenlu.inference.generator import Settings
 from wenlu.inference.stream import Result
 from wenlu.metrics.intervals import Estimate
 from wenlu.metrics.scores import cmrc_score, squad_score
-from wenlu.metrics.text import bleu, chrf
-from wenlu.prompting.answers import Extractor, normalised
+from wenlu.metrics.text import bleu, chrf, normalised
+from wenlu.prompting.answers import Extractor
 from wenlu.prompting.examples import Example
 from wenlu.prompting.template import Template
 

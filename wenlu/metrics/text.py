@@ -66,27 +66,34 @@ def _estimate(metric: Metric, written: Sequence[str], references: Sequence[str])
 _HAN = "\u3400-\u4dbf\u4e00-\u9fff"
 _BESIDE_HAN = re.compile(rf"(?<=[{_HAN}]) | (?=[{_HAN}])")
 _SIGNS = frozenset("%‰-#@&")
-"""Punctuation to Unicode, but part of what an answer says: 50%, -3, C#."""
+"""Punctuation to Unicode, but part of what an answer says where it touches it: 50%, -3, C#; symbols such as + $ € are
+no punctuation."""
 
 
 def normalised(text: str) -> str:
     """An answer without what does not count: in one width and case, without marks around it or superfluous space.
 
-    Unicode's NFKC (full-width forms become plain ones) and case folding; marks and brackets at both ends go, those
-    within stay (3.5, e-mail), as do signs (50%, -3); spaces beside Chinese characters go.
+    Unicode's NFKC (full-width forms become plain ones) and case folding; the minus sign is a hyphen; marks and brackets
+    at both ends go, those within stay (3.5, e-mail), as do signs (50%, -3, C++), but for those that stand apart, as of
+    a list or heading (- yes), or of a line (---); spaces beside Chinese characters go.
     """
-    spaced = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-    kept = _BESIDE_HAN.sub("", spaced)
-    first, last = 0, len(kept)
-    while first < last and _is_mark(kept[first]):
+    spaced = " ".join(unicodedata.normalize("NFKC", text).replace("−", "-").casefold().split())
+    first, last = 0, len(spaced)
+    while first < last and _is_mark(spaced[first], spaced[first + 1 : last][:1]):
         first += 1
-    while last > first and _is_mark(kept[last - 1]):
+    while last > first and _is_mark(spaced[last - 1], spaced[first : last - 1][-1:]):
         last -= 1
-    return kept[first:last]
+    kept = _BESIDE_HAN.sub("", spaced[first:last])
+    return "" if len(kept) > 1 and all(map(_is_punctuation, kept)) else kept
 
 
-def _is_mark(character: str) -> bool:
-    return character == " " or (unicodedata.category(character)[0] == "P" and character not in _SIGNS)
+def _is_mark(character: str, beside: str) -> bool:
+    """Whether it does not count at an end of a text; beside: the character after it, towards the middle."""
+    return character in " `" or (_is_punctuation(character) and (character not in _SIGNS or beside == " "))
+
+
+def _is_punctuation(character: str) -> bool:
+    return unicodedata.category(character)[0] == "P"
 
 
 def exact_match(

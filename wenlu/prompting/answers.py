@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import json
 import re
-import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from wenlu.base.errors import UserError
+from wenlu.metrics.text import normalised
 from wenlu.prompting.examples import Example
 from wenlu.prompting.numbers import FULL_WIDTH, leading, numbers, written
 
 _MARKER = re.compile(r"####|\banswer\s*(?:is\b|[:=])\s*:?|答案?\s*(?:应?[是为]|:)\s*:?|\\boxed\{", re.IGNORECASE)
 """What announces an answer, in a text whose full-width forms are ASCII."""
-_OUTER = string.punctuation + string.whitespace + "。，、；：？！…—·“”‘’「」『』《》〈〉（）【】"
-_HAN_SPACE = re.compile(r"(?<=[\u3400-\u9fff])\s+(?=[\u3400-\u9fff])")
 
 
 @dataclass(frozen=True)
 class Extractor:
-    """Where the answer lies in a text. Raises UserError for settings that do not go together."""
+    """Where the answer lies in a text. Answers but numbers and letters are compared as `metrics.text.normalised` has
+    them. Raises UserError for settings that do not go together."""
 
     kind: Literal["text", "number", "letter", "choice", "regex", "json", "last_line"] = "text"
     """text: all of it. number: what a marker announces ("#### 12", "the answer is", 答案是, \\boxed), else the last
@@ -148,13 +147,6 @@ def extract_all(extractor: Extractor, texts: Sequence[str], examples: Sequence[E
     """The answer of each text to the example beside it."""
     pairs = zip(texts, examples, strict=True)
     return Extracted(tuple(extractor.extract(text, example.choices) for text, example in pairs))
-
-
-def normalised(text: str) -> str:
-    """A text as answers are compared: full-width forms as ASCII, lower case, single spaces, none within Chinese, and no
-    punctuation around it."""
-    plain = " ".join(text.translate(FULL_WIDTH).casefold().split())
-    return _HAN_SPACE.sub("", plain).strip(_OUTER)
 
 
 def named_choice(text: str, choices: Sequence[str]) -> str | None:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from wenlu.prompting.backend import Backend
     from wenlu.prompting.similarity import Embed
 
+FORM = 2
+"""Of judging: what an older wenlu judged otherwise is asked anew."""
 AT_ONCE = 256
 """Examples of one prompt that are computed between two writes to the disk."""
 
@@ -83,7 +85,7 @@ class Matrix:
     def key(self, prompt: Artifact) -> str:
         """Of a prompt before this backend: 16 hexadecimal digits for all that its answers depend on."""
         if id(prompt) not in self._keys:
-            whole = {"prompt": to_dict(bare(prompt)), "backend": self.backend.fingerprint}
+            whole = {"form": FORM, "prompt": to_dict(bare(prompt)), "backend": self.backend.fingerprint}
             self._keys[id(prompt)] = prompt, content_id(whole)  # the prompt too, so that its id stays its own
         return self._keys[id(prompt)][1]
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from wenlu.prompting.backend import Backend
     from wenlu.prompting.similarity import Embed
 
-FORM = 2
+FORM = 3
 """Of the log: a search that an older wenlu began is another one."""
 TIMED = 6
 """Examples that the longest prompt's cost is measured on, where a search has minutes or tokens."""
