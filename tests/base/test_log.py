@@ -1,10 +1,14 @@
 """Rows are appended whole; a torn last line is cut off. What is said, and where."""
 
 import io
+import subprocess
+import sys
 
+import pytest
 from rich.console import Console
 
 from wenlu.base import log
+from wenlu.base.errors import UserError
 from wenlu.base.log import JsonLines, background, read_rows, say, status
 
 
@@ -31,6 +35,23 @@ def test_rows_of_steps_to_be_redone_are_dropped(tmp_path):
     rows.write(step=9)
     rows.close()
     assert [row["step"] for row in read_rows(tmp_path / "rows.jsonl")] == [0, 1, 2, 9]
+
+
+def test_two_writers_of_one_file_are_refused(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    rows = JsonLines(path)
+    rows.write(step=1)
+    with pytest.raises(UserError, match=f"another process is writing {path}: wait for it, or give another --out"):
+        JsonLines(path)
+    program = f"from pathlib import Path\nfrom wenlu.base.log import JsonLines\nJsonLines(Path({str(path)!r}))"
+    other = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert other.returncode == 1 and "another process is writing" in other.stderr
+    rows.write(step=2)
+    rows.close()
+    again = JsonLines(path)
+    again.write(step=3)
+    again.close()
+    assert [row["step"] for row in read_rows(path)] == [1, 2, 3]
 
 
 def test_what_is_being_done_is_shown_on_a_terminal_alone(monkeypatch, capsys):

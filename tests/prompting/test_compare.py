@@ -1,6 +1,7 @@
 """Verdicts on several prompts: what so many comparisons show by chance is not called better."""
 
 import random
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -30,6 +31,9 @@ class Known:
             for place in chance.sample(range(half), 5) + chance.sample(range(half, 2 * half), number):
                 row[place] = 1.0 - row[place]
             self.rows.append(row)
+
+    def held(self):
+        return nullcontext()
 
     def cells(self, prompts, examples, advance=None):
         return [[Cell(value, "a") for value in row] for row in self.rows]

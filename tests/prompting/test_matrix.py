@@ -129,6 +129,19 @@ def test_what_was_computed_before_a_kill_is_kept(backend, tmp_path, monkeypatch)
     assert (values == Matrix(tmp_path / "other.jsonl", backend).values([PLAIN, CAREFUL], EXAMPLES)).all()
 
 
+def test_two_that_write_one_file_are_refused_and_lose_nothing(backend, tmp_path):
+    file = tmp_path / "matrix.jsonl"
+    first, second = Matrix(file, backend), Matrix(file, backend)
+    with first.held():
+        first.cells([PLAIN], EXAMPLES[:3])
+        for act in (lambda: second.cells([PLAIN], EXAMPLES), lambda: compare(second, [PLAIN], EXAMPLES)):
+            with pytest.raises(UserError, match=r"another process is writing .*matrix.jsonl: wait for it, or give"):
+                act()
+        first.cells([PLAIN], EXAMPLES)
+    second.cells([CAREFUL], EXAMPLES)
+    assert Matrix(file, backend).found == 2 * len(EXAMPLES)
+
+
 def test_another_model_has_cells_of_its_own(backend, tmp_path):
     matrix = Matrix(tmp_path / "matrix.jsonl", backend)
     other = Matrix(tmp_path / "matrix.jsonl", Counting(model_of("char", seed=5)))

@@ -121,7 +121,7 @@ def sweep(folder: Path, name: str = ".+") -> None:
 def lock_file(path: Path, refusal: str) -> int:
     """Hold `path` for this process until it ends or closes the descriptor; a `UserError` where another one does."""
     with writing(path):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextCol
 from rich.text import Text
 
 from wenlu.base.errors import UserError
-from wenlu.base.files import writing
+from wenlu.base.files import lock_file, writing
 
 console = Console(stderr=True, highlight=False)
 _in_background = False
@@ -87,15 +87,18 @@ def status(what: str) -> Iterator[None]:
 
 
 class JsonLines:
-    """A file of one JSON object a line, only ever appended to; a torn last line (a kill) is cut off when opened."""
+    """A file of one JSON object a line, only ever appended to; a torn last line (a kill) is cut off when opened.
+
+    It is held until it is closed: raises UserError where another has it open, whose rows would be overwritten.
+    """
 
     def __init__(self, path: Path):
         self.path = path
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            whole = path.read_bytes() if path.exists() else b""
-            keep = whole.rfind(b"\n") + 1
-            self._file = open(path, "r+b" if path.exists() else "w+b")  # noqa: SIM115 - closed by close()
+            held = lock_file(path, f"another process is writing {path}: wait for it, or give another --out")
+            self._file = os.fdopen(held, "r+b")
+            keep = self._file.read().rfind(b"\n") + 1
             self._file.truncate(keep)
             self._file.seek(keep)
 

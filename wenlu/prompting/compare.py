@@ -92,6 +92,18 @@ def compare(
     of one name, where too many failed, and as `Matrix.cells`.
     """
     check(prompts, examples)
+    with matrix.held():
+        return _rows(matrix, prompts, examples, delta, forms, advance)
+
+
+def _rows(
+    matrix: Matrix,
+    prompts: Sequence[Artifact],
+    examples: Sequence[Example],
+    delta: float,
+    forms: bool,
+    advance: Advance | None,
+) -> list[Row]:
     prompts = [fitted(prompt, matrix.backend, examples, matrix.embed) for prompt in prompts]
     found = matrix.cells(prompts, examples, advance)
     whole = complete(found, examples)

@@ -76,11 +76,26 @@ class Matrix:
             except (TypeError, KeyError, AttributeError):
                 raise UserError(f"{self.path} is no matrix of prompts and examples: give another file") from None
         self._keys: dict[int, tuple[Artifact, str]] = {}
+        self._file: JsonLines | None = None
         self.found, self.computed = len(self._cells), 0
         """Cells that were in the file, and those that have been added since."""
 
     def _add(self, spent: Spent) -> None:
         self.spent += spent
+
+    @contextmanager
+    def held(self) -> Iterator[JsonLines]:
+        """The file to write to, which no other process writes to meanwhile, also between one `cells` and the next.
+        Raises UserError where one does."""
+        if self._file is not None:
+            yield self._file
+            return
+        self._file = JsonLines(self.path)
+        try:
+            yield self._file
+        finally:
+            self._file.close()
+            self._file = None
 
     def key(self, prompt: Artifact) -> str:
         """Of a prompt before this backend: 16 hexadecimal digits for all that its answers depend on."""
@@ -95,17 +110,14 @@ class Matrix:
         """Of each prompt on each example; what is not there is computed and written down, prompt by prompt. What
         failed is written down as a failure, with why, and tried again by the next `Matrix`.
 
-        Raises UserError for two examples of one id, where `trial.too_many` of a prompt's failed, and as
-        `trial.try_on`.
+        Raises UserError for two examples of one id, where another process writes the file, where `trial.too_many` of a
+        prompt's failed, and as `trial.try_on`.
         """
         examples = distinct(examples)
         contents = [content_id(to_dict(Shown.of(example))) for example in examples]
-        file = JsonLines(self.path)
-        try:
+        with self.held() as file:
             for prompt in prompts:
                 self._fill(prompt, examples, contents, file, advance)
-        finally:
-            file.close()
         known = self._cells | self._failed
         return [
             [known[self.key(prompt), example.id, content] for example, content in zip(examples, contents)]

@@ -94,7 +94,8 @@ class Optimizer:
     def run(self) -> Outcome:
         """Search, choose, judge; a search that was cut off goes on where it was.
 
-        Raises Unjudged, with the outcome, where a prompt was chosen and the verdict on it is refused.
+        Raises Unjudged, with the outcome, where a prompt was chosen and the verdict on it is refused, and UserError
+        where another process searches in the folder.
         """
         if any(row["event"] == "chosen" for row in self._rows):
             say(f"{self.folder} holds this search already: what it found is told again; a new one needs another --out")
@@ -102,7 +103,8 @@ class Optimizer:
             say(f"going on with the search in {self.folder}")
         log = JsonLines(self.folder / "search.jsonl")
         try:
-            return self._run(log)
+            with self.matrix.held():
+                return self._run(log)
         finally:
             log.close()
 
