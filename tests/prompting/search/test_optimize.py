@@ -157,6 +157,9 @@ def test_proposals_are_different_and_depend_on_the_seed_alone():
     assert once[0] == BASELINE and len({bare(one).sha256 for one in once}) == len(once) == 24
     assert len({one.name for one in once}) == 24
     assert any(one.pool for one in once) and any(not one.pool for one in once[1:])
+    clauses = replace(BASELINE.template, instruction="Read it, with care, to its end. Say, shortly, what fits.")
+    edited = [one.name for one in propose(replace(BASELINE, template=clauses), EXAMPLES[:20], 24, 0)]
+    assert len(set(edited)) == 24 and "sentence 1 shortened (2)" in edited
 
 
 def test_no_candidate_shows_or_compares_by_what_the_baseline_does_not_name(capsys):

@@ -7,6 +7,8 @@ from searches import BASELINE, EXAMPLES, LIMITED, SEARCH, Counting, planned, sam
 
 from wenlu.base.errors import UserError
 from wenlu.base.log import read_rows
+from wenlu.prompting.answers import Extractor
+from wenlu.prompting.artifact import Decoding
 from wenlu.prompting.backend import Failed, FolderBackend, Spent, Written
 from wenlu.prompting.search.optimize import Optimizer
 
@@ -68,6 +70,30 @@ def test_a_search_goes_on_without_an_example_that_fails(part, model, tmp_path, c
         assert outcome.best.verdict.examples == len(parts.test) - 1
     asked = backend.calls
     assert same(Optimizer(backend, plain, examples, SEARCH, tmp_path).run(), outcome) and backend.calls <= asked + 4
+
+
+def test_what_failed_when_a_prompt_was_chosen_is_not_asked_again_and_changes_no_choice(model, tmp_path):
+    class Writing(Counting):
+        bad, written = "no such text", 0
+
+        def generate(self, prompts, settings, advance=None):
+            self.written += len(prompts)
+            found = super().generate(prompts, settings, advance)
+            pairs = zip(prompts, found, strict=True)
+            return [replace(one, finish="error", error="said 400") if self.bad in text else one for text, one in pairs]
+
+    free = replace(BASELINE, scoring=None, extractor=Extractor("choice"), decoding=Decoding(max_tokens=3))
+    examples = [replace(one, id=f"y{n}", fields={"text": f"炉子 {n} {n} is"}) for n, one in enumerate(EXAMPLES)]
+    backend, search = Writing(model), replace(SEARCH, candidates=3)
+    parts = Optimizer(backend, free, examples, search, tmp_path).parts
+    backend.bad = f"Text: {examples[parts.select[0]].fields['text']}\n"
+    outcome = Optimizer(backend, free, examples, search, tmp_path).run()
+    assert {len(one.right) for one in outcome.finalists} == {len(parts.select) - 1}
+    chosen = next(row for row in read_rows(tmp_path / "search.jsonl") if row["event"] == "chosen")
+    assert outcome.finalists[chosen["finalist"]].prompt.name == chosen["name"] == outcome.best.name
+    written, backend.bad = backend.written, "no such text"
+    assert same(Optimizer(backend, free, examples, search, tmp_path).run(), outcome)
+    assert backend.written == written
 
 
 def test_a_search_that_fails_ends_and_goes_on_later(model, tmp_path):

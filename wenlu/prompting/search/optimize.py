@@ -27,7 +27,7 @@ from wenlu.prompting.examples import Example
 from wenlu.prompting.matrix import Matrix, complete, counted
 from wenlu.prompting.search.outcome import Finalist, Outcome, Unjudged, Watcher
 from wenlu.prompting.search.proposals import Recorded, Room, propose
-from wenlu.prompting.search.select import Selection, Told, TooSmall, choose, optimism
+from wenlu.prompting.search.select import Chosen, Selection, Told, TooSmall, choose, optimism
 from wenlu.prompting.search.settings import Search, difference
 from wenlu.prompting.search.split import Looks, Parts, part
 from wenlu.prompting.trial import Cell, always, answered, fitted, lost, try_on
@@ -131,16 +131,17 @@ class Optimizer:
             return values
 
         picked = choose(selection, score, told, note)
-        finalists, groups = self._finalists(picked.finalists, prompts, log)
+        finalists, groups = self._finalists(picked, prompts, log)
         rights = np.array([finalist.right for finalist in finalists])
-        best = finalists[int(rights.mean(1).argmax())].prompt
         luck = optimism(rights, groups, seed=self.search.seed)
         chosen = next((row for row in self._rows if row["event"] == "chosen"), None)
         if chosen is None:
-            chosen = {"name": best.name, "before_test": to_dict(self._spent + self.matrix.spent)}
+            number = int(rights.mean(1).argmax())
+            cost = to_dict(self._spent + self.matrix.spent)
+            chosen = {"finalist": number, "name": finalists[number].prompt.name, "before_test": cost}
             log.write(event="chosen", **chosen)
             log.sync()
-        best = replace(best, spent=Spent(**chosen["before_test"]))
+        best = replace(finalists[chosen["finalist"]].prompt, spent=Spent(**chosen["before_test"]))
         evaluations = picked.evaluations + self._beside(len(prompts), len(picked.finalists))
         writer = sum((Spent(**row["spent"]) for row in read_rows(log.path) if row.get("by") == "writer"), Spent())
         tokens = best.spent.all_tokens
@@ -291,23 +292,20 @@ class Optimizer:
         return found
 
     def _finalists(
-        self, numbers: Sequence[int], prompts: list[Artifact], log: JsonLines
+        self, picked: Chosen, prompts: list[Artifact], log: JsonLines
     ) -> tuple[tuple[Finalist, ...], list[str]]:
-        """The last prompts as they are, then with the other ways to score choices, on the select examples that none of
-        them failed on, and the groups of these."""
-        examples, last = self._of("select"), [prompts[number] for number in numbers]
+        """The last prompts as they are, then with the other ways to score choices, on the select examples that they
+        were chosen by, and the groups of these: what failed then is not asked again, and changes no choice."""
+        whole = np.flatnonzero(~np.isnan(picked.scores).any(0)).tolist()
+        asked = [self._of("select")[number] for number in whole]
         if self._scores:
-            several = [self._final(number, prompts[number], log) for number in numbers]
+            several = [self._final(number, prompts[number], log) for number in picked.finalists]
+            several = [[(prompt, [cells[n] for n in whole]) for prompt, cells in pairs] for pairs in several]
         else:
-            several = [[pair] for pair in zip(last, self.matrix.cells(last, examples), strict=True)]
+            last = [prompts[number] for number in picked.finalists]
+            several = [[pair] for pair in zip(last, self.matrix.cells(last, asked), strict=True)]
         found = [pairs[0] for pairs in several] + [pair for pairs in several for pair in pairs[1:]]
-        failed = {number: cell.failed for _, cells in found for number, cell in enumerate(cells) if cell.failed}
-        whole = [number for number in range(len(examples)) if number not in failed]
-        asked = [examples[number] for number in whole]
-        finalists = []
-        for prompt, cells in found:
-            own = [cells[number] for number in whole]
-            finalists.append(Finalist(prompt, tuple(cell.value for cell in own), always(own, asked)))
+        finalists = [Finalist(one, tuple(cell.value for cell in own), always(own, asked)) for one, own in found]
         return tuple(finalists), [example.group for example in asked]
 
     def _final(self, number: int, prompt: Artifact, log: JsonLines) -> list[tuple[Artifact, list[Cell]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, zip_longest
@@ -57,7 +58,7 @@ def propose(
     kinds = [_shots(baseline, pool, seed), _edits(baseline, seed), _forms(baseline, pool, seed)]
     if writer is not None:
         kinds.insert(0, iter(_written(baseline, writer, count // 2, seed)))
-    found, known, left_out = [baseline], {_content(baseline)}, 0
+    found, known, names, left_out = [baseline], {_content(baseline)}, Counter([baseline.name]), 0
     by_turns = (one for several in zip_longest(*kinds) for one in several if one is not None)
     for proposal in chain(_ways(baseline, pool[0], strategies), by_turns):
         if len(found) == count:
@@ -66,7 +67,9 @@ def propose(
         if _content(proposal) not in known:
             known.add(_content(proposal))
             if fits(proposal):
-                found.append(proposal)
+                names[proposal.name] += 1
+                again = f" ({names[proposal.name]})" * (names[proposal.name] > 1)
+                found.append(replace(proposal, name=proposal.name + again))
             else:
                 left_out += 1
     if left_out:
