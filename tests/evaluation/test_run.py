@@ -10,6 +10,7 @@ import torch
 
 from wenlu.base.errors import UserError
 from wenlu.evaluation.candidate import Candidate
+from wenlu.evaluation.compare import compare
 from wenlu.evaluation.kinds import Choice, Cloze, Contexts, Pairs, Texts
 from wenlu.evaluation.results import Results
 from wenlu.evaluation.run import plan, run_task
@@ -135,6 +136,27 @@ def test_texts_are_measured_as_perplexity_is():
     size = sum(len(example.fields["text"].encode()) for example in TEXTS.examples)
     assert outcome.figures["bits_per_byte"].value == pytest.approx(-sum(sums) / math.log(2) / size, rel=1e-4)
     assert outcome.figures["perplexity"].interval.high >= outcome.figures["perplexity"].value
+
+
+def test_parts_that_lose_bytes_have_no_bits_and_are_named(monkeypatch):
+    from wenlu.evaluation import run
+
+    def evaluate(model, tokenizer, texts):
+        found = measured(model, tokenizer, texts)
+        return replace(found, why_no_bits="lossy", bits_per_byte=None) if "文本 1" in texts[0] else found
+
+    measured = run.evaluate
+    monkeypatch.setattr(run, "evaluate", evaluate)
+    parted = replace(TEXTS, part="book", examples=tuple(
+        replace(one, fields={**one.fields, "book": "ab"[n > 1]}) for n, one in enumerate(TEXTS.examples)
+    ))  # fmt: skip
+    outcome = run_task(parted, candidate())
+    assert set(outcome.parts) == {"b"} and "bits_per_byte" not in outcome.figures
+    assert "no bits_per_byte of a: the tokenizer does not give back every byte there" in outcome.notes
+    whole = run_task(TEXTS, candidate(seed=2))
+    for pair in ((outcome, whole), (whole, outcome)):
+        pair = [replace(one, task=TEXTS) for one in pair]
+        assert set(compare(*pair).verdicts) == {"nats_per_token"}
 
 
 @pytest.mark.parametrize("task", [CHOICE, PAIRS, CLOZE, WRITTEN, TEXTS], ids=lambda task: task.name)

@@ -40,7 +40,8 @@ def compare(first: Outcome, second: Outcome, delta: float = 0.0) -> Comparison:
     ids = [[row["id"] for row in outcome.rows] for outcome in (first, second)]
     if first.task.name != second.task.name or ids[0] != ids[1]:
         raise UserError(f"{first.task.name} and {second.task.name} were asked on other examples: ask both the same")
-    names = [name for name in first.rows[0]["scores"] if all(name in row["scores"] for row in second.rows)]
+    rows = (*first.rows, *second.rows)
+    names = [name for name in first.rows[0]["scores"] if all(name in row["scores"] for row in rows)]
     verdicts = {}
     for name in names:
         values = [_values(outcome.rows, name) for outcome in (first, second)]

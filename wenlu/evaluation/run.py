@@ -209,20 +209,26 @@ def _outcome(planned: Plan, candidate: Candidate, rows: list[Row], settings: Set
     figures = kind.figures(rows, groups)
     if isinstance(kind, Texts) and "bits_per_byte" not in figures:
         notes += ("no bits per byte: the tokenizer does not give back every byte of the texts",)
-    parts = _parts(chosen.examples, rows, groups, chosen.task)
+    parts, without = _parts(chosen.examples, rows, groups, chosen.task)
+    if without:
+        notes += (f"no {kind.metric} of {', '.join(without)}: the tokenizer does not give back every byte there",)
     return Outcome(
         chosen.task, candidate.name, tuple(rows), groups, len(chosen.shots), figures, chance, parts, unsure, notes
     )
 
 
-def _parts(examples: Sequence[Example], rows: Sequence[Row], groups: Sequence[str], task: Task) -> dict[str, Estimate]:
-    """The main figure of the examples with each value of the task's part."""
+def _parts(
+    examples: Sequence[Example], rows: Sequence[Row], groups: Sequence[str], task: Task
+) -> tuple[dict[str, Estimate], list[str]]:
+    """The main figure of the examples with each value of the task's part, and the values that have none."""
     if not task.part:
-        return {}
+        return {}, []
     places: dict[str, list[int]] = {}
     for number, example in enumerate(examples):
         places.setdefault(str(example.fields.get(task.part, "-")), []).append(number)
-    return {
-        name: task.kind.figures([rows[n] for n in numbers], [groups[n] for n in numbers])[task.kind.metric]
+    found = {
+        name: task.kind.figures([rows[n] for n in numbers], [groups[n] for n in numbers])
         for name, numbers in places.items()
     }
+    known = {name: figures[task.kind.metric] for name, figures in found.items() if task.kind.metric in figures}
+    return known, [name for name in found if name not in known]
