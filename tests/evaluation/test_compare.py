@@ -41,11 +41,28 @@ def test_verdicts_are_those_of_the_pairs(outcomes):
 
 
 def test_less_is_better_of_nats():
-    rows = [{"id": "1", "scores": {"nats_per_token": value}} for value in (2.0, 1.0)]
+    rows = [{"id": "1", "scores": {"nats_per_token": value}, "tokens": 3} for value in (2.0, 1.0)]
     texts = Task("x", Texts(), (Example("1", {"text": "a"}),))
     base = run_task(TASK, Candidate(random_model("llama"), BYTES), Settings(limit=2))
     made = [replace(base, task=texts, rows=(row,), groups=("",)) for row in rows]
     assert compare(*made).verdicts["nats_per_token"].difference.value == 1.0
+
+
+def test_texts_are_compared_as_their_figures_are_weighted_and_never_across_tokenizers():
+    texts = Task("x", Texts(), tuple(Example(str(n), {"text": f"文 {n} " * (1 + 5 * n)}) for n in range(8)))
+    pair = [run_task(texts, Candidate(random_model("llama", seed=seed), BYTES, f"{seed}")) for seed in (1, 2)]
+    found = compare(*pair)
+    assert list(found.verdicts) == ["bits_per_byte", "nats_per_token"] and found.notes == ()
+    for name, one in found.verdicts.items():
+        before, after = (outcome.figures[name].value for outcome in pair)
+        assert one.difference.value == pytest.approx(before - after)
+        assert one.difference.interval.low < one.difference.value < one.difference.interval.high
+    other = compare(pair[0], replace(pair[1], tokenizer="another"))
+    assert list(other.verdicts) == ["bits_per_byte"]
+    assert other.notes == ("nats_per_token: not compared, for the models have different tokenizers",)
+    lossy = [{**row, "scores": {"nats_per_token": 1.0}} for row in pair[1].rows[:1]]
+    none = compare(pair[0], replace(pair[1], tokenizer="another", rows=(*lossy, *pair[1].rows[1:])))
+    assert none.verdicts == {} and none.changed == () and "bits_per_byte: not compared, for not every" in none.notes[0]
 
 
 def test_other_examples_are_not_compared(outcomes):

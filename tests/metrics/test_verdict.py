@@ -57,6 +57,20 @@ def test_equal_scores_are_no_worse_only_where_enough_groups_say_so():
     assert verdict([100 * score for score in scores], [100 * score for score in scores], delta=0.02).word == "undecided"
 
 
+def test_weights_make_it_the_difference_of_ratios_of_sums():
+    random = np.random.default_rng(3)
+    sizes, before = random.integers(1, 400, 60), random.random(60)
+    after = before + 0.02 + 0.1 * random.standard_normal(60)
+    found = verdict(before, after, weights=sizes)
+    ratios = [(sizes * side).sum() / sizes.sum() for side in (before, after)]
+    assert found.difference.value == pytest.approx(ratios[1] - ratios[0])
+    assert found.difference.value != pytest.approx(float((after - before).mean()))
+    assert found.p == flip_test(sizes * before, sizes * after)
+    plain, twice = (verdict(before, after, weights=[weight] * 60) for weight in (1, 2))
+    assert plain == verdict(before, after) and twice.difference == plain.difference
+    assert (twice.p, twice.word) == (plain.p, plain.word) and twice.smallest == pytest.approx(plain.smallest)
+
+
 def test_groups_and_fractions_are_tested_by_flips_over_groups():
     random = np.random.default_rng(1)
     first = random.random(60)

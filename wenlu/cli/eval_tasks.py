@@ -127,6 +127,8 @@ def _print(command: Command, outcomes: list[list[Outcome]], comparisons: list[Co
     for one in comparisons:
         for name, verdict in one.verdicts.items():
             print(f"{one.task}, {name}: {one.models[1]} beside {one.models[0]} is {verdict}")
+        for note in one.notes:
+            console.print(f"{one.task}: {note}", markup=False, soft_wrap=True)
 
 
 def _table(outcomes: list[Outcome], title: str) -> None:

@@ -70,7 +70,10 @@ def _compared(page: Page, comparisons: Sequence[Comparison]) -> None:
     page.heading(f"{second} beside {first}")
     rows = [(one.task, name, str(verdict)) for one in comparisons for name, verdict in one.verdicts.items()]
     page.table(rows, ("task", "score", "verdict"))
-    shown = [(one.task, next(iter(one.verdicts.values()))) for one in comparisons]
+    for one in comparisons:
+        for note in one.notes:
+            page.text(f"{one.task}: {note}")
+    shown = [(one.task, next(iter(one.verdicts.values()))) for one in comparisons if one.verdicts]
     shown = [(task, verdict.difference) for task, verdict in shown if verdict.difference.interval is not None]
     if shown:
         drawing, axes = figure(8.0, 1.2 + 0.35 * len(shown))

@@ -45,6 +45,8 @@ class Outcome:
     """The main figure by the values of the task's part."""
     uncertainty: Uncertainty | None
     notes: tuple[str, ...]
+    tokenizer: str = ""
+    """Its fingerprint: what is counted in tokens compares only where it is the same."""
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON holds it, without the rows."""
@@ -213,8 +215,9 @@ def _outcome(planned: Plan, candidate: Candidate, rows: list[Row], settings: Set
     if without:
         notes += (f"no {kind.metric} of {', '.join(without)}: the tokenizer does not give back every byte there",)
     return Outcome(
-        chosen.task, candidate.name, tuple(rows), groups, len(chosen.shots), figures, chance, parts, unsure, notes
-    )
+        chosen.task, candidate.name, tuple(rows), groups, len(chosen.shots), figures, chance, parts, unsure, notes,
+        candidate.tokenizer.fingerprint,
+    )  # fmt: skip
 
 
 def _parts(

@@ -94,15 +94,23 @@ def tango(gained: int, lost: int, count: int, *, level: float = 0.95) -> Interva
 
 
 def paired_bootstrap(
-    first: Sequence[float], second: Sequence[float], groups: Sequence[Hashable] | None = None, *, seed: int = 0
+    first: Sequence[float],
+    second: Sequence[float],
+    groups: Sequence[Hashable] | None = None,
+    *,
+    weights: Sequence[float] | None = None,
+    seed: int = 0,
 ) -> Estimate:
     """Mean of second - first over the same examples, with its 95 % percentile interval; any score, [examples] each.
 
-    Whole groups are drawn with replacement, both sides together (`wenlu.metrics.intervals.ratio_interval`); None
-    instead of an interval for a single group. Sources: Efron (1979); Koehn, "Statistical Significance Tests for
-    Machine Translation Evaluation", EMNLP 2004, for pairs.
+    weights: [examples], what a score is divided by, such as bytes; then it is that of the ratios of sums. Whole groups
+    are drawn with replacement, both sides together (`wenlu.metrics.intervals.ratio_interval`); None instead of an
+    interval for a single group. Sources: Efron (1979); Koehn, "Statistical Significance Tests for Machine Translation
+    Evaluation", EMNLP 2004, for pairs.
     """
     differences = np.asarray(second, np.float64) - np.asarray(first, np.float64)
     assert differences.ndim == 1 and len(differences) and np.isfinite(differences).all()
-    sums = by_group(np.stack([differences, np.ones_like(differences)], 1), group_numbers(groups, len(differences)))
-    return Estimate(float(differences.mean()), ratio_interval(sums[:, 0], sums[:, 1], seed=seed))
+    below = np.ones_like(differences) if weights is None else np.asarray(weights, np.float64)
+    sums = by_group(np.stack([below * differences, below], 1), group_numbers(groups, len(differences)))
+    value = float(np.average(differences, weights=below))
+    return Estimate(value, ratio_interval(sums[:, 0], sums[:, 1], seed=seed))

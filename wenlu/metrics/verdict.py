@@ -67,13 +67,15 @@ def verdict(
     groups: Sequence[Hashable] | None = None,
     delta: float = 0.0,
     *,
+    weights: Sequence[float] | None = None,
     adjusted: float | None = None,
     seed: int = 0,
 ) -> Verdict:
     """Judge the second row of scores beside the first, [examples] each of the same examples; more is better.
 
     - Right and wrong, each example by itself: McNemar's exact test, Tango's interval.
-    - Anything else: sign flips and the bootstrap, both over whole groups.
+    - Anything else: sign flips and the bootstrap, both over whole groups. weights: [examples], what scores are divided
+      by, such as bytes of a text; then the difference is that of the ratios of sums.
 
     *better* and *worse* need both p ≤ 0.05 and an interval on one side of 0; where this is one of several comparisons,
     also `adjusted` ≤ 0.05, the p that holds for all of them (`metrics.permutation.many_against`). *no worse* needs an
@@ -90,15 +92,17 @@ def verdict(
     numbers = group_numbers(groups, len(before))
     count, together = len(before), int(numbers.max()) + 1
     gained, lost = int((after > before).sum()), int((after < before).sum())
-    if together == count and right_or_wrong(before) and right_or_wrong(after):
+    if weights is None and together == count and right_or_wrong(before) and right_or_wrong(after):
         difference = Estimate((gained - lost) / count, tango(gained, lost, count))
         p, test, hidden = mcnemar(before, after).p, "McNemar's exact test", 0.0
         smallest = smallest_mcnemar_effect(count, (gained + lost) / count)
     else:
-        difference = paired_bootstrap(before, after, groups, seed=seed)
-        p, test = flip_test(before, after, groups), "sign flips" + (" of groups" if together < count else "")
+        below = np.ones(count) if weights is None else np.asarray(weights, np.float64)
+        difference = paired_bootstrap(before, after, groups, weights=below, seed=seed)
+        p = flip_test(below * before, below * after, groups)
+        test = "sign flips" + (" of groups" if together < count else "")
         hidden = (1 - (ALPHA / 2) ** (1 / together)) * _reach(np.stack(rows))
-        spread = _spread(after - before, numbers)
+        spread = _spread(after - before, numbers, below)
         smallest = smallest_mean_effect(spread, together) if spread > 0 else None
     word = _word(difference, p if adjusted is None else max(p, adjusted), delta, hidden)
     return Verdict(word, difference, p, test, delta, count, together, gained, lost, smallest, adjusted)
@@ -124,15 +128,15 @@ def _reach(scores: np.ndarray) -> float:
     return 1.0 if low >= 0 and high <= 1 else high - low
 
 
-def _spread(differences: np.ndarray, numbers: np.ndarray) -> float:
+def _spread(differences: np.ndarray, numbers: np.ndarray, weights: np.ndarray) -> float:
     """Standard deviation of what each group adds to the mean difference, as if each were one example.
 
-    That of the differences themselves where each stands alone.
+    That of the differences themselves where each stands alone and weighs the same.
     """
-    sums = by_group(np.stack([differences - differences.mean(), np.ones_like(differences)], 1), numbers)
+    sums = by_group(weights * (differences - np.average(differences, weights=weights)), numbers)
     if len(sums) < 2:
         return 0.0
-    return float(np.sqrt((sums[:, 0] ** 2).sum() / (len(sums) - 1)) * len(sums) / len(differences))
+    return float(np.sqrt((sums**2).sum() / (len(sums) - 1)) * len(sums) / weights.sum())
 
 
 def _word(difference: Estimate, p: float, delta: float, hidden: float) -> Word:
