@@ -1,5 +1,7 @@
 """What a task is: its examples, the shots before them, and what is refused of it."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,24 +24,30 @@ def task(examples, pool=(), **more):
     return Task("t", Choice(), tuple(examples), TEMPLATE, tuple(pool), **more)
 
 
-@given(st.integers(1, 12), st.integers(0, 14), st.integers(0, 14), st.integers(1, 4), st.booleans())
-def test_no_question_has_its_own_answer_or_passage_before_it(count, shots, limit, groups, pooled):
+@given(st.integers(1, 12), st.integers(0, 14), st.integers(0, 14), st.integers(1, 4), st.integers(-1, 6))
+def test_no_question_has_its_own_answer_or_passage_before_it(count, shots, limit, groups, common):
+    """common: of six in a pool, so many are also asked, under another id and with the choices turned; -1: no pool."""
     examples = [example(n, n % 2, str(n % groups) if groups > 1 else "") for n in range(count)]
-    pool = [example(f"p{n}") for n in range(6)] if pooled else []
+    pooled = common >= 0
+    turned = [replace(one, id=f"t{one.id}", choices=one.choices[::-1], gold=1 - one.gold) for one in examples[:common]]
+    pool = [*turned, *(example(f"p{n}") for n in range(6 - len(turned)))] if pooled else []
     try:
         chosen = asked(task(examples, pool), Settings(shots, limit))
     except UserError as error:
         assert "shots" in str(error)
-        assert shots > 6 if pooled else shots >= count or groups > 1
+        assert shots > 6 or common > 0 if pooled else shots >= count or groups > 1
         return
     assert len(chosen.shots) == shots and (not limit or len(chosen.examples) <= limit)
     assert list(chosen.shots) == (pool or examples)[:shots]
-    ids, passages = {one.id for one in chosen.shots}, {one.group for one in chosen.shots} - {""}
-    assert not any(one.id in ids or one.group in passages for one in chosen.examples)
-    if pooled or not shots:
-        assert list(chosen.examples) == examples[: limit or None]
-    else:
+    same, passages = {one.fields["n"] for one in chosen.shots}, {one.group for one in chosen.shots} - {""}
+    assert not any(one.fields["n"] in same or one.group in passages for one in chosen.examples)
+    left = [one for one in examples if one.fields["n"] not in same and one.group not in passages]
+    assert list(chosen.examples) == left[: limit or None]
+    if not pooled and shots:
         assert "serve as shots and are not asked" in chosen.notes[0]
+    elif len(left) < count:
+        told = f"{count - len(left)} examples are not asked, for they share passages of the {shots} shots or ask the"
+        assert told in chosen.notes[0]
 
 
 def test_a_limit_takes_parts_by_turns():
@@ -69,7 +77,7 @@ def test_more_shots_than_there_are():
         UserError, match="2 shots are more than task t has: there are 2 examples, of which one at least"
     ):
         asked(task([example(0), example(1)]), Settings(2))
-    with pytest.raises(UserError, match="no examples left beside 1 shots, 1 more share their passages"):
+    with pytest.raises(UserError, match="no examples left beside 1 shots, 1 more share their passages or ask the same"):
         asked(task([example(0, group="a"), example(1, group="a")]), Settings(1))
 
 

@@ -88,8 +88,9 @@ class Asked:
 def asked(task: Task, settings: Settings) -> Asked:
     """The examples and shots that settings choose.
 
-    Shots are the first of the pool, else the first examples, which are then not asked, nor is any of their groups: no
-    question has its own answer, or its own passage, before it. Raises UserError where there are not enough.
+    Shots are the first of the pool, else the first examples, which are then not asked. Nor is what asks the same as a
+    shot or is of its group, wherever shots are from: no question has its own answer, or its own passage, before it; how
+    many is noted. Raises UserError where there are not enough.
     """
     _refuse_unused(task, settings)
     number = task.shots if settings.shots is None else settings.shots
@@ -97,19 +98,34 @@ def asked(task: Task, settings: Settings) -> Asked:
     if number > len(source) - (not task.pool):
         where = "examples to take shots from" if task.pool else "examples, of which one at least must be left to ask"
         raise UserError(f"{number} shots are more than task {task.name} has: there are {len(source)} {where}")
-    shots, examples, notes = source[:number], task.examples, list(task.notes)
+    shots, notes = source[:number], list(task.notes)
+    rest = task.examples[0 if task.pool else number :]
+    examples = _apart(task, rest, shots)
+    left = len(rest) - len(examples)
+    more = f"{left:,} more share their passages or ask the same" if left else ""
     if shots and not task.pool:
-        groups = {example.group for example in shots} - {""}
-        examples = tuple(one for one in task.examples[number:] if one.group not in groups)
-        left = len(task.examples) - number - len(examples)
-        more = f", {left:,} more share their passages" if left else ""
-        notes.append(f"the first {number} examples serve as shots and are not asked{more}")
-        if not examples:
-            raise UserError(f"task {task.name} has no examples left beside {number} shots{more}: ask for fewer shots")
+        notes.append(f"the first {number} examples serve as shots and are not asked" + f", {more}" * bool(left))
+    elif left:
+        notes.append(f"{left:,} examples are not asked, for they share passages of the {number} shots or ask the same")
+    if not examples:
+        raise UserError(f"task {task.name} has no examples left beside {number} shots, {more}: ask for fewer shots")
     if settings.limit and task.part:
         examples = _by_turns(examples, task.part)
     examples = examples[: settings.limit or None]
     return Asked(task, examples, shots, settings.chat, (*notes, *task.kind.notes(examples)))
+
+
+def _apart(task: Task, examples: tuple[Example, ...], shots: tuple[Example, ...]) -> tuple[Example, ...]:
+    """The examples before which these shots may stand."""
+    if not shots:
+        return examples
+
+    def what(one: Example) -> frozenset:
+        """What is asked, whatever the example's id and the order of its choices."""
+        return frozenset((prompt, frozenset(after)) for prompt, after in task.kind.asks(task.template, one, ()))
+
+    groups, known = {one.group for one in shots} - {""}, {what(one) for one in shots}
+    return tuple(one for one in examples if one.group not in groups and what(one) not in known)
 
 
 def _by_turns(examples: tuple[Example, ...], part: str) -> tuple[Example, ...]:
