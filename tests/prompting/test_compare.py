@@ -35,6 +35,9 @@ class Known:
     def held(self):
         return nullcontext()
 
+    def fitted(self, prompt, examples):
+        return prompt
+
     def cells(self, prompts, examples, advance=None):
         return [[Cell(value, "a") for value in row] for row in self.rows]
 

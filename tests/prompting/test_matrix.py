@@ -116,6 +116,22 @@ def test_nothing_is_computed_twice(backend, tmp_path):
     assert backend.asked == asked + 1, "the same id with another content is another example"
 
 
+def test_means_of_a_batch_are_learned_once_and_kept(backend, tmp_path):
+    batch = [replace(one, scoring=Scoring("batch")) for one in (PLAIN, CAREFUL)]
+    file = tmp_path / "matrix.jsonl"
+    rows = compare(Matrix(file, backend), batch, EXAMPLES)
+    assert backend.asked == 2 * len(EXAMPLES), "and a question that the mean is learned from is not asked again"
+    by_hand = [try_on(fitted(one, backend, EXAMPLES), backend, EXAMPLES) for one in batch]
+    assert [row.accuracy.value for row in rows] == [np.mean([cell.value for cell in row]) for row in by_hand]
+    compare(Matrix(file, backend), batch, EXAMPLES, forms=True)
+    asked = backend.asked
+    again = Matrix(file, backend)
+    assert [row.verdict for row in compare(again, batch, EXAMPLES, forms=True)] == [row.verdict for row in rows]
+    assert backend.asked == asked and again.computed == 0
+    compare(Matrix(file, backend), batch[:1], EXAMPLES[:4])
+    assert backend.asked == asked + 4, "of other examples there is another mean"
+
+
 def test_what_was_computed_before_a_kill_is_kept(backend, tmp_path, monkeypatch):
     monkeypatch.setattr("wenlu.prompting.matrix.AT_ONCE", 2)
     backend.dies_at = 8

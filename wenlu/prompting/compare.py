@@ -16,7 +16,7 @@ from wenlu.metrics.verdict import Verdict, verdict
 from wenlu.prompting.artifact import Artifact
 from wenlu.prompting.examples import Example, content_id
 from wenlu.prompting.matrix import Advance, Matrix, complete
-from wenlu.prompting.trial import always, bare, fitted
+from wenlu.prompting.trial import always, bare
 from wenlu.prompting.variants import Variant, variants
 
 FEWEST_FORMS = 10
@@ -104,7 +104,7 @@ def _rows(
     forms: bool,
     advance: Advance | None,
 ) -> list[Row]:
-    prompts = [fitted(prompt, matrix.backend, examples, matrix.embed) for prompt in prompts]
+    prompts = [matrix.fitted(prompt, examples) for prompt in prompts]
     found = matrix.cells(prompts, examples, advance)
     whole = complete(found, examples)
     cells, asked = [[row[number] for number in whole] for row in found], [examples[number] for number in whole]
@@ -182,7 +182,7 @@ def _robustness(
     matrix: Matrix, prompt: Artifact, own: np.ndarray, examples: Sequence[Example], advance: Advance | None
 ) -> Robustness:
     described = forms_of(prompt, examples)
-    others = [fitted(replace(other, prior=None), matrix.backend, examples, matrix.embed) for _, other in described]
+    others = [matrix.fitted(replace(other, prior=None), examples) for _, other in described]
     means = [float(own.mean()), *np.nanmean(matrix.values(others, examples, advance), 1).tolist()]
     names = ["as it is", *(description for description, _ in described)]
     worst = int(np.argmin(means))

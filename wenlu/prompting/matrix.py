@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wenlu.base.config import to_dict
+from wenlu.base.config import from_dict, to_dict
 from wenlu.base.errors import UserError
 from wenlu.base.log import JsonLines, read_rows
-from wenlu.prompting.artifact import Artifact, Shown
+from wenlu.prompting.artifact import Artifact, Shown, SplitMark
 from wenlu.prompting.backend import Failed, Spent
+from wenlu.prompting.calibrate import Prior
 from wenlu.prompting.examples import Example, content_id, distinct
-from wenlu.prompting.trial import Cell, answered, bare, lost, too_many, try_on
+from wenlu.prompting.trial import Cell, answered, bare, learned, lost, too_many, try_on, unlearned
 
 if TYPE_CHECKING:
     from wenlu.prompting.backend import Backend
@@ -51,7 +52,8 @@ def complete(cells: Sequence[Sequence[Cell]], examples: Sequence[Example]) -> li
 
 
 class Matrix:
-    """Prompts × examples: a file of JSON lines, each a prompt's key, an example's id, and what came of the two.
+    """Prompts × examples: a file of JSON lines, each a prompt's key, an example's id, and what came of the two; and
+    the means that batch calibration takes off.
 
     >>> matrix = Matrix("work/matrix.jsonl", FolderBackend("runs/book"))
     >>> matrix.values([prompt, other], examples).mean(1)
@@ -65,8 +67,13 @@ class Matrix:
         """On all cells, whatever process asked for them."""
         self._failed: dict[tuple[str, str, str], Cell] = {}
         """Those that failed now: another `Matrix` tries them again."""
+        self._priors: dict[tuple[str, str], Prior] = {}
+        """Of a prompt without its mean, learned from a set of examples."""
         for row in read_rows(self.path):
             try:
+                if row.get("event") == "prior":
+                    self._priors[row["prompt"], row["split"]] = from_dict(Prior, row["prior"])
+                    continue
                 self.spent += Spent(**row.pop("spent", {}))
                 if row.get("event") == "spent" or row.get("failed"):
                     continue
@@ -104,6 +111,22 @@ class Matrix:
             self._keys[id(prompt)] = prompt, content_id(whole)  # the prompt too, so that its id stays its own
         return self._keys[id(prompt)][1]
 
+    def fitted(self, prompt: Artifact, examples: Sequence[Example]) -> Artifact:
+        """The prompt with the mean that batch calibration takes off, where it needs one: as the file has it for these
+        examples, or learned now (`trial.learned`); what it comes to on them is then there too."""
+        if not unlearned(prompt):
+            return prompt
+        examples, place = distinct(examples), (self.key(prompt), SplitMark.of("", examples).sha256)
+        if place not in self._priors:
+            with self.held() as file:
+                with counted(self.backend, file, self._add):
+                    whole, cells = learned(prompt, self.backend, examples, self.embed)
+                self._keep(whole, [(one, _content(one)) for one in examples], cells, file)
+                file.write(event="prior", prompt=place[0], split=place[1], prior=to_dict(whole.prior))
+                file.sync()
+            self._priors[place] = whole.prior
+        return replace(prompt, prior=self._priors[place])
+
     def cells(
         self, prompts: Sequence[Artifact], examples: Sequence[Example], advance: Advance | None = None
     ) -> list[list[Cell]]:
@@ -114,7 +137,7 @@ class Matrix:
         prompt's failed, and as `trial.try_on`.
         """
         examples = distinct(examples)
-        contents = [content_id(to_dict(Shown.of(example))) for example in examples]
+        contents = list(map(_content, examples))
         with self.held() as file:
             for prompt in prompts:
                 self._fill(prompt, examples, contents, file, advance)
@@ -148,14 +171,25 @@ class Matrix:
                     found = try_on(prompt, self.backend, [example for example, _ in part], self.embed)
                 except Failed as error:
                     found = [lost(str(error))] * len(part)
-            for (example, content), cell in zip(part, found, strict=True):
-                row: dict[str, Any] = {"prompt": key, "name": prompt.name, "example": example.id, "content": content}
-                file.write(**row, **({"failed": cell.failed} if cell.failed else asdict(cell)))
-                (self._failed if cell.failed else self._cells)[key, example.id, content] = cell
-                self.computed += not cell.failed
+            self._keep(prompt, part, found, file)
             file.sync()
             if advance:
                 advance(len(part))
         failed = [self._failed.get((key, example.id, content)) for example, content in zip(examples, contents)]
         if too_many(sum(cell is not None for cell in failed), len(examples)):
             answered({number: cell.failed for number, cell in enumerate(failed) if cell}, examples)
+
+    def _keep(
+        self, prompt: Artifact, part: Sequence[tuple[Example, str]], found: Sequence[Cell], file: JsonLines
+    ) -> None:
+        """Write cells down: of examples, each with its content's name."""
+        key = self.key(prompt)
+        for (example, content), cell in zip(part, found, strict=True):
+            row: dict[str, Any] = {"prompt": key, "name": prompt.name, "example": example.id, "content": content}
+            file.write(**row, **({"failed": cell.failed} if cell.failed else asdict(cell)))
+            (self._failed if cell.failed else self._cells)[key, example.id, content] = cell
+            self.computed += not cell.failed
+
+
+def _content(example: Example) -> str:
+    return content_id(to_dict(Shown.of(example)))

@@ -12,7 +12,7 @@ from wenlu.base.log import say
 from wenlu.prompting.artifact import Artifact, ModelMark, Spent
 from wenlu.prompting.asking import readings
 from wenlu.prompting.backend import Failed
-from wenlu.prompting.calibrate import Batch, chosen
+from wenlu.prompting.calibrate import Batch, Reading, chosen
 from wenlu.prompting.examples import Example
 from wenlu.prompting.writing import Terms, question
 
@@ -83,18 +83,29 @@ def bare(prompt: Artifact) -> Artifact:
     )
 
 
+def unlearned(prompt: Artifact) -> bool:
+    """Whether batch calibration wants a mean that the prompt has not."""
+    return prompt.scoring is not None and prompt.scoring.kind == "batch" and prompt.prior is None
+
+
 def fitted(prompt: Artifact, backend: Backend, examples: Sequence[Example], embed: Embed | None = None) -> Artifact:
     """The prompt with the mean that batch calibration takes off, where it needs one and has none.
 
     It is learned from the questions alone: the examples' answers are not used.
     """
-    if prompt.scoring is None or prompt.scoring.kind != "batch" or prompt.prior is not None:
-        return prompt
+    return learned(prompt, backend, examples, embed)[0] if unlearned(prompt) else prompt
+
+
+def learned(
+    prompt: Artifact, backend: Backend, examples: Sequence[Example], embed: Embed | None = None
+) -> tuple[Artifact, list[Cell]]:
+    """The same for a prompt that needs a mean, and what it comes to on the examples: asked once for both."""
     score = prompt.scoring.score
     assert isinstance(score, Batch)
     found = readings(backend, [score], prompt.template, examples, prompt.chooser(embed))[score.name]
     whole = answered({n: str(one) for n, one in enumerate(found) if isinstance(one, Failed)}, examples)
-    return replace(prompt, prior=score.prior([found[number] for number in whole]))
+    prompt = replace(prompt, prior=score.prior([found[number] for number in whole]))
+    return prompt, _cells(prompt, found, examples)
 
 
 def try_on(prompt: Artifact, backend: Backend, examples: Sequence[Example], embed: Embed | None = None) -> list[Cell]:
@@ -117,12 +128,16 @@ def try_on(prompt: Artifact, backend: Backend, examples: Sequence[Example], embe
             else Cell(float(prompt.extractor.is_right(answer.value, asked(example))), answer.value, answer.tokens)
             for answer, example in zip(answers, examples, strict=True)
         ]
-    score = prompt.scoring.score
-    if isinstance(score, Batch) and prompt.prior is None:
+    if unlearned(prompt):
         raise UserError(f"the prompt {prompt.name} is scored by batch calibration and keeps no mean: fit it first")
-    found = readings(backend, [score], prompt.template, examples, choose)[score.name]
+    score = prompt.scoring.score
+    return _cells(prompt, readings(backend, [score], prompt.template, examples, choose)[score.name], examples)
+
+
+def _cells(prompt: Artifact, found: Sequence[Reading | Failed], examples: Sequence[Example]) -> list[Cell]:
+    """What readings of a prompt that scores choices come to."""
     whole = [number for number, one in enumerate(found) if not isinstance(one, Failed)]
-    values = score.values([found[number] for number in whole], prompt.prior)
+    values = prompt.scoring.score.values([found[number] for number in whole], prompt.prior)
     cells = [lost(str(one)) for one in found]
     for number, choice, row in zip(whole, chosen(values), values, strict=True):
         example = examples[number]
