@@ -138,19 +138,21 @@ def test_texts_are_measured_as_perplexity_is():
     assert outcome.figures["perplexity"].interval.high >= outcome.figures["perplexity"].value
 
 
-def test_parts_that_lose_bytes_have_no_bits_and_are_named(monkeypatch):
-    from wenlu.evaluation import run
+def test_parts_that_lose_bytes_have_no_bits_and_are_named(tmp_path):
+    parted = [replace(one, fields={**one.fields, "book": "ab"[n > 1]}) for n, one in enumerate(TEXTS.examples)]
+    parted, file = replace(TEXTS, part="book", examples=tuple(parted)), tmp_path / "rows.jsonl"
 
-    def evaluate(model, tokenizer, texts):
-        found = measured(model, tokenizer, texts)
-        return replace(found, why_no_bits="lossy", bits_per_byte=None) if "文本 1" in texts[0] else found
+    def run():
+        results = Results(file)
+        outcome = run_task(parted, candidate(), results=results)
+        results.close()
+        return outcome
 
-    measured = run.evaluate
-    monkeypatch.setattr(run, "evaluate", evaluate)
-    parted = replace(TEXTS, part="book", examples=tuple(
-        replace(one, fields={**one.fields, "book": "ab"[n > 1]}) for n, one in enumerate(TEXTS.examples)
-    ))  # fmt: skip
-    outcome = run_task(parted, candidate())
+    assert set(run().parts) == {"a", "b"}
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    del rows[1]["scores"]["bits_per_byte"]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    outcome = run()
     assert set(outcome.parts) == {"b"} and "bits_per_byte" not in outcome.figures
     assert "no bits_per_byte of a: the tokenizer does not give back every byte there" in outcome.notes
     whole = run_task(TEXTS, candidate(seed=2))
