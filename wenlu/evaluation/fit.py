@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from wenlu.base.errors import UserError
 from wenlu.evaluation.candidate import Candidate
+from wenlu.inference.reading import most_tokens
 from wenlu.models.config import ROTARY
 from wenlu.prompting.template import Prompt
 
@@ -59,10 +60,9 @@ def fitted(candidate: Candidate, asks: Sequence[Ask], name: str, room: int, cut:
     family, context = candidate.family, candidate.model.config.context
     measured = [found for at in range(0, len(asks), AT_ONCE) for found in _measured(candidate, asks[at : at + AT_ONCE])]
     lengths, apart = [length for length, _ in measured], sum(number for _, number in measured)
-    if family not in ("gpt2", "bert", *ROTARY):
+    most = most_tokens(candidate.model.config, written=room > 0)
+    if most is None:
         return Fitted(tuple(asks), max(lengths), 0, 0, apart)
-    # The last token of a scored text is asked for, but not read; a bert reads two tokens more.
-    most = context if room else context - 2 if family == "bert" else context + 1
     if cut and room:
         most = context + 1 - min(room, context // 2)
     long = [number for number, length in enumerate(lengths) if length > most]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from wenlu.base.errors import UserError
-from wenlu.models.config import ModelConfig
+from wenlu.models.config import ROTARY, ModelConfig
 
 if TYPE_CHECKING:
     from jaxtyping import Float, Int
@@ -55,6 +55,19 @@ def limit_of(config: ModelConfig, prompt: int, max_tokens: int) -> tuple[int, Fi
     # The newest token is chosen but not read: a context of n positions gives n + 1 tokens.
     room = config.context + 1 - prompt if config.family == "gpt2" else max_tokens
     return min(max_tokens, room), "context" if room < max_tokens else "length"
+
+
+def most_tokens(config: ModelConfig, *, written: bool) -> int | None:
+    """Most tokens of a prompt with its answer, which is written or scored: None where there is no end (an LSTM, a t5).
+
+    Of a scored text the last token is asked for, but not read; a bert reads two more (cls, sep). What is longer, a
+    rotary model alone reads all the same, beyond what it was trained on.
+    """
+    if config.family == "bert":
+        return config.context - 2
+    if config.family not in ("gpt2", *ROTARY):
+        return None
+    return config.context if written else config.context + 1
 
 
 class Reader:

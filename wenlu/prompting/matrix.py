@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -14,9 +15,10 @@ from wenlu.base.config import from_dict, to_dict
 from wenlu.base.errors import UserError
 from wenlu.base.log import JsonLines, read_rows
 from wenlu.prompting.artifact import Artifact, Shown, SplitMark
-from wenlu.prompting.backend import Failed, Spent
+from wenlu.prompting.backend import Failed
 from wenlu.prompting.calibrate import Prior
 from wenlu.prompting.examples import Example, content_id, distinct
+from wenlu.prompting.spending import Tally
 from wenlu.prompting.trial import Cell, answered, bare, learned, lost, too_many, try_on, unlearned
 
 if TYPE_CHECKING:
@@ -30,19 +32,6 @@ AT_ONCE = 256
 
 Advance = Callable[[int], None]
 """Told how many cells more are there."""
-
-
-@contextmanager
-def counted(backend: Backend, file: JsonLines, add: Callable[[Spent], None], **more: Any) -> Iterator[None]:
-    """What is spent meanwhile is a row of the file, with `more`, and added, whatever comes in between."""
-    before = backend.spent
-    try:
-        yield
-    finally:
-        spent = backend.spent.since(before)
-        if spent != Spent():
-            file.write(event="spent", spent=asdict(spent), **more)
-            add(spent)
 
 
 def complete(cells: Sequence[Sequence[Cell]], examples: Sequence[Example]) -> list[int]:
@@ -59,12 +48,18 @@ class Matrix:
     >>> matrix.values([prompt, other], examples).mean(1)
     """
 
-    def __init__(self, path: Path | str, backend: Backend, embed: Embed | None = None):
+    def __init__(
+        self,
+        path: Path | str,
+        backend: Backend,
+        embed: Embed | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
         """Goes on with the file where there is one. Raises UserError where it is no such file."""
         self.path, self.backend, self.embed = Path(path), backend, embed
         self._cells: dict[tuple[str, str, str], Cell] = {}
-        self.spent = Spent()
-        """On all cells, whatever process asked for them."""
+        self.tally = Tally(clock)
+        """Of all cells, whatever process asked for them."""
         self._failed: dict[tuple[str, str, str], Cell] = {}
         """Those that failed now: another `Matrix` tries them again."""
         self._priors: dict[tuple[str, str], Prior] = {}
@@ -74,7 +69,8 @@ class Matrix:
                 if row.get("event") == "prior":
                     self._priors[row["prompt"], row["split"]] = from_dict(Prior, row["prior"])
                     continue
-                self.spent += Spent(**row.pop("spent", {}))
+                if row.get("event") == "spent":
+                    self.tally.read(row)
                 if row.get("event") == "spent" or row.get("failed"):
                     continue
                 key = row.pop("prompt"), row.pop("example"), row.pop("content")
@@ -86,9 +82,6 @@ class Matrix:
         self._file: JsonLines | None = None
         self.found, self.computed = len(self._cells), 0
         """Cells that were in the file, and those that have been added since."""
-
-    def _add(self, spent: Spent) -> None:
-        self.spent += spent
 
     @contextmanager
     def held(self) -> Iterator[JsonLines]:
@@ -119,7 +112,7 @@ class Matrix:
         examples, place = distinct(examples), (self.key(prompt), SplitMark.of("", examples).sha256)
         if place not in self._priors:
             with self.held() as file:
-                with counted(self.backend, file, self._add):
+                with self.tally.counted(self.backend, file):
                     whole, cells = learned(prompt, self.backend, examples, self.embed)
                 self._keep(whole, [(one, _content(one)) for one in examples], cells, file)
                 file.write(event="prior", prompt=place[0], split=place[1], prior=to_dict(whole.prior))
@@ -166,7 +159,7 @@ class Matrix:
             advance(len(examples) - len(open_))
         for start in range(0, len(open_), AT_ONCE):
             part = open_[start : start + AT_ONCE]
-            with counted(self.backend, file, self._add):
+            with self.tally.counted(self.backend, file):
                 try:
                     found = try_on(prompt, self.backend, [example for example, _ in part], self.embed)
                 except Failed as error:

@@ -1,6 +1,7 @@
 """A search for a prompt: the same whenever and however often it is cut off, judged on what it never saw."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from searches import BASELINE, EXAMPLES, LIMITED, SEARCH, Counting, planned, same
@@ -8,6 +9,7 @@ from searches import BASELINE, EXAMPLES, LIMITED, SEARCH, Counting, planned, sam
 from wenlu.base.config import from_dict
 from wenlu.base.errors import UserError
 from wenlu.base.log import read_rows
+from wenlu.models.config import ModelConfig
 from wenlu.prompting.answers import Extractor
 from wenlu.prompting.artifact import Artifact, Decoding, Shown, read_artifact
 from wenlu.prompting.backend import Written
@@ -22,9 +24,11 @@ from wenlu.prompting.search.split import Looks
 from wenlu.prompting.template import Template, as_chat
 from wenlu.prompting.trial import bare, try_on
 
+from small_models import BYTES
+
 LIMITS = [
     ("sum", {"evaluations": 140}), ("sum", {"tokens": 40_000}), ("sum", {"minutes": 3}),
-    ("batch", {"evaluations": 205}), ("batch", {"tokens": 50_000}), ("batch", {"minutes": 4.5}),
+    ("batch", {"evaluations": 205}), ("batch", {"tokens": 58_000}), ("batch", {"minutes": 4.5}),
     ("contextual", {"evaluations": 60}), ("contextual", {"minutes": 4}),
 ]  # fmt: skip
 """Little more than the least that a search needs, so that whatever is spent beside the plan passes it."""
@@ -62,6 +66,58 @@ def test_limits_are_kept_by_all_that_comes_before_the_test_and_by_a_search_cut_o
         folder = tmp_path / f"cut-{dies_at}"
         assert run(folder, dies_at)[0] is None
         assert same(run(folder)[0], whole)
+
+
+def test_a_search_that_costs_more_than_was_measured_goes_on_to_the_select_examples(model, tmp_path, capsys):
+    search = replace(LIMITED, minutes=3)
+
+    def run(folder, dies_at=1 << 60, before=0):
+        """Each query after the first six takes ten seconds; before: queries of an earlier process."""
+        backend = Counting(model)
+        backend.dies_at = dies_at
+        clock = lambda: float(10 * (before + backend.asked) - 9 * min(6, before + backend.asked))  # noqa: E731
+        try:
+            return Optimizer(backend, BASELINE, EXAMPLES, search, folder, clock=clock).run(), backend
+        except KeyboardInterrupt:
+            return None, backend
+
+    whole, backend = run(tmp_path / "whole")
+    rows = read_rows(tmp_path / "whole" / "search.jsonl")
+    assert [row["rungs"] for row in rows if row["event"] == "short"] == [1]
+    assert [row["told"]["stage"] for row in rows if row["event"] == "told"] == ["search", "select"]
+    assert "of 180 seconds are spent, which leaves too little for another rung: going on" in capsys.readouterr().err
+    for dies_at in (1, backend.calls // 2, backend.calls - 1):
+        folder = tmp_path / f"cut-{dies_at}"
+        assert same(run(folder, before=run(folder, dies_at)[1].asked)[0], whole)
+
+
+def test_what_an_answer_costs_is_measured_on_examples_of_all_lengths(backend, tmp_path, monkeypatch):
+    measured = []
+
+    def measure(prompt, backend, examples, embed=None):
+        measured.extend(examples)
+        return try_on(prompt, backend, examples, embed)
+
+    monkeypatch.setattr("wenlu.prompting.search.limit.try_on", measure)
+    sized = [replace(one, fields={"text": "warm " * (1 + n * 7 % 60)}) for n, one in enumerate(EXAMPLES)]
+    optimizer = Optimizer(backend, BASELINE, sized, replace(LIMITED, tokens=200_000), tmp_path)
+    optimizer.run()
+    lengths = sorted(len(sized[number].fields["text"]) for number in optimizer.parts.search)
+    found = [len(one.fields["text"]) for one in measured]
+    assert len(found) == 6 and (min(found), max(found)) == (lengths[0], lengths[-1])
+    assert sum(found) / 6 == pytest.approx(sum(lengths) / len(lengths), rel=0.15)
+
+
+@pytest.mark.parametrize(("family", "reads"), [("gpt2", 97), ("llama", 97), ("bert", 94), ("lstm", 0), ("t5", 0)])
+def test_a_prompt_has_the_room_that_a_model_of_its_family_has(family, reads):
+    config = ModelConfig(family, dim=32, layers=1, heads=4, context=96, vocab=BYTES.vocab)
+    backend = SimpleNamespace(model=SimpleNamespace(config=config), tokenizer=BYTES, prompt_ids=BYTES.encode)
+    prompt = replace(BASELINE, template=Template(question="{{ text }}"))
+
+    def fits(length):
+        return Room(backend, [replace(EXAMPLES[0], fields={"text": "a" * (length - 7)})])(prompt)
+
+    assert fits(reads or 9999) and (not reads or not fits(reads + 1)), "with 热的 and the space before it"
 
 
 def cost(model, prompt, examples):

@@ -115,7 +115,7 @@ def test_a_plan_that_leaves_much_of_the_limit_says_so(backend, tmp_path, capsys)
 
 def test_what_is_kept_from_a_measure_cut_off_counts_as_measured(backend, tmp_path, monkeypatch):
     """An endpoint keeps answers of the process before: they cost nothing now, and the rest would seem to."""
-    search = replace(LIMITED, tokens=50_000)
+    search = replace(LIMITED, tokens=58_000)
     Optimizer(backend, BASELINE, EXAMPLES, search, tmp_path / "whole").run()
     kept = Counting(backend.model and (backend.model, backend.tokenizer))
     monkeypatch.setattr(Counting, "tokens_kept", property(lambda self: self.hidden), raising=False)

@@ -117,6 +117,18 @@ def test_stopped_anywhere_it_ends_as_if_it_never_had(done):
     assert (resumed.scores == whole.scores).all() and len(asked) == 4 - done
 
 
+@pytest.mark.parametrize("rungs", [1, 2])
+def test_a_halving_that_is_ended_goes_on_to_the_select_examples_and_is_told_again_so(rungs):
+    right, asked, log = matrix(3), [], []
+    found = choose(PLAN, scorer(right, asked), note=log.append, enough=lambda ask, told: len(told) == rungs)
+    assert [answer.ask.stage for answer in log] == ["search"] * rungs + ["select"]
+    assert [ask for ask in asked[:rungs]] == [(one.candidates, one.examples) for one in (a.ask for a in log[:rungs])]
+    assert len(found.finalists) <= PLAN.keep + 1 and found.evaluations < PLAN.planned
+    again = replace(PLAN, rungs=rungs)
+    assert next_ask(again, log) is None and again.planned == found.evaluations
+    assert choose(again, scorer(right), log).number == found.number
+
+
 def test_a_log_of_something_else_is_refused():
     log = []
     choose(PLAN, scorer(matrix(4)), note=log.append)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,15 +19,17 @@ from wenlu.prompting import artifact as artifacts
 from wenlu.prompting.artifact import Artifact, ModelMark, SplitMark
 from wenlu.prompting.asking import readings
 from wenlu.prompting.backend import Failed, Spent
-from wenlu.prompting.calibrate import Ask, Batch, ChoiceScore, Prior, Scoring, chosen
+from wenlu.prompting.calibrate import Batch, Prior, Scoring, chosen
 from wenlu.prompting.examples import Example
-from wenlu.prompting.matrix import Matrix, complete, counted
+from wenlu.prompting.matrix import Matrix, complete
+from wenlu.prompting.search.limit import LEARNED, MARGIN, Limit
 from wenlu.prompting.search.outcome import Finalist, Outcome, Unjudged, Watcher
 from wenlu.prompting.search.proposals import Recorded, Room, propose
-from wenlu.prompting.search.select import Chosen, Selection, Told, TooSmall, choose, optimism
+from wenlu.prompting.search.select import Ask, Chosen, Selection, Told, choose, optimism
 from wenlu.prompting.search.settings import Search, difference
 from wenlu.prompting.search.split import Looks, Parts, part
-from wenlu.prompting.trial import Cell, always, answered, fitted, lost, try_on
+from wenlu.prompting.spending import Tally
+from wenlu.prompting.trial import Cell, always, answered, fitted, lost
 
 if TYPE_CHECKING:
     from wenlu.prompting.backend import Backend
@@ -38,12 +37,6 @@ if TYPE_CHECKING:
 
 FORM = 3
 """Of the log: a search that an older wenlu began is another one."""
-TIMED = 6
-"""Examples that the longest prompt's cost is measured on, where a search has minutes or tokens."""
-MARGIN = 0.8
-"""Part of a limit in minutes or tokens that the search is planned for: some examples cost more than those measured."""
-LEARNED = 16
-"""Search examples that the mean of a prompt is learned from, where the baseline is scored by batch calibration."""
 
 
 class Optimizer:
@@ -82,14 +75,17 @@ class Optimizer:
         for example in self.examples:
             _ = example.right
         self.parts: Parts = part(self.examples, search.shares)
-        self.matrix = Matrix(folder / "matrix.jsonl", backend, self.embed)
+        self.limit = Limit(search, baseline, self.examples, self.parts)
+        self.matrix = Matrix(folder / "matrix.jsonl", backend, self.embed, self._clock)
         self._rows = read_rows(folder / "search.jsonl")
         self._check_same()
         settled = any(row["event"] == "told" and row["told"]["stage"] == "select" for row in self._rows)
         finals = [row for row in self._rows if row["event"] == "final"]
         self._finals = {row["number"]: row["found"] for row in finals if settled or not row.get("failed")}
-        self._spent = sum((Spent(**row["spent"]) for row in self._rows if "spent" in row), Spent())
-        """Beside the matrix."""
+        self.tally, self.written = Tally(self._clock), Tally(self._clock)
+        """Of the model's answers beside the matrix, and of the writer's texts."""
+        for row in (row for row in self._rows if row["event"] == "spent"):
+            (self.written if row.get("by") == "writer" else self.tally).read(row)
 
     def run(self) -> Outcome:
         """Search, choose, judge; a search that was cut off goes on where it was.
@@ -122,7 +118,7 @@ class Optimizer:
 
         def score(candidates: Sequence[int], numbers: Sequence[int]) -> np.ndarray:
             wanted = [self.examples[number] for number in numbers]
-            if numbers == selection.select and self._scores:
+            if numbers == selection.select and self.limit.scores:
                 cells = [self._final(one, prompts[one], log)[0][1] for one in candidates]
             else:
                 cells = self.matrix.cells([prompts[one] for one in candidates], wanted, self._advance)
@@ -130,25 +126,30 @@ class Optimizer:
             values[:, [number for number in range(len(wanted)) if number not in whole]] = np.nan
             return values
 
-        picked = choose(selection, score, told, note)
+        def enough(ask: Ask, told: Sequence[Told]) -> bool:
+            met = self.limit.met(ask, told, self.matrix, self.tally, self.written)
+            if met:
+                log.write(event="short", rungs=len(told))
+                log.sync()
+            return met
+
+        picked = choose(selection, score, told, note, enough)
         finalists, groups = self._finalists(picked, prompts, log)
         rights = np.array([finalist.right for finalist in finalists])
         luck = optimism(rights, groups, seed=self.search.seed)
         chosen = next((row for row in self._rows if row["event"] == "chosen"), None)
         if chosen is None:
             number = int(rights.mean(1).argmax())
-            cost = to_dict(self._spent + self.matrix.spent)
+            cost = to_dict(self.tally.spent + self.written.spent + self.matrix.tally.spent)
             chosen = {"finalist": number, "name": finalists[number].prompt.name, "before_test": cost}
             log.write(event="chosen", **chosen)
             log.sync()
         best = replace(finalists[chosen["finalist"]].prompt, spent=Spent(**chosen["before_test"]))
-        evaluations = picked.evaluations + self._beside(len(prompts), len(picked.finalists))
-        writer = sum((Spent(**row["spent"]) for row in read_rows(log.path) if row.get("by") == "writer"), Spent())
-        tokens = best.spent.all_tokens
+        evaluations = picked.evaluations + self.limit.beside(len(prompts), len(picked.finalists))
+        tokens, writer = best.spent.all_tokens, self.written.spent.all_tokens
         outcome = Outcome(
-            prompts[0], self._marked(best), None, None, None, finalists, luck, evaluations, tokens,
-            writer.all_tokens, 0,
-        )  # fmt: skip
+            prompts[0], self._marked(best), None, None, None, finalists, luck, evaluations, tokens, writer, 0
+        )
         return self._judged(outcome)
 
     def _check_same(self) -> None:
@@ -174,20 +175,21 @@ class Optimizer:
         planned = next((row for row in self._rows if "prompts" in row), None)
         if planned is not None:
             prompts = [from_dict(Artifact, one) for one in planned["prompts"]]
-            return prompts, self._selection(len(prompts), planned["evaluations"])
+            short = next((row["rungs"] for row in self._rows if row["event"] == "short"), None)
+            return prompts, self.limit.selection(len(prompts), planned["evaluations"], short)
         if not self._rows:
             log.write(event="begin", of=self._identity())
         since = self._clock()
         pool, room = self._of("search"), Room(self.backend, self.examples, self.embed)
         room.refuse_long(self.baseline)
         wanted, seed = self.search.candidates, self.search.seed
-        writer = self.writer and Recorded(self.writer, self._rows, log, self._count)
+        writer = self.writer and Recorded(self.writer, self._rows, log, self.written)
         prompts = propose(
             self.baseline, pool, wanted, seed, fits=room, writer=writer, strategies=self.search.strategies
         )
-        with self._counted(log):
-            evaluations = self._evaluations(prompts, room, since)
-        selection = self._selection(len(prompts), evaluations)
+        with self.tally.counted(self.backend, log):
+            evaluations = self.limit.evaluations(prompts, room, self.written, since)
+        selection = self.limit.selection(len(prompts), evaluations)
         if (self.search.minutes or self.search.tokens) and selection.planned < MARGIN * selection.budget:
             say(
                 f"the plan takes {selection.planned:,} of the {evaluations:,} answers that the limit allows: by then "
@@ -198,83 +200,6 @@ class Optimizer:
         log.sync()
         return prompts, selection
 
-    @contextmanager
-    def _counted(self, log: JsonLines) -> Iterator[None]:
-        """What the model costs meanwhile is noted, whatever comes in between."""
-        with counted(self.backend, log, self._count):
-            yield
-
-    def _count(self, spent: Spent) -> None:
-        self._spent += spent
-
-    def _selection(self, candidates: int, evaluations: int) -> Selection:
-        parts, search = self.parts, self.search
-        beside = self._beside(candidates, min(candidates, search.keep + 1))
-        try:
-            return Selection(candidates, parts.search, parts.select, evaluations, search.keep, search.seed, beside)
-        except TooSmall as error:
-            if not (limit := next((name for name in ("minutes", "tokens") if getattr(search, name)), "")):
-                raise
-            raise UserError(
-                f"--{limit} {getattr(search, limit):g} is enough for {max(0, evaluations):,} answers, and "
-                f"{candidates} candidates want {error.least:,}: give more, or fewer --candidates"
-            ) from None
-
-    def _beside(self, candidates: int, finalists: int) -> int:
-        """Answers asked for beside the choosing: to measure, to learn means, and for other ways to score choices."""
-        search, scoring = self.search, self.baseline.scoring
-        measured = min(TIMED, len(self.parts.search)) if search.minutes or search.tokens else 0
-        learning = scoring is not None and scoring.kind == "batch"
-        learned = (candidates - (self.baseline.prior is not None)) * min(LEARNED, len(self.parts.search)) * learning
-        return measured + learned + finalists * len(self.parts.select) * self._further
-
-    @cached_property
-    def _scores(self) -> list[ChoiceScore]:
-        """The baseline's way to score choices, then the others that its finalists are tried with."""
-        if self.baseline.scoring is None:
-            return []
-        names = [name for name in self.search.scores if name != self.baseline.scoring.kind]
-        if "batch" in names and len({self.baseline.template.continuations(one) for one in self.examples}) > 1:
-            say("batch is left out of the scores: it needs the same choices everywhere")
-            names.remove("batch")
-        return [self.baseline.scoring.score, *(Scoring(name).score for name in dict.fromkeys(names))]
-
-    @cached_property
-    def _further(self) -> int:
-        """What the other ways to score ask of an example beyond the baseline's own, in answers of that one."""
-        template, most = self.baseline.template, 0
-        for example in self._of("select") if self._scores else ():
-            asks: list[Ask] = []
-            for score in self._scores:
-                asks += [ask for ask in score.asks(template, example) if ask not in asks]
-            own = len(self._scores[0].asks(template, example))
-            most = max(most, math.ceil((len(asks) - own) / own))
-        return most
-
-    def _evaluations(self, prompts: list[Artifact], room: Room, since: float) -> int:
-        """The limit in answers; by minutes and tokens as answers to the longest prompt cost, measured now and not kept:
-        a search that is cut off here measures again."""
-        search, parts = self.search, self.parts
-        if not (search.minutes or search.tokens):
-            finalists = min(len(prompts), search.keep + 1)
-            third = len(prompts) * math.ceil(len(parts.search) / 3)
-            return search.evaluations or self._beside(len(prompts), finalists) + finalists * len(parts.select) + third
-        longest, sample = max(prompts, key=room.needed), self._of("search")[:TIMED]
-        if longest.scoring is not None and longest.scoring.kind == "batch":
-            longest = replace(longest, scoring=Scoring("sum"), prior=None)  # It asks the same.
-        before, kept, began = self.backend.tokens_used, self.backend.tokens_kept, self._clock()
-        try_on(longest, self.backend, sample, self.embed)
-        tokens, seconds = self.backend.tokens_used - before, self._clock() - began
-        whole = tokens + self.backend.tokens_kept - kept  # What is kept from a search cut off here costs as much again.
-        if not tokens and search.minutes:
-            raise UserError(
-                "what an answer costs cannot be measured in time, for those asked for are kept from before: limit the "
-                "search by tokens or evaluations, or give another cache"
-            )
-        seconds *= whole / max(tokens, 1)
-        spent, limit = (whole, search.tokens) if search.tokens else (seconds, 60 * search.minutes - (began - since))
-        return int(MARGIN * limit * len(sample) / max(spent, 1e-9))
-
     def _fitted(self, prompts: list[Artifact], log: JsonLines) -> list[Artifact]:
         """The prompts with the means that batch calibration takes off, as the log has them or learned now."""
         known = {row["number"]: from_dict(Prior, row["prior"]) for row in self._rows if row["event"] == "learned"}
@@ -283,7 +208,7 @@ class Optimizer:
             if number in known:
                 prompt = replace(prompt, prior=known[number])
             open_ = prompt
-            with self._counted(log):
+            with self.tally.counted(self.backend, log):
                 prompt = fitted(prompt, self.backend, sample, self.embed)
             if prompt is not open_:
                 log.write(event="learned", number=number, prior=to_dict(prompt.prior))
@@ -298,7 +223,7 @@ class Optimizer:
         were chosen by, and the groups of these: what failed then is not asked again, and changes no choice."""
         whole = np.flatnonzero(~np.isnan(picked.scores).any(0)).tolist()
         asked = [self._of("select")[number] for number in whole]
-        if self._scores:
+        if self.limit.scores:
             several = [self._final(number, prompts[number], log) for number in picked.finalists]
             several = [[(prompt, [cells[n] for n in whole]) for prompt, cells in pairs] for pairs in several]
         else:
@@ -313,14 +238,14 @@ class Optimizer:
         once for all of them, or as the log has it."""
         examples = self._of("select")
         if number not in self._finals:
-            with self._counted(log):
-                known = readings(self.backend, self._scores, prompt.template, examples, prompt.chooser(self.embed))
+            with self.tally.counted(self.backend, log):
+                known = readings(self.backend, self.limit.scores, prompt.template, examples, prompt.chooser(self.embed))
             failed = {
                 n: str(one) for several in known.values() for n, one in enumerate(several) if isinstance(one, Failed)
             }
             whole, rows = answered(failed, examples), []
-            for score in self._scores:
-                own, prior, read = score is self._scores[0], None, [known[score.name][n] for n in whole]
+            for score in self.limit.scores:
+                own, prior, read = score is self.limit.scores[0], None, [known[score.name][n] for n in whole]
                 if isinstance(score, Batch):
                     prior = prompt.prior if own else score.prior(read)
                 choices = dict(zip(whole, chosen(score.values(read, prior)), strict=True))
@@ -332,7 +257,7 @@ class Optimizer:
             self._finals[number] = rows
             self._advance(len(examples))
         found: list[tuple[Artifact, list[Cell]]] = []
-        for score, row in zip(self._scores, self._finals[number], strict=True):
+        for score, row in zip(self.limit.scores, self._finals[number], strict=True):
             cells = [
                 lost("it failed") if choice is None else Cell(float(choice == one.gold), one.choices[choice])
                 for choice, one in zip(row["choices"], examples, strict=True)

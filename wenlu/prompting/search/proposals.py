@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from wenlu.base.errors import UserError
 from wenlu.base.log import JsonLines, say
 from wenlu.prompting.artifact import Artifact, Shown
-from wenlu.prompting.backend import Spent, Written
+from wenlu.prompting.backend import Written
 from wenlu.prompting.demonstrations import Demonstrations
 from wenlu.prompting.examples import Example
 from wenlu.prompting.literal import is_chinese
-from wenlu.prompting.matrix import counted
 from wenlu.prompting.search.candidates import grammar_of
 from wenlu.prompting.search.instructions import some_edits
+from wenlu.prompting.spending import Tally
 from wenlu.prompting.strategies import STEP_BY_STEP_ZH, STRATEGIES, ReasonThenConstrain, write_strategy
 from wenlu.prompting.template import Part, common_fields
 from wenlu.prompting.writing import Terms, question
@@ -82,55 +82,68 @@ def propose(
 
 
 class Room:
-    """Whether a model reads a prompt with each of the examples, and an answer after it.
+    """Whether a model reads a prompt with each of the examples, and an answer after it (`inference.reading`).
 
     Of an endpoint everything fits: how much it reads it does not say, and lengths are told in characters.
     """
 
     def __init__(self, backend: Backend, examples: Sequence[Example], embed: Embed | None = None):
-        self._backend, self._examples, self._embed = backend, examples, embed
-        self._known: dict[str, int] = {}
+        self.backend, self.embed, self._examples = backend, embed, examples
+        self._known: dict[str, list[int]] = {}
 
     def __call__(self, prompt: Artifact) -> bool:
-        model = getattr(self._backend, "model", None)
-        return model is None or self.needed(prompt) <= model.config.context
+        if (model := getattr(self.backend, "model", None)) is None:
+            return True
+        from wenlu.inference.reading import most_tokens
+
+        most = most_tokens(model.config, written=prompt.scoring is None)
+        return most is None or self.needed(prompt) <= most
 
     def needed(self, prompt: Artifact) -> int:
         """Tokens of prompt and answer, at most."""
+        return max(self.lengths(prompt))
+
+    def lengths(self, prompt: Artifact) -> list[int]:
+        """Tokens of prompt and answer, for each of the examples."""
         key = prompt.sha256
         if key not in self._known:
-            choose = prompt.chooser(self._embed)
-            self._known[key] = max(self._needed(prompt, one, choose(one)) for one in self._examples)
+            choose = prompt.chooser(self.embed)
+            self._known[key] = [self._needed(prompt, one, choose(one)) for one in self._examples]
         return self._known[key]
 
     def _needed(self, prompt: Artifact, example: Example, before: Sequence[Example]) -> int:
-        text, model = prompt.template.render(example, before), getattr(self._backend, "model", None)
-        length = len(str(text)) if model is None else len(self._backend.prompt_ids(text))
+        text, model = prompt.template.render(example, before), getattr(self.backend, "model", None)
+        if model is None:
+            length, encode = len(str(text)), tuple
+        else:
+            encode = self.backend.tokenizer.encode_batch
+            # A bert reads both ways: no token begins a text, and none is written.
+            both = model.config.family == "bert" and isinstance(text, str)
+            length = len(encode([text])[0] if both else self.backend.prompt_ids(text))
         if prompt.scoring is None:
             return length + prompt.decoding.max_tokens
-        answers = prompt.template.continuations(example)
-        return length + max(map(len, answers if model is None else self._backend.tokenizer.encode_batch(answers)))
+        return length + max(map(len, encode(prompt.template.continuations(example))))
 
     def refuse_long(self, baseline: Artifact) -> None:
         """Raises UserError for a baseline that is too long."""
         if not self(baseline):
             raise UserError(
                 f"the baseline comes to {self.needed(baseline)} tokens with its answer, but the model reads "
-                f"{self._backend.model.config.context}: shorten it, or lower decoding.max_tokens"
+                f"{self.backend.model.config.context}: shorten it, or lower decoding.max_tokens"
             )
 
 
 class Recorded:
     """A writer whose texts are kept in the log with what they cost: none is paid for twice, and none is forgotten."""
 
-    def __init__(self, writer: Backend, rows: Sequence[dict], log: JsonLines, count: Callable[[Spent], None]):
-        self.name, self._writer, self._log, self._count = writer.name, writer, log, count
+    def __init__(self, writer: Backend, rows: Sequence[dict], log: JsonLines, tally: Tally):
+        self.name, self._writer, self._log, self._tally = writer.name, writer, log, tally
         self._known = {row["seed"]: row["text"] for row in rows if row["event"] == "wrote"}
 
     def generate(self, prompts: Sequence[Any], settings: Any) -> list[Written]:
         """The one text of a seed."""
         if settings.seed not in self._known:
-            with counted(self._writer, self._log, self._count, by="writer"):
+            with self._tally.counted(self._writer, self._log, by="writer"):
                 (written,) = self._writer.generate(prompts, settings)
             if written.error:
                 return [written]

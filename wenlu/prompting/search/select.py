@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -48,6 +48,8 @@ class Selection:
     """Of the order of the search examples."""
     beside: int = 0
     """Evaluations that are spent beside the two stages."""
+    rungs: int | None = None
+    """Of the halving, where it was ended before its last."""
 
     def __post_init__(self):
         at_least("selection", self, 1, "candidates", "keep")
@@ -98,7 +100,7 @@ class Selection:
             share = (low + high + 1) // 2
             fits = self._spent(share) <= self.budget - self.reserved
             low, high = (share, high) if fits else (low, share - 1)
-        return self._rungs(low)
+        return self._rungs(low)[: self.rungs]
 
     def _rungs(self, share: int) -> list[tuple[int, int]]:
         """The schedule where each rung may spend a share, and the first one example each at least.
@@ -223,14 +225,19 @@ def choose(
     score: Score,
     told: Sequence[Told] = (),
     note: Callable[[Told], None] | None = None,
+    enough: Callable[[Ask, Sequence[Told]], bool] | None = None,
 ) -> Chosen:
     """Ask for scores until a candidate is chosen.
 
     told: answers of an earlier process, from its log; they are not asked for again. note: is given every new answer
-    before anything follows from it, to write it down.
+    before anything follows from it, to write it down. enough: whether the halving ends before a rung, given all answers
+    so far; the select examples come next then.
     """
     answers = list(told)
     while (ask := next_ask(selection, answers)) is not None:
+        if ask.stage == "search" and answers and enough and enough(ask, answers):
+            selection = replace(selection, rungs=len(answers))
+            continue
         answer = Told(ask, score(ask.candidates, ask.examples))
         if note:
             note(answer)
