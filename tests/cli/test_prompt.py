@@ -1,6 +1,7 @@
 """wenlu prompt: each of its commands on files, and what they refuse: exit code 2, and nothing computed is lost."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,16 @@ def test_compare_keeps_its_answers(folder, work, capsys):
     assert again["prompts"] == first["prompts"]
     table = run(capsys, *line, "--forms")
     assert "baseline" in table and "careful: " in table and "forms, from" in table and "20 examples" in table
+
+
+def test_what_is_longer_than_a_model_was_trained_on_is_said(work, capsys):
+    model, tokenizer = model_of("char")
+    model.config = replace(model.config, context=40)
+    save(model, tokenizer, "short")
+    line = ("compare", "short", "plain.toml", *COLUMNS, "--limit", 4)
+    told = "8 texts went on beyond the 40 tokens that short was trained on"
+    assert json.loads(run(capsys, *line, "--json"))["notes"] == [told]
+    assert told in run(capsys, *line)
 
 
 def test_optimize_ends_in_a_prompt_a_report_and_a_verdict(folder, work, capsys):

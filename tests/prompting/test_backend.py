@@ -15,7 +15,7 @@ from wenlu.prompting.backend import FolderBackend, Level
 from wenlu.tokenization.chat_format import ChatFormat
 from wenlu.tokenization.learn import learn
 
-from small_models import model_of
+from small_models import BYTES, model_of, random_model
 
 CONVERSATIONS = [
     ({"role": "user", "content": "炉子热吗？"},),
@@ -47,6 +47,15 @@ def test_texts_are_the_models_own(pair, here, settings):
         assert (written.tokens, written.prompt_tokens) == (len(alone.ids), alone.prompt_tokens)
         assert written.log_probabilities == pytest.approx(alone.log_probabilities, abs=1e-4)
         assert [len(place) for place in written.alternatives] == [2] * len(alone.alternatives)
+
+
+def test_texts_beyond_what_a_model_was_trained_on_are_counted():
+    backend = FolderBackend((random_model("llama", context=16), BYTES), name="small")
+    backend.score([Query("short", (" a",))])
+    assert backend.notes == ()
+    backend.score([Query("longer than sixteen", (" a", " b"))])
+    backend.generate(["longer than sixteen", "a"], Settings(max_tokens=2, temperature=0))
+    assert backend.notes == ("3 texts went on beyond the 16 tokens that small was trained on",)
 
 
 def test_a_question_alone_is_what_a_chat_answers(pair, here):

@@ -125,7 +125,10 @@ def test_a_models_own_states(family):
     model = build(ModelConfig(family, dim=16, layers=1, heads=2, context=16, vocab=tokenizer.vocab, **names), 0)
     embedder = FolderEmbedder(model, tokenizer)
     vectors = embedder(["the cat", "猫", "the cat sat on the mat " * 9])
-    assert vectors.shape == (3, 16) and embedder.cut == 1
+    assert vectors.shape == (3, 16) and embedder.notes == (
+        "of 1 text only the first 16 tokens were read to choose demonstrations by",
+    )
+    assert embedder(["the cat sat on the mat " * 9]).shape == (1, 16) and embedder.cut == 1, "the same text again"
     assert np.allclose(vectors[1], embedder(["猫"])[0]), "each text alone"
     found = Demonstrations("nearest", 1, fields=TEXT).over(
         [example("x", "the cat sat"), example("y", "猫坐")], embedder

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from wenlu.base.config import to_dict
 from wenlu.base.errors import UserError
-from wenlu.base.log import say
+from wenlu.base.log import counted, say
 
 if TYPE_CHECKING:
     from torch import nn
@@ -182,7 +182,7 @@ class FolderBackend:
         self._options = Options(rows, prefix_bytes)
         self._scorer = Scorer(self.model, self.tokenizer)
         self._generators: dict[bool, Generator] = {}
-        self._read_tokens = self._written_tokens = 0
+        self._read_tokens = self._written_tokens = self._beyond = 0
 
     @property
     def spent(self) -> Spent:
@@ -193,6 +193,14 @@ class FolderBackend:
     def tokens_used(self) -> int:
         """The same in one number."""
         return self.spent.all_tokens
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be known of the answers so far: how many texts were longer than the model learned to read."""
+        if not (beyond := self._scorer.beyond_context + self._beyond):
+            return ()
+        context = self.model.config.context
+        return (f"{counted(beyond, 'text')} went on beyond the {context:,} tokens that {self.name} was trained on",)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -283,6 +291,7 @@ class FolderBackend:
 
         self._read_tokens += result.prompt_tokens
         self._written_tokens += len(result.ids)
+        self._beyond += result.beyond_context
         alternatives = tuple(tuple((shown(id), value) for id, value in place) for place in result.alternatives)
         written = Written(result.text, result.finish, result.prompt_tokens, len(result.ids), result.log_probabilities)
         return replace(written, alternatives=alternatives if any(alternatives) else ())

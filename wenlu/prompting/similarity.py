@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wenlu.base.errors import UserError
+from wenlu.base.log import counted
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -98,8 +99,19 @@ class FolderEmbedder:
 
         check_together(model, tokenizer)
         self._model, self._tokenizer = model, tokenizer
-        self.cut = 0
+        self._cut: set[str] = set()
+
+    @property
+    def cut(self) -> int:
         """How many texts were longer than the model's context, of which only the beginning was read."""
+        return len(self._cut)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The same in words; nothing where none was."""
+        context = self._model.config.context
+        told = f"of {counted(self.cut, 'text')} only the first {context:,} tokens were read to choose demonstrations by"
+        return (told,) if self.cut else ()
 
     def __call__(self, texts: Sequence[str]) -> Float[np.ndarray, "texts dim"]:
         """The mean of the last layer's states over a text's tokens (of t5, the encoder's), each text alone."""
@@ -124,5 +136,6 @@ class FolderEmbedder:
         if not ids:
             raise UserError("a text without tokens has no embedding: leave out the example, or choose in another way")
         limit = self._model.config.context
-        self.cut += len(ids) > limit
+        if len(ids) > limit:
+            self._cut.add(text)
         return ids[:limit]

@@ -14,7 +14,7 @@ import tyro
 from wenlu.base.errors import UserError
 from wenlu.base.log import progress, say
 from wenlu.cli.flags import parse
-from wenlu.cli.prompting.inputs import EndpointFlags, backend_of, embedder, examples_of, read_prompt
+from wenlu.cli.prompting.inputs import EndpointFlags, backend_of, embedder, examples_of, notes_of, read_prompt
 from wenlu.prompting.example_file import Keys
 
 if TYPE_CHECKING:
@@ -81,16 +81,16 @@ def run(command: Command) -> int:
             matrix, prompts, examples, delta=command.delta, forms=command.forms,
             advance=lambda cells: bar.advance(task, cells),
         )  # fmt: skip
-        tokens = backend.tokens_used
+        tokens, notes = backend.tokens_used, notes_of(backend, matrix.embed)
     if command.json:
-        facts = {"model": command.model, "examples": len(examples), "tokens": tokens}
+        facts = {"model": command.model, "examples": len(examples), "tokens": tokens, "notes": notes}
         print(json_format.dumps({**facts, "prompts": [row.as_dict() for row in rows]}, ensure_ascii=False))
     else:
-        show(rows, len(examples), tokens)
+        show(rows, len(examples), tokens, notes)
     return 0
 
 
-def show(rows: list[Row], examples: int, tokens: int) -> None:
+def show(rows: list[Row], examples: int, tokens: int, notes: list[str]) -> None:
     """The table on stdout."""
     from rich.console import Console
     from rich.table import Table
@@ -126,4 +126,6 @@ def show(rows: list[Row], examples: int, tokens: int) -> None:
         if row.always is not None:
             told = f"{row.name} gives every example the answer {row.always!r}: whatever it is asked"
             console.print(told, markup=False, soft_wrap=True, style="yellow")
+    for note in notes:
+        console.print(note, markup=False, soft_wrap=True, style="yellow")
     console.print(f"{examples:,} examples, {tokens:,} tokens computed")

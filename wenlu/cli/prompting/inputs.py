@@ -112,6 +112,11 @@ def endpoint_of(model: str, flags: EndpointFlags, cache: Path | None) -> Any:
     return Endpoint(Address(url, name, flags.key_variable), sending=sending, budget=budget, cache=kept)
 
 
+def notes_of(*sides: Any) -> list[str]:
+    """What backends and embedders have to say of what they were asked."""
+    return [note for side in sides for note in getattr(side, "notes", ())]
+
+
 def embedder(prompts: list[Artifact], backend: Backend) -> Any:
     """Vectors of texts by the model itself, where a prompt's demonstrations want them."""
     if not any(prompt.demonstrations.kind in ("nearest", "mmr") for prompt in prompts):

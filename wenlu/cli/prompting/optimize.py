@@ -15,7 +15,7 @@ from wenlu.base.errors import UserError
 from wenlu.base.files import cache_folder
 from wenlu.base.log import progress, say
 from wenlu.cli.flags import parse
-from wenlu.cli.prompting.inputs import EndpointFlags, backend_of, embedder, examples_of, read_prompt
+from wenlu.cli.prompting.inputs import EndpointFlags, backend_of, embedder, examples_of, notes_of, read_prompt
 from wenlu.prompting.example_file import Keys
 
 if TYPE_CHECKING:
@@ -135,15 +135,16 @@ def run(command: Command) -> int:
         finally:
             if bar.live.is_started:
                 bar.stop()
+        notes = notes_of(backend, optimizer.embed)
     outcome.best.write(out / "prompt.json")
     write_page(out / "report.html", optimizer, outcome)
     if refusal is not None:
         say(f"{outcome.best.name} was chosen and is kept, without a verdict, in {out / 'prompt.json'}")
         raise refusal
     if command.json:
-        print(json_format.dumps(facts(outcome, out), ensure_ascii=False))
+        print(json_format.dumps({**facts(outcome, out), "notes": notes}, ensure_ascii=False))
     else:
-        show(outcome, out)
+        show(outcome, out, notes)
     return 0
 
 
@@ -166,7 +167,7 @@ def facts(outcome: Outcome, out: Path) -> dict[str, Any]:
     }
 
 
-def show(outcome: Outcome, out: Path) -> None:
+def show(outcome: Outcome, out: Path, notes: list[str]) -> None:
     """The result on stdout."""
     from rich.console import Console
     from rich.table import Table
@@ -187,7 +188,7 @@ def show(outcome: Outcome, out: Path) -> None:
         console.print(f"test: {outcome.best.name}: {outcome.verdict}", markup=False, soft_wrap=True)
         if outcome.look > 1:
             console.print(f"this was look {outcome.look} at this test part: less than fresh evidence", style="yellow")
-    for line in constant(outcome):
+    for line in [*constant(outcome), *notes]:
         console.print(line, markup=False, soft_wrap=True, style="yellow")
     writer = f", {outcome.writer_tokens:,} of them by the writer" * bool(outcome.writer_tokens)
     console.print(f"{outcome.evaluations:,} answers and {outcome.tokens:,} tokens before the test{writer}")
