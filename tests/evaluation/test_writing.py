@@ -107,6 +107,18 @@ def test_translations_are_judged_by_sacrebleu(texts):
     assert rows[0]["scores"]["sentence_chrf"] == CHRF().sentence_score(texts[0], references[:1]).score
 
 
+def test_translations_have_all_right_answers_as_references_and_whole_groups():
+    kind, texts = Writing("translation"), ("A man sleeps on a bench", "The dog runs away from it")
+    answers = (("A woman is sleeping there", "A man sleeps on the bench"), ("The dog ran away from it",))
+    rows = [judged(kind, text, *right) for text, right in zip(texts, answers, strict=True)]
+    streams = [[answers[0][0], answers[1][0]], [answers[0][1], None]]
+    figures = kind.figures(rows, ["", ""])
+    assert figures["bleu"].value == BLEU(tokenize="13a").corpus_score(list(texts), streams).score
+    assert figures["chrf"].value == CHRF().corpus_score(list(texts), streams).score
+    assert rows[0]["scores"]["sentence_chrf"] == CHRF().sentence_score(texts[0], list(answers[0])).score
+    assert kind.figures(rows, ["a", "a"])["bleu"].interval is None and figures["bleu"].interval is not None
+
+
 def test_texts_that_do_not_end_or_say_nothing_are_counted():
     kind = Writing(extractor=Extractor("number"), max_tokens=5)
     texts = [written("7"), written("none", "length", True), written("8", "context")]

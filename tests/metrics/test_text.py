@@ -33,6 +33,30 @@ def test_they_are_sacrebleus(language, seed):
     assert letters.value == CHRF().corpus_score(written, [wanted]).score and "nc:6|nw:0" in letters.signature
 
 
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_several_references_are_sacrebleus_too(language):
+    written, wanted = texts(language, 1, 20)
+    _, others = texts(language, 2, 20)
+    several = [[one, other] if n % 3 else [one] for n, (one, other) in enumerate(zip(wanted, others))]
+    streams = [wanted, [other if n % 3 else None for n, other in enumerate(others)]]
+    theirs = BLEU(tokenize="zh" if language == "zh" else "13a").corpus_score(written, streams)
+    assert bleu(written, several).value == theirs.score != bleu(written, wanted).value
+    assert bleu(written, several).signature.startswith("nrefs:var|")
+    assert chrf(written, several).value == CHRF().corpus_score(written, streams).score
+    assert bleu(written, [[one] for one in wanted]) == bleu(written, wanted)
+
+
+def test_texts_of_one_group_are_resampled_together():
+    written, wanted = texts("en", 3, 10)
+    thrice = [written * 3, wanted * 3]
+    alone, grouped = bleu(*thrice), bleu(*thrice, [n % 10 for n in range(30)])
+    once = bleu(written, wanted)
+    assert grouped.value == pytest.approx(once.value) and grouped.value == alone.value
+    width = [one.interval.high - one.interval.low for one in (once, grouped, alone)]
+    assert width[1] == pytest.approx(width[0]) and width[1] > 1.3 * width[2]
+    assert bleu(*thrice, ["a"] * 30).interval is None and chrf(*thrice, ["a"] * 30).interval is None
+
+
 def test_an_interval_is_as_wide_as_resampling_whole_texts_makes_it():
     written, wanted = texts("en", 0, 40)
     draw, scores = random.Random(1), []

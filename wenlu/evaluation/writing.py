@@ -32,7 +32,8 @@ class Writing:
     measure: Measure = "answer"
     """answer: what the extractor finds is the right one. verbatim: what follows `marker`, to the letter. span: exact
     match and F1 as SQuAD's or CMRC's script has them. f1: SQuAD's F1 with the best answer. contains: a right answer
-    occurs in the text, in words of its own; Chinese anywhere. set: the same words. translation: BLEU and chrF."""
+    occurs in the text, in words of its own; Chinese anywhere. set: the same words. translation: BLEU and chrF,
+    with all right answers as references."""
     extractor: Extractor = field(default_factory=Extractor)
     strict: Extractor | None = None
     """Of answer: a second, narrower one, whose part of right answers is given too."""
@@ -100,8 +101,8 @@ class Writing:
             exact, f1 = (cmrc_score if self.chinese else squad_score)(text, example.answers)
             scores = {"exact_match": exact, "f1": f1} if self.measure == "span" else {"f1": f1}
         elif self.measure == "translation":
-            row["reference"] = example.answers[0]
-            scores = {"sentence_chrf": _sentence_chrf(text, example.answers[0])}
+            row["references"] = list(example.answers)
+            scores = {"sentence_chrf": _sentence_chrf(text, example.answers)}
         else:
             scores = {self.metric: self._words(text, example.answers)}
         return row | {"scores": scores}
@@ -116,8 +117,10 @@ class Writing:
         """Means of the scores; of translations BLEU and chrF of all texts together."""
         if self.measure != "translation":
             return means(rows, groups)
-        texts, references = [" ".join(row["text"].split()) for row in rows], [row["reference"] for row in rows]
-        return {"bleu": bleu(texts, references), "chrf": chrf(texts, references)}
+        texts = [" ".join(row["text"].split()) for row in rows]
+        # Rows of an older wenlu have the first of them alone.
+        references = [row["references"] if "references" in row else [row["reference"]] for row in rows]
+        return {"bleu": bleu(texts, references, groups), "chrf": chrf(texts, references, groups)}
 
     def said(self, rows: Sequence[Row]) -> tuple[str, ...]:
         """How many texts held no answer, and how many were ended before they ended by themselves."""
@@ -137,7 +140,7 @@ def _apart(answer: str) -> str:
     return rf"(?<!{_LETTER})" * bool(before) + re.escape(answer) + rf"(?!{_LETTER})" * bool(after)
 
 
-def _sentence_chrf(text: str, reference: str) -> float:
+def _sentence_chrf(text: str, references: Sequence[str]) -> float:
     from sacrebleu.metrics import CHRF
 
-    return float(CHRF().sentence_score(text, [reference]).score)
+    return float(CHRF().sentence_score(text, list(references)).score)

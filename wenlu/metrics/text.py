@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Hashable, Sequence
-from itertools import chain
+from itertools import chain, zip_longest
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wenlu.metrics.intervals import Estimate, Interval, mean
+from wenlu.metrics.intervals import Estimate, Interval, by_group, group_numbers, mean
 
 if TYPE_CHECKING:
     from sacrebleu.metrics.base import Metric
@@ -25,36 +25,45 @@ def is_chinese(text: str) -> bool:
     return sum("\u4e00" <= character <= "\u9fff" for character in text) > CHINESE * len(text)
 
 
-def bleu(written: Sequence[str], references: Sequence[str]) -> Estimate:
+References = Sequence[str] | Sequence[Sequence[str]]
+"""Of each text one right translation, or several."""
+
+
+def bleu(written: Sequence[str], references: References, groups: Sequence[Hashable] | None = None) -> Estimate:
     """BLEU (Papineni et al. 2002) of whole texts, 0 to 100, by sacreBLEU (Post 2018).
 
     Chinese references are cut into characters (its tokenizer zh), others into words (13a); the
-    signature says all that another needs to compare with.
+    signature says all that another needs to compare with. groups: of each text, of which whole ones are resampled.
     """
     from sacrebleu.metrics import BLEU
 
-    return _estimate(BLEU(tokenize="zh" if is_chinese("".join(references)) else "13a"), written, references)
+    chinese = is_chinese("".join(chain.from_iterable(references)))
+    return _estimate(BLEU(tokenize="zh" if chinese else "13a"), written, references, groups)
 
 
-def chrf(written: Sequence[str], references: Sequence[str]) -> Estimate:
+def chrf(written: Sequence[str], references: References, groups: Sequence[Hashable] | None = None) -> Estimate:
     """chrF2 (Popović 2015), the F-score of character n-grams, 0 to 100, by sacreBLEU, with its interval."""
     from sacrebleu.metrics import CHRF
 
-    return _estimate(CHRF(), written, references)
+    return _estimate(CHRF(), written, references, groups)
 
 
-def _estimate(metric: Metric, written: Sequence[str], references: Sequence[str]) -> Estimate:
-    """The score of the whole, and the interval of percentiles over resampled texts (Koehn 2004).
+def _estimate(
+    metric: Metric, written: Sequence[str], references: References, groups: Sequence[Hashable] | None
+) -> Estimate:
+    """The score of the whole, and the interval of percentiles over resampled texts (Koehn 2004), or groups of them.
 
     sacreBLEU's own interval is made symmetric, and fails for chrF where a resample scores 0, so its sums of each text
     are resampled here.
     """
-    assert len(written) == len(references) > 0, "one reference for each text"
-    value = metric.corpus_score(list(written), [list(references)]).score
+    assert len(written) == len(references) > 0, "a reference for each text, or several"
+    streams = list(map(list, zip_longest(*([row] if isinstance(row, str) else row for row in references))))
+    value = metric.corpus_score(list(written), streams).score
     signature = str(metric.get_signature())
-    if len(written) < 2:
+    sums = np.asarray(metric._extract_corpus_statistics(list(written), streams), np.float64)
+    sums = by_group(sums, group_numbers(groups, len(sums)))
+    if len(sums) < 2:
         return Estimate(value, None, signature)
-    sums = np.asarray(metric._extract_corpus_statistics(list(written), [list(references)]), np.float64)
     random, scores = np.random.default_rng(0), np.empty(RESAMPLES)
     for number in range(RESAMPLES):
         drawn = sums[random.integers(0, len(sums), len(sums))].sum(0)
