@@ -160,6 +160,33 @@ def test_answers_of_an_endpoint_are_kept_beside_out(work, capsys):
         assert again.splitlines()[:-1] == first.splitlines()[:-1] and ", 0 tokens" in again
 
 
+def test_a_dry_run_prints_what_would_be_sent_and_sends_nothing(work, capsys, monkeypatch):
+    written = PLAIN.split("[scoring]")[0] + "[decoding]\nmax_tokens = 3\n"
+    Path("plain.toml").write_text(written + "[strategy]\nkind = 'self_consistency'\nsamples = 2\n", encoding="utf-8")
+    Path("batch.toml").write_text(CAREFUL.replace("sum", "batch"), encoding="utf-8")
+    Path("steps.toml").write_text(
+        written.replace("= 3", "= 9") + "[strategy]\nkind = 'least_to_most'\nmost = 2\n", encoding="utf-8"
+    )
+    with Server(*model_of("char")) as server:
+        line = ("compare", f"{server.url}#m", "plain.toml", "batch.toml", *COLUMNS, "--limit", 4, "--out", "m.jsonl")
+        monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+        own = ("--endpoint.limit-name", "max_completion_tokens", "--endpoint.extra", '{"top_k": 40}')
+        keyless = ("--endpoint.key-variable", "NO_SUCH_KEY", "--endpoint.timeout", 9, "--endpoint.plain-http")
+        shown = run(capsys, *line[:3], *line[4:], "--dry-run", *own, *keyless)
+        bodies = [json.loads(row)["body"] for row in shown.splitlines()]
+        assert len(bodies) == 8 and {body["seed"] for body in bodies} == {0, 1} and not server.seen
+        assert all(body["max_completion_tokens"] == 1 and body["top_k"] == 40 for body in bodies)
+        planned = [json.loads(row) for row in run(capsys, *line, "--dry-run").splitlines()]
+        found = json.loads(run(capsys, *line[:2], "steps.toml", *line[4:], "--dry-run", "--json"))
+        assert len(found["requests"]) == 4 and "steps: its further requests go on with" in found["notes"][-1]
+        assert not server.seen and not Path("m.jsonl").exists()
+        run(capsys, *line)
+        sent = {json.dumps(body, sort_keys=True) for _, _, body in server.seen}
+        wanted = {json.dumps(one["body"], sort_keys=True) for one in planned}
+        assert wanted <= sent and len(sent - wanted) <= 6 and len(planned) == 16, "beside these, the probe's"
+        assert run(capsys, *line, "--dry-run") == "", "what is kept is not asked again"
+
+
 def test_help_names_every_command(capsys):
     shown = run(capsys, "--help")
     assert all(name in shown for name in commands.COMMANDS) and "example: wenlu prompt" in shown
@@ -235,6 +262,16 @@ REFUSED = {
     "does not show how it reads a prompt": ["render", "http://127.0.0.1:9/v1#m", "plain.toml", *COLUMNS],
     "budget.money needs prices": [
         "compare", "http://127.0.0.1:9/v1#m", "plain.toml", *COLUMNS, "--endpoint.money", "3"
+    ],
+    "--dry-run shows requests to an endpoint, and": ["compare", "MODEL", "plain.toml", *COLUMNS, "--dry-run"],
+    "extra fields of an endpoint are a JSON object": [
+        "compare", "http://127.0.0.1:9/v1#m", "plain.toml", *COLUMNS, "--endpoint.extra", "[1]"
+    ],
+    "timeout must be at least 0.001": [
+        "compare", "http://127.0.0.1:9/v1#m", "plain.toml", *COLUMNS, "--endpoint.timeout", "0"
+    ],
+    "without encryption: use https, or set plain_http": [
+        "compare", "http://10.0.0.7/v1#m", "plain.toml", *COLUMNS, "--endpoint.key-variable", "HOME"
     ],
     "labels must be two different ones": ["render", "MODEL", "plain.toml", *COLUMNS[:-1]],
 }  # fmt: skip

@@ -107,18 +107,30 @@ class Matrix:
     def fitted(self, prompt: Artifact, examples: Sequence[Example]) -> Artifact:
         """The prompt with the mean that batch calibration takes off, where it needs one: as the file has it for these
         examples, or learned now (`trial.learned`); what it comes to on them is then there too."""
-        if not unlearned(prompt):
-            return prompt
-        examples, place = distinct(examples), (self.key(prompt), SplitMark.of("", examples).sha256)
-        if place not in self._priors:
+        if unlearned(prompt := self.known(prompt, examples)):
+            examples, (key, split) = distinct(examples), self._place(prompt, examples)
             with self.held() as file:
                 with self.tally.counted(self.backend, file):
                     whole, cells = learned(prompt, self.backend, examples, self.embed)
                 self._keep(whole, [(one, _content(one)) for one in examples], cells, file)
-                file.write(event="prior", prompt=place[0], split=place[1], prior=to_dict(whole.prior))
+                file.write(event="prior", prompt=key, split=split, prior=to_dict(whole.prior))
                 file.sync()
-            self._priors[place] = whole.prior
-        return replace(prompt, prior=self._priors[place])
+            self._priors[key, split] = whole.prior
+            return whole
+        return prompt
+
+    def known(self, prompt: Artifact, examples: Sequence[Example]) -> Artifact:
+        """The same where the file has it; else the prompt as it is."""
+        prior = self._priors.get(self._place(prompt, examples)) if unlearned(prompt) else None
+        return prompt if prior is None else replace(prompt, prior=prior)
+
+    def _place(self, prompt: Artifact, examples: Sequence[Example]) -> tuple[str, str]:
+        return self.key(prompt), SplitMark.of("", examples).sha256
+
+    def missing(self, prompt: Artifact, examples: Sequence[Example]) -> list[Example]:
+        """The examples that the prompt is still to be asked, or asked again where that failed before this `Matrix`."""
+        key, known = self.key(prompt), self._cells.keys() | self._failed.keys()
+        return [one for one in examples if (key, one.id, _content(one)) not in known]
 
     def cells(
         self, prompts: Sequence[Artifact], examples: Sequence[Example], advance: Advance | None = None

@@ -5,20 +5,31 @@ from __future__ import annotations
 import json as json_format
 import sys
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from wenlu.base.errors import UserError
-from wenlu.base.log import progress, say
+from wenlu.base.log import counted, progress, say
 from wenlu.cli.flags import parse
-from wenlu.cli.prompting.inputs import EndpointFlags, backend_of, embedder, examples_of, notes_of, read_prompt
+from wenlu.cli.prompting.inputs import (
+    EndpointFlags,
+    backend_of,
+    embedder,
+    examples_of,
+    is_address,
+    notes_of,
+    read_prompt,
+)
 from wenlu.prompting.example_file import Keys
 
 if TYPE_CHECKING:
+    from wenlu.prompting.artifact import Artifact
     from wenlu.prompting.compare import Row
+    from wenlu.prompting.examples import Example
+    from wenlu.prompting.matrix import Matrix
 
 DESCRIPTION = """Prompts on the same examples: each with its accuracy and 95 % interval, and a verdict beside the first
 of them: better, worse, no worse than --delta, or undecided. Of several comparisons p is adjusted (max-T), and that
@@ -44,6 +55,8 @@ class Command:
     """Try other forms of each prompt too: separators, labels, letters, the order of parts."""
     out: str = ""
     """The file where answers are kept (JSON lines); none: they are forgotten."""
+    dry_run: bool = False
+    """Send nothing: print the exact requests to the endpoint that would be sent, as JSON lines."""
     keys: Annotated[Keys, tyro.conf.arg(name="")] = field(default_factory=Keys)
     endpoint: EndpointFlags = field(default_factory=EndpointFlags)
     device: str = "auto"
@@ -59,6 +72,10 @@ def main(arguments: list[str]) -> int:
 def run(command: Command) -> int:
     import tempfile
 
+    if command.dry_run and not is_address(command.model):
+        raise UserError(
+            f"--dry-run shows requests to an endpoint, and {command.model} is none: see wenlu prompt render"
+        )
     if not 0 <= command.delta < 1:
         raise UserError(f"delta is a part of the accuracy, from 0 up to 1, not {command.delta}")
     prompts = [read_prompt(path) for path in command.prompts]
@@ -73,6 +90,8 @@ def run(command: Command) -> int:
         cache = Path(f"{command.out}.answers") if command.out else None
         backend = stack.enter_context(backend_of(command.model, command.device, command.endpoint, cache))
         matrix = Matrix(file, backend, embedder(prompts, backend))
+        if command.dry_run:
+            return dry(command, matrix, prompts, examples)
         if matrix.found:
             say(f"{matrix.found:,} answers are in {file} already")
         bar = stack.enter_context(progress("trying"))
@@ -87,6 +106,25 @@ def run(command: Command) -> int:
         print(json_format.dumps({**facts, "prompts": [row.as_dict() for row in rows]}, ensure_ascii=False))
     else:
         show(rows, len(examples), tokens, notes)
+    return 0
+
+
+def dry(command: Command, matrix: Matrix, prompts: list[Artifact], examples: list[Example]) -> int:
+    """The requests on stdout."""
+    from wenlu.prompting.compare import forms_of
+    from wenlu.prompting.dry import requests_of
+
+    forms = [replace(form, prior=None) for prompt in prompts for _, form in forms_of(prompt, examples) if command.forms]
+    found, untold = requests_of(matrix, [*prompts, *forms], examples)
+    if command.json:
+        print(json_format.dumps({"model": command.model, "requests": found, "notes": untold}, ensure_ascii=False))
+        return 0
+    for request in found:
+        print(json_format.dumps(request, ensure_ascii=False))
+    kept = sum(request["kept"] for request in found)
+    say(f"{counted(len(found), 'request')}, of which {kept:,} are answered by what is kept; nothing was sent")
+    for line in untold:
+        say(line)
     return 0
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from wenlu.base.errors import UserError
 
@@ -38,6 +39,14 @@ class EndpointFlags:
     """Of a million tokens written."""
     concurrency: int = 4
     """Requests under way at once."""
+    timeout: float = 120.0
+    """Seconds that one answer may take."""
+    limit_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """What it calls the longest text; some know the newer name only."""
+    extra: str = ""
+    """Fields that are sent along with every request, as a JSON object, for a server that knows them."""
+    plain_http: bool = False
+    """Send the key without encryption to another machine: for a network of your own only."""
 
 
 def read_prompt(path: str) -> Artifact:
@@ -74,6 +83,11 @@ def examples_of(path: str, keys: Keys, limit: int = 0, *, search: bool = False) 
     return examples
 
 
+def is_address(model: str) -> bool:
+    """Whether a name is that of an endpoint."""
+    return model.startswith(("http://", "https://"))
+
+
 @contextmanager
 def backend_of(
     model: str, device: str, flags: EndpointFlags, cache: Path | None = None, named: str = "--endpoint"
@@ -81,7 +95,7 @@ def backend_of(
     """A folder or hub id, or the endpoint behind an address; folders with fast products, if that gains anything.
 
     named: what the flags are called."""
-    if model.startswith(("http://", "https://")):
+    if is_address(model):
         with endpoint_of(model, flags, cache) as backend:
             yield backend
         return
@@ -108,8 +122,19 @@ def endpoint_of(model: str, flags: EndpointFlags, cache: Path | None) -> Any:
         flags.requests or None, flags.tokens or None, flags.money or None, flags.prompt_price, flags.written_price
     )
     kept = Path(flags.cache) if flags.cache else cache
-    sending = replace(Sending(), concurrency=flags.concurrency)
-    return Endpoint(Address(url, name, flags.key_variable), sending=sending, budget=budget, cache=kept)
+    sending = replace(Sending(), concurrency=flags.concurrency, timeout=flags.timeout)
+    address = Address(url, name, flags.key_variable, flags.limit_name, flags.plain_http)
+    return Endpoint(address, sending=sending, budget=budget, cache=kept, extra=_extra(flags.extra))
+
+
+def _extra(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text or "{}")
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise UserError(f"extra fields of an endpoint are a JSON object, such as '{{\"top_k\": 40}}', not {text!r}")
+    return found
 
 
 def notes_of(*sides: Any) -> list[str]:
