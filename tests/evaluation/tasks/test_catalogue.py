@@ -259,6 +259,69 @@ def test_bad_files_of_known_tasks(tmp_path):
         read_tasks(["copa"], str(tmp_path))
 
 
+def of_squad(**asked):
+    return json.dumps({"data": [{"paragraphs": [{"context": "It was late.", "qas": [asked]}]}]})
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "words"),
+    [
+        ("gsm8k", {"gsm8k/test.jsonl": jsonl({"question": "1?"}), "gsm8k/train.jsonl": ""},
+         "task gsm8k, test row 0: nothing under 'answer'. There are: question"),
+        ("gsm8k", {"gsm8k/test.jsonl": jsonl({"question": "1?", "answer": 2}), "gsm8k/train.jsonl": ""},
+         "task gsm8k, test row 0: '2' under 'answer' is no text: mend it"),
+        ("bbh/x", {"bbh/x.json": json.dumps([{"input": "a", "targt": "b"}]), "cot-prompts/x.txt": PROMPT},
+         "task bbh/x, row 0: nothing under 'target'. Did you mean 'targt'?"),
+        ("bbh/x", {"bbh/x.json": json.dumps([{"input": "a", "target": "b"}]), "cot-prompts/x.txt": PROMPT + "\n\nQ: c"},
+         "a worked example in cot-prompts/x.txt has no line that begins with A:"),
+        ("blimp", {"blimp_67x1000.jsonl": jsonl({"sentence_good": "a"})}, "row 0: nothing under 'sentence_bad'"),
+        ("squad", {"dev-v1.1.json": of_squad(id="1", answers=[])}, "task squad, row 0: nothing under 'question'"),
+        ("squad", {"dev-v1.1.json": of_squad(question="q", answers="late")}, "'late' under 'answers' is no list"),
+        ("squad", {"dev-v1.1.json": of_squad(question="q", answers=["late"])}, "row 0: answers are objects with text"),
+        ("copa", {"copa.jsonl": jsonl({"query": "a", "choices": "xy", "gold": 0})}, "'xy' under 'choices' is no list"),
+        ("copa", {"copa.jsonl": jsonl({"query": "a", "choices": ["x", 3], "gold": 0})}, "'3' under 1 is no text"),
+        ("copa", {"copa.jsonl": jsonl({"query": "a", "choices": ["x", "y"], "gold": "B"})},
+         "task copa, row 0: 'B' under 'gold' is no whole number"),
+        ("lambada", {"lambada_openai.jsonl": jsonl({"context": "a", "continuation": None})}, "is no text"),
+        ("instruction_induction/x", {"raw/execute/x.json": json.dumps([{"input": "a"}]), "raw/induce/x.json": "[]",
+         "annotations/x.json": '{"annotations": ["a"]}'}, "execute row 0: nothing under 'output'"),
+    ],
+)  # fmt: skip
+def test_rows_that_are_none_are_named(name, files, words, tmp_path):
+    for file, content in files.items():
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(content, encoding="utf-8")
+    with pytest.raises(UserError) as error:
+        read_tasks([name], str(tmp_path))
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "words"),
+    [
+        ("arc_easy", {"question": "a?", "choices": {"text": ["x"], "label": ["A"]}}, "nothing under 'answerKey'"),
+        (
+            "arc_easy",
+            {"question": "a?", "choices": {"text": ["x"], "label": ["A"]}, "answerKey": "B"},
+            "is not in list",
+        ),
+        (
+            "arc_easy",
+            {"question": "a?", "choices": ["x"], "answerKey": "A"},
+            "ARC-Easy:test, row 0: not as this set is",
+        ),
+        ("multi30k.en-de", {"en": "A"}, "bentrevett/multi30k:test, row 0: nothing under 'de'"),
+        ("sentence_polarity", {"text": "a", "label": "pos"}, "row 0: 'pos' under 'label' is no whole number"),
+    ],
+)
+def test_rows_of_the_hub_that_are_none_are_named(name, row, words, monkeypatch):
+    datasets = types.SimpleNamespace(load_dataset=lambda *_, **__: iter([row]))
+    monkeypatch.setitem(sys.modules, "datasets", datasets)
+    with pytest.raises(UserError) as error:
+        read_tasks([name], "hub")
+    assert words in str(error.value)
+
+
 @pytest.mark.data
 def test_the_real_sets(data_dir, monkeypatch):
     monkeypatch.setenv("WENLU_DATA", str(data_dir))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from wenlu.base.errors import UserError, did_you_mean
 from wenlu.evaluation.task import Task
-from wenlu.evaluation.tasks.source import Source
+from wenlu.evaluation.tasks.source import Source, wanted
 from wenlu.evaluation.writing import Writing
 from wenlu.prompting.examples import Example
 from wenlu.prompting.template import Template
@@ -38,12 +38,15 @@ def read(source: Source, name: str) -> Task:
         prompt = source.read(name, f"cot-prompts/{task}.txt", ARCHIVE).decode()
         instruction, *worked = prompt.partition("-----\n")[2].strip().split("\n\nQ: ")
         instruction = instruction.strip()
-        shown = (one.split("\nA: ", 1) for one in worked)
+        shown = [one.partition("\nA: ") for one in worked]
+        if not all(sign for _, sign, _ in shown):
+            raise UserError(f"task {name}: a worked example in cot-prompts/{task}.txt has no line that begins with A:")
         pool = tuple(
             _example(f"worked-{n}", question.strip(), answer.strip(), instruction)
-            for n, (question, answer) in enumerate(shown)
+            for n, (question, _, answer) in enumerate(shown)
         )
-    examples = tuple(_example(str(n), row["input"], row["target"], instruction) for n, row in enumerate(rows))
+    asked = (wanted(row, ("input", "target"), f"task {name}, row {n}") for n, row in enumerate(rows))
+    examples = tuple(_example(str(n), *pair, instruction) for n, pair in enumerate(asked))
     template = Template("Q: {{ input }}\nA:", instruction="{{ instruction }}")
     return Task(name, KIND, examples, template, pool, notes=notes)
 

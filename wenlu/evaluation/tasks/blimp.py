@@ -5,7 +5,7 @@ from __future__ import annotations
 from wenlu.base.errors import UserError, did_you_mean
 from wenlu.evaluation.kinds import Pairs
 from wenlu.evaluation.task import Task
-from wenlu.evaluation.tasks.source import Source
+from wenlu.evaluation.tasks.source import Source, wanted
 from wenlu.prompting.examples import Example
 
 FILE = "blimp_67x1000.jsonl"
@@ -28,10 +28,7 @@ def read(source: Source, name: str) -> Task:
         rows = [row for row in rows if paradigm in ("", row.get("UID"))]
     examples = []
     for number, row in enumerate(rows):
-        if not {"sentence_good", "sentence_bad"} <= set(row):
-            raise UserError(
-                f"task {name}, row {number}: sentence_good and sentence_bad are wanted, not {', '.join(row)}"
-            )
+        pair = wanted(row, ("sentence_good", "sentence_bad"), f"task {name}, row {number}")
         fields = {"UID": row.get("UID", paradigm), "field": row.get("field", "")}
-        examples.append(Example(str(number), fields, (row["sentence_good"], row["sentence_bad"]), 0))
+        examples.append(Example(str(number), fields, tuple(pair), 0))
     return Task(name, Pairs(), tuple(examples), part="" if paradigm else "UID")

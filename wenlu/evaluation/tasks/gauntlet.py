@@ -9,7 +9,7 @@ from typing import Any
 from wenlu.base.errors import UserError
 from wenlu.evaluation.kinds import Choice, Cloze, Contexts, Kind
 from wenlu.evaluation.task import Task
-from wenlu.evaluation.tasks.source import Source
+from wenlu.evaluation.tasks.source import Source, wanted
 from wenlu.evaluation.writing import Writing
 from wenlu.prompting.examples import Example
 from wenlu.prompting.template import Template
@@ -122,22 +122,37 @@ def read(source: Source, name: str) -> Task:
     rows = source.rows(name, f"{name}.jsonl", ARCHIVE, form.hub)
     pool = source.rows(name, "", "", form.train) if source.folder is None and form.train else []
     if source.folder is None and form.from_hub is not None:
-        rows, pool = list(map(form.from_hub, rows)), list(map(form.from_hub, pool))
+        rows, pool = _converted(form.from_hub, rows, form.hub), _converted(form.from_hub, pool, form.train)
     template = None if isinstance(form.kind, Contexts) else Template(question=form.question, delimiter=form.delimiter)
     examples = tuple(_example(name, number, row) for number, row in enumerate(rows))
     shots = tuple(_example(name, f"train-{number}", row) for number, row in enumerate(pool))
     return Task(name, form.kind, examples, template, shots, part=form.part)
 
 
+def _converted(convert: Callable[[Fields], Fields], rows: list[Fields], hub: str) -> list[Fields]:
+    """The hub's rows in the gauntlet's form."""
+    found = []
+    for number, row in enumerate(rows):
+        try:
+            found.append(convert(row))
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            why = f"nothing under {error}" if isinstance(error, KeyError) else str(error)
+            raise UserError(f"{hub}, row {number}: not as this set is known here ({why}): {str(row)[:120]}") from None
+    return found
+
+
 def _example(task: str, id: int | str, row: Fields) -> Example:
     """A row in the gauntlet's form: query, choices and gold; contexts and a continuation; or context and answers."""
     fields = {key: value for key, value in row.items() if key not in ("choices", "gold")}
-    if "context_options" in row:
-        return Example(str(id), fields, tuple(row["context_options"]), row.get("gold"))
-    if "choices" in row:
-        return Example(str(id), fields, tuple(row["choices"]), row.get("gold"))
+    where = f"task {task}, row {id}"
+    for name in ("context_options", "choices"):
+        if name in row:
+            (choices,) = wanted(row, (name,), where, list)
+            wanted(dict(enumerate(choices)), range(len(choices)), f"{where}, {name}")
+            gold = None if row.get("gold") is None else wanted(row, ("gold",), where, int)[0]
+            return Example(str(id), fields, tuple(choices), gold)
     if "continuation" in row:
-        return Example(str(id), fields, answers=(row["continuation"],))
+        return Example(str(id), fields, answers=tuple(wanted(row, ("continuation",), where)))
     if "answer" in row:
-        return Example(str(id), fields, answers=(row["answer"], *row.get("aliases", ())))
-    raise UserError(f"task {task}, row {id}: neither choices nor an answer; there are {', '.join(row)}")
+        return Example(str(id), fields, answers=(*wanted(row, ("answer",), where), *(row.get("aliases") or ())))
+    raise UserError(f"{where}: neither choices nor an answer; there are {', '.join(row)}")

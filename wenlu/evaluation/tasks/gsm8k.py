@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from wenlu.evaluation.task import Task
-from wenlu.evaluation.tasks.source import Source
+from wenlu.evaluation.tasks.source import Source, wanted
 from wenlu.evaluation.writing import Writing
 from wenlu.prompting.answers import Extractor
 from wenlu.prompting.examples import Example
@@ -23,8 +23,9 @@ def read(source: Source, name: str) -> Task:
     template = Template(question="Question: {{ question }}\nAnswer:")
     parts = [
         tuple(
-            Example(f"{part}-{n}", {"question": row["question"]}, answers=(row["answer"],))
+            Example(f"{part}-{n}", {"question": question}, answers=(answer,))
             for n, row in enumerate(rows)
+            for question, answer in [wanted(row, ("question", "answer"), f"task {name}, {part} row {n}")]
         )
         for part, rows in (("test", test), ("train", train))
     ]

@@ -8,7 +8,7 @@ from typing import Any
 
 from wenlu.base.errors import UserError, did_you_mean
 from wenlu.evaluation.task import Task
-from wenlu.evaluation.tasks.source import Source
+from wenlu.evaluation.tasks.source import Source, wanted
 from wenlu.evaluation.writing import Writing
 from wenlu.prompting.examples import Example
 from wenlu.prompting.template import Template
@@ -45,19 +45,24 @@ def read(source: Source, name: str) -> Task:
     notes = json.loads(source.read(name, f"annotations/{task}.json", ARCHIVE))["annotations"]
     template = Template("Input: {{ input }}\nOutput:", instruction="{{ instruction }}")
     made = [
-        tuple(_example(f"{part}-{n}", _asked(row, n), notes[0].strip()) for n, row in enumerate(of_part))
+        tuple(
+            _example(f"{part}-{n}", _asked(row, n, f"task {name}, {part} row {n}"), notes[0].strip())
+            for n, row in enumerate(of_part)
+        )
         for part, of_part in (("execute", rows), ("induce", pool))
     ]
     return Task(name, Writing(MEASURES.get(task, "answer"), max_tokens=50), made[0], template, made[1])
 
 
-def _asked(row: dict[str, Any], number: int) -> dict[str, Any]:
+def _asked(row: dict[str, Any], number: int, where: str) -> dict[str, Any]:
     """A row with an input and an output: of a cause and its effect, in turned order by turns, the cause is wanted."""
     if "cause" in row:
-        sentences = [row["cause"], row["effect"]][:: -1 if number % 2 else 1]
+        sentences = wanted(row, ("cause", "effect"), where)[:: -1 if number % 2 else 1]
         return {"input": f"Sentence 1: {sentences[0]} Sentence 2: {sentences[1]}", "output": row["cause"]}
     if "items" in row:
-        return {**row, "input": ", ".join(row["items"]), "output": row["concept"]}
+        (items,), (concept,) = wanted(row, ("items",), where, list), wanted(row, ("concept",), where)
+        return {**row, "input": ", ".join(map(str, items)), "output": concept}
+    wanted(row, ("input", "output"), where)
     return row
 
 

@@ -7,7 +7,7 @@ import itertools
 from wenlu.base.errors import UserError
 from wenlu.evaluation.kinds import Choice
 from wenlu.evaluation.task import Task
-from wenlu.evaluation.tasks.source import Source, lines_of
+from wenlu.evaluation.tasks.source import Source, lines_of, wanted
 from wenlu.prompting.examples import Example
 from wenlu.prompting.template import Template
 
@@ -27,7 +27,13 @@ def read(source: Source, name: str) -> Task:
         if name != "sentence_polarity":
             raise UserError(f"task {name} is not on the hub as it is known here: give its files by --data FOLDER")
         hubs = (f"cornell-movie-review-data/rotten_tomatoes:{split}" for split in ("test", "train"))
-        rows = [[(row["text"], row["label"]) for row in source.rows(name, "", "", hub)] for hub in hubs]
+        rows = [
+            [
+                (*wanted(row, ("text",), f"{hub}, row {n}"), *wanted(row, ("label",), f"{hub}, row {n}", int))
+                for n, row in enumerate(source.rows(name, "", "", hub))
+            ]
+            for hub in hubs
+        ]
         rows[1] = _by_turns([[pair for pair in rows[1] if pair[1] == label] for label in (0, 1)])
     else:
         texts = [lines_of(source.read(name, file, f"{name}.zip"), "latin-1") for file in files]

@@ -8,7 +8,7 @@ from typing import Any
 from wenlu.base.errors import UserError
 from wenlu.data.rows.span import _as_list
 from wenlu.evaluation.task import Task
-from wenlu.evaluation.tasks.source import Source
+from wenlu.evaluation.tasks.source import Source, wanted
 from wenlu.evaluation.writing import Writing
 from wenlu.metrics.text import is_chinese
 from wenlu.prompting.examples import Example, content_id
@@ -34,9 +34,9 @@ def read(source: Source, name: str) -> Task:
         rows = _questions(source.read(name, found), found)
     examples, wrong = [], 0
     for number, row in enumerate(rows):
-        answers = [one for one in _as_list(row["answers"]) or [] if isinstance(one.get("text"), str)]
-        context, places = row["context"], [(one["answer_start"], one["text"]) for one in answers]
-        wrong += sum(context[start : start + len(text)] != text for start, text in places)
+        where = f"task {name}, row {number}"
+        (context, _), places = wanted(row, ("context", "question"), where), _answers(row, where)
+        wrong += sum(not isinstance(start, int) or context[start : start + len(text)] != text for start, text in places)
         fields = {key: row[key] for key in ("context", "question", "is_impossible") if key in row}
         group = content_id({"context": context})
         examples.append(
@@ -48,6 +48,14 @@ def read(source: Source, name: str) -> Task:
     )
     kind = Writing("span", chinese=chinese, max_tokens=48)
     return Task(name, kind, tuple(examples), CHINESE if chinese else ENGLISH, notes=notes)
+
+
+def _answers(row: dict[str, Any], where: str) -> list[tuple[Any, str]]:
+    """Where each right answer begins, and what it says; those without a text are none."""
+    (answers,) = wanted({**row, "answers": _as_list(row.get("answers", ())) or []}, ("answers",), where, list)
+    if not all(isinstance(one, dict) for one in answers):
+        raise UserError(f"{where}: answers are objects with text and answer_start, not {str(answers)[:60]}: mend them")
+    return [(one.get("answer_start"), one["text"]) for one in answers if isinstance(one.get("text"), str)]
 
 
 def _questions(content: bytes, file: str) -> list[dict[str, Any]]:

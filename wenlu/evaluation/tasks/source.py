@@ -7,13 +7,13 @@ import json
 import os
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from wenlu.base.errors import UserError
+from wenlu.base.errors import UserError, did_you_mean
 from wenlu.data.reading.compression import OPENERS, opened
 from wenlu.data.reading.counts import SourceCounts
 from wenlu.data.reading.hub_rows import is_hub_id
@@ -22,6 +22,7 @@ from wenlu.data.reading.records import kind_of, records_of
 
 HUB = "hub"
 ENDINGS = ("", *OPENERS)
+_KINDS = {str: "text", int: "whole number", list: "list"}
 DEPTH = ("", "*/", "*/*/")
 """How deep files are looked for in the folder."""
 
@@ -95,6 +96,18 @@ class Source:
                 inside = (Path(member) for member in _members(file))
                 found |= {path.name for path in inside if f"/{path.parent}".endswith(f"/{folder}")}
         return sorted(found)
+
+
+def wanted(row: Mapping[str, Any], names: Sequence[str], where: str, kind: type = str) -> list[Any]:
+    """What a row holds under these names, in their order. Raises UserError, with the row's place, where one is not
+    there, or is of another kind."""
+    for name in names:
+        if name not in row:
+            near = did_you_mean(name, row) or f" There are: {', '.join(map(str, row))}"
+            raise UserError(f"{where}: nothing under {name!r}.{near}")
+        if not isinstance(row[name], kind) or isinstance(row[name], bool):
+            raise UserError(f"{where}: {str(row[name])[:60]!r} under {name!r} is no {_KINDS[kind]}: mend it")
+    return [row[name] for name in names]
 
 
 def lines_of(content: bytes, encoding: str = "utf-8") -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from wenlu.base.errors import UserError
 from wenlu.evaluation.task import Task
-from wenlu.evaluation.tasks.source import Source, lines_of
+from wenlu.evaluation.tasks.source import Source, lines_of, wanted
 from wenlu.evaluation.writing import Writing
 from wenlu.prompting.examples import Example
 from wenlu.prompting.template import Template
@@ -40,7 +40,10 @@ def read(source: Source, name: str) -> Task:
 def _multi30k(source: Source, name: str, sides: tuple[str, str]) -> list[list[tuple[str, str]]]:
     if source.folder is None:
         hubs = (f"bentrevett/multi30k:{split}" for split in ("test", "train"))
-        return [[(row[sides[0]], row[sides[1]]) for row in source.rows(name, "", "", hub)] for hub in hubs]
+        return [
+            [tuple(wanted(row, sides, f"{hub}, row {n}")) for n, row in enumerate(source.rows(name, "", "", hub))]
+            for hub in hubs
+        ]
     parts = []
     for part in (TEST, "train"):
         both = [lines_of(source.read(name, f"{part}.{side}")) for side in sides]
