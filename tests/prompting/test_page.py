@@ -25,7 +25,7 @@ def test_the_code_of_the_page_runs(page, tmp_path, monkeypatch, capsys):
     for block in blocks:
         exec(compile(block, page, "exec"), names)
     printed = capsys.readouterr().out
-    assert names["best"].name in printed and "self_consistency:" in printed and "'messages'" in printed
+    assert "per_byte" in printed and "self_consistency:" in printed and "'messages'" in printed
     assert read_again(names) == names["kept"]
 
 

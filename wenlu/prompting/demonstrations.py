@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from wenlu.base.config import at_least
 from wenlu.base.errors import UserError, did_you_mean
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 ALIKE = ("bm25", "nearest", "mmr")
 """Kinds that compare a question with the pool."""
+T = TypeVar("T")
 Chooser = Callable[[Example], tuple[Example, ...]]
 """A question → the examples that stand before it, in their order."""
 
@@ -197,24 +198,11 @@ def spread(likeness: np.ndarray, between: np.ndarray, allowed: Sequence[int], co
     return found
 
 
-def orders(examples: Sequence[Example], limit: int, seed: int = 0) -> list[tuple[Example, ...]]:
-    """Different orders of the examples, the given one first: all where there are no more than `limit`, else drawn."""
-    if limit < 1:
-        raise UserError(f"at least 1 order must be tried, not {limit}")
-    count = math.factorial(len(examples))
-    found = {tuple(one.id for one in examples): tuple(examples)}
-    turn = 0
-    while len(found) < min(limit, count):
-        order = shuffled(examples, seed * 1_000_003 + turn)
-        found.setdefault(tuple(one.id for one in order), tuple(order))
-        turn += 1
-    return list(found.values())
-
-
 def global_entropy(labels: Sequence[object]) -> float:
     """How evenly predicted labels are spread, in nats: 0 where all are one.
 
-    Source: Lu et al. 2022, arXiv 2104.08786, GlobalE: an order under which everything gets one label is a bad one.
+    Source: Lu et al. 2022, arXiv 2104.08786, GlobalE: demonstrations and an order of them under which everything gets
+    one label are bad ones.
     """
     counts: dict[object, int] = {}
     for label in labels:
@@ -222,14 +210,11 @@ def global_entropy(labels: Sequence[object]) -> float:
     return -sum(n / len(labels) * math.log(n / len(labels)) for n in counts.values())
 
 
-def best_order(
-    candidates: Sequence[tuple[Example, ...]], predict: Callable[[tuple[Example, ...]], Sequence[object]]
-) -> tuple[Example, ...]:
-    """The order with the highest global entropy; of equal ones the first.
+def most_even(candidates: Sequence[T], predict: Callable[[T], Sequence[object]]) -> T:
+    """Of orders or draws of demonstrations the one with the highest global entropy; of equal ones the first.
 
-    predict: an order → the labels that the model then gives to a set of probing inputs, whose right labels are not
+    predict: a candidate → the labels that the model then gives to a set of probing inputs, whose right labels are not
     used.
     """
-    if not candidates:
-        raise UserError("there is no order to choose among: give at least one")
-    return max(candidates, key=lambda order: global_entropy(predict(order)))
+    assert candidates, "at least one to choose among"
+    return max(candidates, key=lambda one: global_entropy(predict(one)))

@@ -61,6 +61,8 @@ class Command:
     strategies: tuple[str, ...] = ()
     """Other ways to write the answer that are tried, within decoding.max_tokens: direct, chain_of_thought,
     self_consistency, least_to_most, reason_then_constrain."""
+    draws: int = 0
+    """Draws of demonstrations, of which that one is tried under which answers are spread most evenly; 0 = none."""
     delta: float = 0.0
     """The loss of accuracy that does not matter."""
     writer: str = ""
@@ -115,7 +117,7 @@ def run(command: Command) -> int:
 
     search = Search(
         command.candidates, command.evaluations, command.minutes, command.tokens, command.keep, command.scores,
-        command.strategies, command.delta, command.seed,
+        command.strategies, command.delta, command.seed, draws=command.draws,
     )  # fmt: skip
     out = Path(command.out)
     with ExitStack() as stack:

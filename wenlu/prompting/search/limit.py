@@ -14,6 +14,7 @@ from wenlu.prompting.calibrate import Ask, ChoiceScore, Scoring
 from wenlu.prompting.examples import Example
 from wenlu.prompting.matrix import Matrix
 from wenlu.prompting.search import select
+from wenlu.prompting.search.own import asked_for
 from wenlu.prompting.search.proposals import Room
 from wenlu.prompting.search.select import Selection, Told, TooSmall
 from wenlu.prompting.search.settings import Search
@@ -62,12 +63,14 @@ class Limit:
         return most
 
     def beside(self, candidates: int, finalists: int) -> int:
-        """Answers asked for beside the choosing: to measure, to learn means, and for other ways to score choices."""
+        """Answers asked for beside the choosing: for prompts that the model makes, to measure, to learn means, and for
+        other ways to score choices."""
         search, scoring = self.search, self.baseline.scoring
         measured = min(TIMED, len(self.parts.search)) if search.minutes or search.tokens else 0
         learning = scoring is not None and scoring.kind == "batch"
         learned = (candidates - (self.baseline.prior is not None)) * min(LEARNED, len(self.parts.search)) * learning
-        return measured + learned + finalists * len(self.parts.select) * self._further
+        own = asked_for(self.baseline, search, [self.examples[number] for number in self.parts.search])
+        return own + measured + learned + finalists * len(self.parts.select) * self._further
 
     def selection(self, candidates: int, evaluations: int, rungs: int | None = None) -> Selection:
         """How is chosen among so many candidates; rungs: of the halving, where the limit has ended it."""

@@ -24,6 +24,7 @@ from wenlu.prompting.examples import Example
 from wenlu.prompting.matrix import Matrix, complete
 from wenlu.prompting.search.limit import LEARNED, MARGIN, Limit
 from wenlu.prompting.search.outcome import Finalist, Outcome, Unjudged, Watcher
+from wenlu.prompting.search.own import asked_for, own_prompts, refuse_draws
 from wenlu.prompting.search.proposals import Recorded, Room, propose
 from wenlu.prompting.search.select import Ask, Chosen, Selection, Told, choose, optimism
 from wenlu.prompting.search.settings import Search, difference
@@ -74,6 +75,7 @@ class Optimizer:
             raise UserError(f"the prompt scores choices, but example {unscored} has none: give choices, or no scoring")
         for example in self.examples:
             _ = example.right
+        refuse_draws(search, self.examples)
         self.parts: Parts = part(self.examples, search.shares)
         self.limit = Limit(search, baseline, self.examples, self.parts)
         self.matrix = Matrix(folder / "matrix.jsonl", backend, self.embed, self._clock)
@@ -184,9 +186,8 @@ class Optimizer:
         room.refuse_long(self.baseline)
         wanted, seed = self.search.candidates, self.search.seed
         writer = self.writer and Recorded(self.writer, self._rows, log, self.written)
-        prompts = propose(
-            self.baseline, pool, wanted, seed, fits=room, writer=writer, strategies=self.search.strategies
-        )
+        ways, own = self.search.strategies, self._own(pool, log)
+        prompts = propose(self.baseline, pool, wanted, seed, fits=room, writer=writer, strategies=ways, own=own)
         with self.tally.counted(self.backend, log):
             evaluations = self.limit.evaluations(prompts, room, self.written, since)
         selection = self.limit.selection(len(prompts), evaluations)
@@ -199,6 +200,17 @@ class Optimizer:
         log.write(event="planned", evaluations=evaluations, prompts=[to_dict(prompt) for prompt in prompts])
         log.sync()
         return prompts, selection
+
+    def _own(self, pool: list[Example], log: JsonLines) -> list[Artifact]:
+        """Prompts that the model has a part in making, as the log has them, or asked for now."""
+        row = next((row for row in self._rows if row["event"] == "own"), None)
+        if row is None and asked_for(self.baseline, self.search, pool):
+            with self.tally.counted(self.backend, log):
+                found = own_prompts(self.backend, self.baseline, self.search, pool, self.embed)
+            row = {"made": [to_dict(prompt) for prompt in found]}
+            log.write(event="own", **row)
+            log.sync()
+        return [from_dict(Artifact, one) for one in row["made"]] if row else []
 
     def _fitted(self, prompts: list[Artifact], log: JsonLines) -> list[Artifact]:
         """The prompts with the means that batch calibration takes off, as the log has them or learned now."""

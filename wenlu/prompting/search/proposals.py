@@ -18,17 +18,16 @@ from wenlu.prompting.examples import Example
 from wenlu.prompting.literal import is_chinese
 from wenlu.prompting.search.candidates import grammar_of
 from wenlu.prompting.search.instructions import some_edits
+from wenlu.prompting.search.own import SHOTS, placed
 from wenlu.prompting.spending import Tally
 from wenlu.prompting.strategies import STEP_BY_STEP_ZH, STRATEGIES, ReasonThenConstrain, write_strategy
-from wenlu.prompting.template import Part, common_fields
+from wenlu.prompting.template import common_fields
 from wenlu.prompting.writing import Terms, question
 
 if TYPE_CHECKING:
     from wenlu.prompting.backend import Backend
     from wenlu.prompting.similarity import Embed
 
-SHOTS = (1, 2, 4, 8)
-"""Numbers of demonstrations that are tried."""
 REWRITE = {
     "en": "Rewrite this instruction in other words. Keep what it asks for. Answer with the instruction alone.\n\n{}",
     "zh": "请用别的话改写下面的指令，意思不变，只回答改写后的指令。\n\n{}",
@@ -45,17 +44,18 @@ def propose(
     fits: Callable[[Artifact], bool] = lambda prompt: True,
     writer: Backend | None = None,
     strategies: Sequence[str] = (),
+    own: Sequence[Artifact] = (),
 ) -> list[Artifact]:
     """So many prompts (fewer where there are no more), the baseline first, all different, each with a name.
 
     pool: the search examples, among which demonstrations are chosen. fits: whether the model can read a prompt; those
     that it cannot are counted, said, and others come in their place. writer: a backend that words the instruction anew.
-    strategies: other ways to write the answer, which are tried first.
+    strategies: other ways to write the answer, which are tried first. own: prompts that the model had a part in making.
     Always the same for the same seed, but for what a writer writes. Raises UserError for fewer than two.
     """
     if count < 2:
         raise UserError(f"a search wants at least 2 candidates, the baseline among them, not {count}")
-    kinds = [_shots(baseline, pool, seed), _edits(baseline, seed), _forms(baseline, pool, seed)]
+    kinds = [iter(own), _shots(baseline, pool, seed), _edits(baseline, seed), _forms(baseline, pool, seed)]
     if writer is not None:
         kinds.insert(0, iter(_written(baseline, writer, count // 2, seed)))
     found, known, names, left_out = [baseline], {_content(baseline)}, Counter([baseline.name]), 0
@@ -160,9 +160,7 @@ def _content(prompt: Artifact) -> str:
 def _shots(baseline: Artifact, pool: Sequence[Example], seed: int) -> Iterator[Artifact]:
     """The baseline with demonstrations, few and many, by several ways of choosing them; in a conversation without a
     place for them, before its last part."""
-    template = baseline.template
-    if not template.shows_demonstrations:
-        template = replace(template, chat=(*template.chat[:-1], Part("demonstrations"), template.chat[-1]))
+    template = placed(baseline.template)
     shown = tuple(map(Shown.of, pool))
     labelled = bool(pool[0].choices) and len({one.choices for one in pool}) == 1
     fields = common_fields(pool, baseline.template)

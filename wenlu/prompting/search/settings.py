@@ -36,9 +36,12 @@ class Search:
     """The loss of accuracy that does not matter."""
     seed: int = 0
     shares: Shares = field(default_factory=Shares)
+    draws: int = 0
+    """Draws of demonstrations, each in an order of its own, of which one is tried: that under which the model's answers
+    to some search examples are spread most evenly; 0: none."""
 
     def __post_init__(self):
-        at_least("", self, 0, "evaluations", "minutes", "tokens", "delta", "seed")
+        at_least("", self, 0, "evaluations", "minutes", "tokens", "delta", "seed", "draws")
         at_least("", self, 2, "candidates")
         at_least("", self, 1, "keep")
         given = [name for name in ("evaluations", "minutes", "tokens") if getattr(self, name)]
