@@ -8,7 +8,7 @@ from wenlu.models.build import build
 from wenlu.models.config import ModelConfig
 from wenlu.prompting.asking import readings
 from wenlu.prompting.backend import FolderBackend
-from wenlu.prompting.calibrate import PMI, Batch, Channel, Contextual, PerByte, PerToken, Sum, choose_score, chosen
+from wenlu.prompting.calibrate import PMI, Batch, Channel, Contextual, PerByte, PerToken, Sum, chosen
 from wenlu.prompting.demonstrations import Demonstrations
 from wenlu.prompting.examples import Example
 from wenlu.prompting.template import Template, as_chat
@@ -47,8 +47,6 @@ def test_equal_to_asking_one_by_one_and_nothing_twice(backend):
                 values = [one.log_probability for one in scores]
                 assert values == pytest.approx([one.log_probability for one in naive], abs=1e-4)
         assert len(chosen(score.values(found[score.name]))) == 6
-    best = choose_score(SCORES, found, EXAMPLES, split="selection")
-    assert best.accuracy[best.name] == max(best.accuracy.values())
 
 
 def test_in_a_conversation_the_answer_begins_the_assistants_part(backend):

@@ -22,7 +22,6 @@ from wenlu.prompting.calibrate import (
     Reading,
     Scoring,
     Sum,
-    choose_score,
     chosen,
     reading,
 )
@@ -133,21 +132,6 @@ def test_equal_values_choose_the_first():
     assert chosen([(1.0, 1.0), (0.0, 2.0, 2.0)]) == [0, 1]
 
 
-def test_the_best_on_the_selection_split():
-    examples = [FILM, DULL, DULL]
-    readings = {
-        "sum": [read((-1, -2))] * 3,
-        "batch": [read((-1, -2)), read((-1, -1.5)), read((-1, -1.2))],
-    }
-    found = choose_score([Sum(), Batch()], readings, examples, split="selection")
-    assert found.name == "batch" and found.accuracy == pytest.approx({"sum": 1 / 3, "batch": 1.0})
-    assert found.prior == Batch().prior(readings["batch"])
-    same = choose_score(
-        [Sum(), PerToken()], {"sum": readings["sum"], "per_token": readings["sum"]}, examples, split="train"
-    )
-    assert same.name == "sum" and same.prior is None, "of equal ones the first"
-
-
 @pytest.mark.parametrize("kind", [Sum(), PerToken(), PerByte(), PMI("答："), Contextual(("x",)), Batch(0.5), Channel()])
 def test_written_down_and_read(kind):
     noted = json.loads(json.dumps(to_dict(Scoring.of(kind))))
@@ -160,9 +144,6 @@ FREE = Example("n", {"text": "x"}, answers=("y",))
 @pytest.mark.parametrize(
     "act, message",
     [
-        (lambda: choose_score([Sum()], {}, [FILM], split="test"), "never on 'test': that must not know"),
-        (lambda: choose_score([], {}, [FILM], split="train"), "give at least one score and one example"),
-        (lambda: choose_score([Sum()], {}, [FREE], split="train"), "example n has no gold choice: no score"),
         (lambda: Scoring("pim"), "a score is one of sum, .*, not 'pim'. Did you mean 'pmi'"),
         (lambda: Scoring("sum", premise="x"), "the score sum has no premise: leave it out"),
         (lambda: PMI(""), "PMI needs a premise of the domain"),

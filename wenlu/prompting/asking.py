@@ -22,7 +22,7 @@ def readings(
     examples: Sequence[Example],
     choose: Callable[[Example], Sequence[Example]] | None = None,
 ) -> dict[str, list[Reading | Failed]]:
-    """By the name of each score, what it wants to know of each example (what `calibrate.choose_score` takes), or the
+    """By the name of each score, what it wants to know of each example (`calibrate.ChoiceScore.values`), or the
     failure that came instead.
 
     choose: the demonstrations before an example (`Demonstrations.over`). What several scores ask alike (most want the

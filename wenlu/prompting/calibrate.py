@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from wenlu.base.errors import UserError, did_you_mean
 from wenlu.prompting.examples import Example
@@ -268,49 +268,6 @@ def reading(template: Template, example: Example, scores: Sequence[Sequence[Scor
 def chosen(values: Sequence[Sequence[float]]) -> list[int]:
     """The number of the best choice of each example; of equal ones the first."""
     return [max(range(len(row)), key=lambda choice: (row[choice], -choice)) for row in values]
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """Which score was chosen, and how good each was on the examples that chose."""
-
-    name: str
-    right: dict[str, tuple[bool, ...]]
-    """Name → whether each example came out right."""
-    prior: Prior | None
-    """Of batch calibration: the mean over these examples, to be used on others."""
-
-    @property
-    def accuracy(self) -> dict[str, float]:
-        """Name → part of the examples that came out right. That of the chosen one is too good: it was the best."""
-        return {name: sum(rows) / len(rows) for name, rows in self.right.items()}
-
-
-def choose_score(
-    candidates: Sequence[ChoiceScore],
-    readings: dict[str, Sequence[Reading]],
-    examples: Sequence[Example],
-    *,
-    split: Literal["train", "selection", "test"],
-) -> Chosen:
-    """The score with the most right answers; of equal ones the first in `candidates`.
-
-    readings: by the score's name, one of each example. split: where the examples are from; UserError for test, and
-    where an example has no gold choice.
-    """
-    if split not in ("train", "selection"):
-        raise UserError(f"a score is chosen on the train or selection split, never on {split!r}: that must not know")
-    if not candidates or not examples:
-        raise UserError("to choose a score, give at least one score and one example")
-    for example in examples:
-        if example.gold is None:
-            raise UserError(f"example {example.id} has no gold choice: no score can be chosen by it")
-    right = {}
-    for score in candidates:
-        found = chosen(score.values(readings[score.name]))
-        right[score.name] = tuple(choice == e.gold for choice, e in zip(found, examples, strict=True))
-    best = max(candidates, key=lambda score: sum(right[score.name]))
-    return Chosen(best.name, right, best.prior(readings[best.name]) if isinstance(best, Batch) else None)
 
 
 def _without(score: ChoiceScore, prior: Prior | None) -> None:
