@@ -6,7 +6,7 @@ import pytest
 from searches import BASELINE, EXAMPLES, LIMITED, SEARCH, Counting, planned, same
 
 from wenlu.base.errors import UserError
-from wenlu.base.log import read_rows
+from wenlu.base.log import JsonLines, read_rows
 from wenlu.prompting.answers import Extractor
 from wenlu.prompting.artifact import Decoding
 from wenlu.prompting.backend import Failed, FolderBackend, Spent, Written
@@ -94,6 +94,16 @@ def test_what_failed_when_a_prompt_was_chosen_is_not_asked_again_and_changes_no_
     written, backend.bad = backend.written, "no such text"
     assert same(Optimizer(backend, free, examples, search, tmp_path).run(), outcome)
     assert backend.written == written
+
+
+def test_a_folder_in_which_another_process_searches_is_refused(backend, tmp_path):
+    held = JsonLines(tmp_path / "search.jsonl")
+    with pytest.raises(
+        UserError, match=r"another process is writing .*search.jsonl: wait for it, or give another --out"
+    ):
+        Optimizer(backend, BASELINE, EXAMPLES, SEARCH, tmp_path).run()
+    held.close()
+    assert Optimizer(backend, BASELINE, EXAMPLES, SEARCH, tmp_path).run().finalists
 
 
 def test_a_search_that_fails_ends_and_goes_on_later(model, tmp_path):
