@@ -128,6 +128,8 @@ def test_a_marked_letter_is_announced():
         (" Good.", ("bad", "good"), "good"), ("It is a good film", ("bad", "good"), "good"),
         ("not bad but good", ("bad", "good"), None), ("goodness", ("bad", "good"), None),
         ("It is not valid", ("valid", "not valid"), "not valid"), ("not valid, or valid", ("valid", "not valid"), None),
+        ("It is -3.", ("3", "5"), None), ("It is 3.", ("3", "5"), "3"), ("30% of it", ("30", "30%"), "30%"),
+        ("30% of it", ("30", "40"), None), ("in C++", ("C", "Java"), None), ("in C++", ("C", "C++"), "C++"),
         ("这是正面评价", ("正面", "负面"), "正面"), ("ＹＥＳ", ("yes", "no"), "yes"), ("?", ("yes", "no"), None),
     ],
 )  # fmt: skip

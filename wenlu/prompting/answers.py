@@ -152,7 +152,8 @@ def extract_all(extractor: Extractor, texts: Sequence[str], examples: Sequence[E
 def named_choice(text: str, choices: Sequence[str]) -> str | None:
     """The one choice that a text is, or else the one that it names as a word of its own; None for none or several.
 
-    A choice within another ("valid" in "not valid") is named where it stands apart from it.
+    A choice within another ("valid" in "not valid") is named where it stands apart from it; a number or a name with a
+    sign (-3, 3%, C++) names none without.
     """
     plain = normalised(text)
     forms = {choice: normalised(choice) for choice in choices}
@@ -161,7 +162,7 @@ def named_choice(text: str, choices: Sequence[str]) -> str | None:
         return same[0] if len(same) == 1 else None
     named = set()
     for choice, form in sorted(forms.items(), key=lambda pair: -len(pair[1])):
-        word = rf"(?<![a-z0-9]){re.escape(form)}(?![a-z0-9])"
+        word = rf"(?<![a-z0-9]){'(?<![-+$€£¥])' * form[:1].isdigit()}{re.escape(form)}(?![a-z0-9%‰#]|\+\+)"
         if form and re.search(word, plain):
             named.add(choice)
             plain = re.sub(word, "\0", plain)
