@@ -27,6 +27,22 @@ def test_rows_survive_a_torn_line(tmp_path):
     assert [row["step"] for row in read_rows(path)] == [1, 2, 4]
 
 
+@pytest.mark.parametrize("content", [b"a,b\n1,2", b"[1, 2]", b'{"step": 1}\nan end'])
+def test_a_file_of_something_else_is_left_as_it_is(content, tmp_path):
+    path = tmp_path / "mine"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="mine holds something else than rows: give another --out"):
+        JsonLines(path)
+    assert path.read_bytes() == content
+
+
+def test_a_tail_of_zeros_that_a_crash_left_is_cut_off(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b'{"step": 1}\n' + bytes(9))
+    JsonLines(path).close()
+    assert path.read_bytes() == b'{"step": 1}\n'
+
+
 def test_rows_of_steps_to_be_redone_are_dropped(tmp_path):
     rows = JsonLines(tmp_path / "rows.jsonl")
     for step in range(5):

@@ -89,7 +89,8 @@ def status(what: str) -> Iterator[None]:
 class JsonLines:
     """A file of one JSON object a line, only ever appended to; a torn last line (a kill) is cut off when opened.
 
-    It is held until it is closed: raises UserError where another has it open, whose rows would be overwritten.
+    It is held until it is closed. Raises UserError where another has it open, whose rows would be overwritten, and for
+    a file that ends in what is no part of a row, which would be lost.
     """
 
     def __init__(self, path: Path):
@@ -98,7 +99,11 @@ class JsonLines:
             path.parent.mkdir(parents=True, exist_ok=True)
             held = lock_file(path, f"another process is writing {path}: wait for it, or give another --out")
             self._file = os.fdopen(held, "r+b")
-            keep = self._file.read().rfind(b"\n") + 1
+            whole = self._file.read()
+            keep = whole.rfind(b"\n") + 1
+            if whole[keep:].strip(b"\0") and whole[keep : keep + 1] != b"{":
+                self._file.close()
+                raise UserError(f"{path} holds something else than rows: give another --out")
             self._file.truncate(keep)
             self._file.seek(keep)
 
