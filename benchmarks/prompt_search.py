@@ -55,8 +55,8 @@ def queries(tokenizer: Tokenizer, length: int, prompts: int, examples: int) -> l
 def naive(scorer: Scorer, model: torch.nn.Module, asked: list[Query], batch: int) -> tuple[float, int, list[float]]:
     """Seconds, tokens (padding left out), and log-probabilities of the answers."""
     pairs = scorer.pairs(asked)
-    rows = [prefix for prefix, _ in pairs[:: len(ANSWERS)]]
-    targets = torch.tensor([continuation for _, continuation in pairs]).view(-1, len(ANSWERS))
+    rows = [pair.prefix for pair in pairs[:: len(ANSWERS)]]
+    targets = torch.tensor([pair.continuation for pair in pairs]).view(-1, len(ANSWERS))
     order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
     found = torch.empty(len(rows), len(ANSWERS))
     began = time.perf_counter()
@@ -89,8 +89,8 @@ def main() -> None:
     for length in LENGTHS:
         asked = queries(tokenizer, length, arguments.prompts, arguments.examples)
         pairs = Scorer(model, tokenizer).pairs([query for of_prompt in asked for query in of_prompt])
-        unique = len(Trie.of([([*before, *after], len(before)) for before, after in pairs]).read)
-        whole = sum(len(before) for before, _ in pairs[:: len(ANSWERS)])
+        unique = len(Trie.of([([*before, *after], len(before)) for before, after, *_ in pairs]).read)
+        whole = sum(len(pair.prefix) for pair in pairs[:: len(ANSWERS)])
         scorer = Scorer(model, tokenizer)
         began = time.perf_counter()
         scores = scorer.score_all([query for of_prompt in asked[: arguments.timed] for query in of_prompt])

@@ -210,6 +210,23 @@ def test_results_of_other_shots_are_refused(tmp_path):
         Results(tmp_path)
 
 
+def test_every_text_is_encoded_once_and_kept_until_it_is_scored(monkeypatch):
+    from wenlu.evaluation import fit, run
+
+    monkeypatch.setattr(run, "AT_ONCE", 4)
+    one, texts, encode = candidate(context=256), [], BYTES.encode_batch
+    monkeypatch.setattr(BYTES, "encode_batch", lambda given: texts.extend(given) or encode(given))
+    kept = run_task(CHOICE, one, Settings(shots=2))
+    assert len(texts) == len(set(texts)) == 10 * (1 + 3)
+    for room in (0, 1500):
+        texts.clear()
+        monkeypatch.setattr(fit, "KEPT", room)
+        planned = plan(CHOICE, one, Settings(shots=2))
+        assert 4 * sum(len(pairs[0].prefix) for (pairs,) in planned.pairs if pairs) <= room
+        assert run_task(CHOICE, one, Settings(shots=2)).rows == kept.rows
+        assert len(texts) > 2 * 40 and len(set(texts)) == 40, "what is not kept is encoded anew"
+
+
 LONG = replace(CHOICE, examples=(*CHOICES[:3], Example("long", {"asked": "字" * 60}, ("a", "bb", "c"), 1)))
 
 
@@ -222,8 +239,9 @@ def test_prompts_too_long_are_refused_or_cut_and_said():
     ((prompt, continuations),) = planned.asks[3]
     whole = f"Q: {'字' * 60}\nA:"
     assert whole.endswith(prompt) and prompt != whole
-    longest = max(len(a) + len(b) for a, b in one.scorer.pairs([one.query((prompt, continuations))]))
+    longest = max(len(a) + len(b) for a, b, *_ in one.scorer.pairs([one.query((prompt, continuations))]))
     assert 94 < longest <= 97, "as much as fits, after one beginning token"
+    assert max(len(a) + len(b) for a, b, *_ in planned.pairs[3][0]) == longest
     assert len(run_task(LONG, one, Settings(cut=True)).rows) == 4
 
 
@@ -265,7 +283,7 @@ def test_zero_shot_is_zero_shot_with_one_beginning_token():
     planned = plan(CHOICE, one, Settings())
     assert [ask[0][0] for ask in planned.asks] == [f"Q: {example.fields['asked']}\nA:" for example in CHOICES]
     begin = begin_id(one.model, BYTES)
-    for prefix, after in one.scorer.pairs([one.query(ask) for asks in planned.asks for ask in asks]):
+    for prefix, after, *_ in one.scorer.pairs([one.query(ask) for asks in planned.asks for ask in asks]):
         assert (prefix + after).count(begin) == 1 and prefix[0] == begin
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from array import array
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from wenlu.base.errors import UserError
 from wenlu.inference import encoded, trie
-from wenlu.inference.score import Query, Scorer
+from wenlu.inference.score import Pair, Query, Scorer
 from wenlu.inference.trie import Trie
 from wenlu.models.build import build
 from wenlu.models.config import ModelConfig
@@ -51,7 +52,7 @@ def check(scorer, model, queries):
     scores = [score for of_query in scorer.score_all(queries) for score in of_query]
     pairs = scorer.pairs(queries)
     assert len(scores) == len(pairs)
-    for score, (prefix, continuation) in zip(scores, pairs, strict=True):
+    for score, (prefix, continuation, *_) in zip(scores, pairs, strict=True):
         values, best = naive(model, prefix, continuation)
         assert score.log_probabilities == pytest.approx(values, abs=1e-4)
         assert score.log_probability == pytest.approx(sum(values), abs=1e-4)
@@ -125,7 +126,7 @@ def test_a_prefix_of_ids_is_read_as_it_stands():
     scorer = Scorer(model, TOKENIZER)
     ids = (5, 9, 9, 20)
     (score,) = scorer.score(ids, ["好"])
-    assert scorer.pairs([Query(ids, ("好",))]) == [([*ids], TOKENIZER.encode("好"))]
+    assert scorer.pairs([Query(ids, ("好",))]) == [([*ids], TOKENIZER.encode("好"), 3, False)]
     assert score.log_probabilities == pytest.approx(naive(model, list(ids), TOKENIZER.encode("好"))[0], abs=1e-4)
 
 
@@ -148,15 +149,16 @@ def test_space_at_the_end_of_a_prefix_belongs_to_what_follows():
     model = random_model("llama", vocab=tokenizer.vocab)
     scorer = Scorer(model, tokenizer)
     (spaced,), (plain,) = (scorer.pairs([Query(*q)]) for q in (("the cat ", ("sat",)), ("the cat", (" sat",))))
-    assert spaced == plain and spaced[1] == tokenizer.encode(" sat")
+    assert spaced[:2] == plain[:2] and spaced.continuation == tokenizer.encode(" sat")
 
 
 def test_where_a_token_spans_the_border_both_are_encoded_apart():
     tokenizer = learn("bpe", ["something " * 50], 300)
     model = random_model("llama", vocab=tokenizer.vocab)
-    ((prefix, continuation),) = Scorer(model, tokenizer).pairs([Query("someth", ("ing",))])
+    ((prefix, continuation, _, apart),) = Scorer(model, tokenizer).pairs([Query("someth", ("ing",))])
     assert tokenizer.decode(prefix[-len(tokenizer.encode("someth")) :] + continuation) == "something"
-    assert continuation == tokenizer.encode("ing")
+    assert continuation == tokenizer.encode("ing") and apart
+    assert not Scorer(model, tokenizer).pairs([Query("something", (" something",))])[0].apart
 
 
 WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] the cat sat on mat ##s 猫 坐 在".split()
@@ -181,7 +183,7 @@ def test_a_bert_restores_each_token_from_all_others(words):
             parameter.normal_(0.0, 0.3, generator=torch.Generator().manual_seed(len(parameter)))
     scorer = Scorer(model, tokenizer)
     query = Query("the cat", (" sat on the mat", "坐在"))
-    for score, (prefix, continuation) in zip(scorer.score_all([query])[0], scorer.pairs([query]), strict=True):
+    for score, (prefix, continuation, *_) in zip(scorer.score_all([query])[0], scorer.pairs([query]), strict=True):
         whole = [tokenizer.cls_id, *prefix, *continuation, tokenizer.sep_id]
         for place, value in enumerate(score.log_probabilities, 1 + len(prefix)):
             masked = [*whole]
@@ -203,6 +205,17 @@ def test_what_a_t5_writes_is_bounded_by_its_logits(monkeypatch):
     assert max(sizes) <= 80
     for one, other in zip(whole, parts, strict=True):
         assert [s.log_probability for s in one] == pytest.approx([s.log_probability for s in other], abs=1e-4)
+
+
+@pytest.mark.parametrize("family", ["llama", "lstm", "t5"])
+def test_pairs_are_scored_as_the_queries_that_they_are_of(family):
+    scorer = Scorer(random_model(family, context=128), TOKENIZER)
+    pairs = scorer.pairs(QUERIES)
+    assert pairs[0].prefix is pairs[1].prefix, "of one query it is held once"
+    told = []
+    compact = [Pair(array("i", a), array("i", b), *rest) for a, b, *rest in pairs]
+    scores = scorer.score_pairs(compact, 3, told.append)
+    assert scores == [score for of_query in scorer.score_all(QUERIES) for score in of_query] and sum(told) == 3
 
 
 def test_bytes_and_tokens_are_those_of_the_continuation():

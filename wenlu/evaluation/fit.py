@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from wenlu.base.errors import UserError
 from wenlu.evaluation.candidate import Candidate
 from wenlu.inference.reading import most_tokens
+from wenlu.inference.score import Pair
 from wenlu.models.config import ROTARY
 from wenlu.prompting.template import Prompt
 
 AT_ONCE = 256
 """Prompts whose tokens are held at once."""
+KEPT = 16 << 20
+"""Bytes of a task's tokens that are kept until they are scored; what is beyond is encoded anew then."""
 Ask = tuple[Prompt, tuple[str, ...]]
 
 
@@ -21,6 +25,9 @@ class Fitted:
     """Prompts as they are read, and what became of them."""
 
     asks: tuple[Ask, ...]
+    pairs: tuple[tuple[Pair, ...], ...]
+    """Of each prompt, it and every text after it as tokens; empty where answers are written, and where they are not
+    kept."""
     longest: int
     """Tokens of the longest, with what follows it."""
     cut: int
@@ -58,16 +65,22 @@ def fitted(candidate: Candidate, asks: Sequence[Ask], name: str, room: int, cut:
     end. Raises UserError for prompts that do not fit, and those that cannot be cut.
     """
     family, context = candidate.family, candidate.model.config.context
-    measured = [found for at in range(0, len(asks), AT_ONCE) for found in _measured(candidate, asks[at : at + AT_ONCE])]
-    lengths, apart = [length for length, _ in measured], sum(number for _, number in measured)
+    lengths, pairs, apart, size = [], [], 0, 0
+    for at in range(0, len(asks), AT_ONCE):
+        for length, texts in _measured(candidate, asks[at : at + AT_ONCE]):
+            size += 4 * sum(len(pair.continuation) for pair in texts) + 4 * len(texts[0].prefix if texts else ())
+            lengths.append(length)
+            pairs.append(texts if size <= KEPT else ())
+            apart += sum(pair.apart for pair in texts)
+    found = Fitted(tuple(asks), tuple(pairs), max(lengths), 0, 0, apart)
     most = most_tokens(candidate.model.config, written=room > 0)
     if most is None:
-        return Fitted(tuple(asks), max(lengths), 0, 0, apart)
+        return found
     if cut and room:
         most = context + 1 - min(room, context // 2)
     long = [number for number, length in enumerate(lengths) if length > most]
     if not cut and family in ROTARY:
-        return Fitted(tuple(asks), max(lengths), 0, len(long), apart)
+        return replace(found, beyond=len(long))
     if long and not cut:
         raise UserError(
             f"task {name}: {len(long):,} of {len(asks):,} prompts are longer than the {context:,} tokens that this "
@@ -76,33 +89,24 @@ def fitted(candidate: Candidate, asks: Sequence[Ask], name: str, room: int, cut:
     kept = list(asks)
     for number in long:
         kept[number] = _shortened(candidate, asks[number], name, most)
-    return Fitted(tuple(kept), max(lengths), len(long), 0, apart)
+        if pairs[number]:
+            ((_, pairs[number]),) = _measured(candidate, [kept[number]])
+    return replace(found, asks=tuple(kept), pairs=tuple(pairs), cut=len(long))
 
 
-def _measured(candidate: Candidate, asks: Sequence[Ask]) -> list[tuple[int, int]]:
-    """Of each prompt: tokens with the longest of what follows it, and in how many of its texts a token would span the
-    border between them."""
+def _measured(candidate: Candidate, asks: Sequence[Ask]) -> list[tuple[int, tuple[Pair, ...]]]:
+    """Of each prompt: tokens with the longest of what follows it, and both as tokens, in four bytes each; none of what
+    is to be written."""
     if asks and not asks[0][1]:
-        return [(len(candidate.prompt_ids(prompt)), 0) for prompt, _ in asks]
-    pairs = candidate.scorer.pairs([candidate.query(ask) for ask in asks])
-    texts = [(prompt, after) for prompt, continuations in asks for after in continuations]
-    split = [isinstance(prompt, str) and bool(prompt) and candidate.family != "t5" for prompt, _ in texts]
-    wholes = iter(
-        candidate.tokenizer.encode_batch([a + b for (a, b), known in zip(texts, split, strict=True) if known])
-    )
-    spans = [known and _ends(next(wholes), *pair) for pair, known in zip(pairs, split, strict=True)]
-    found, at = [], 0
+        return [(len(candidate.prompt_ids(prompt)), ()) for prompt, _ in asks]
+    rest = iter(candidate.scorer.pairs([candidate.query(ask) for ask in asks]))
+    found = []
     for _, continuations in asks:
-        part = slice(at, at + len(continuations))
-        found.append((max(len(a) + len(b) for a, b in pairs[part]), sum(spans[part])))
-        at += len(continuations)
+        texts = [next(rest) for _ in continuations]
+        prefix = array("i", texts[0].prefix)
+        texts = [pair._replace(prefix=prefix, continuation=array("i", pair.continuation)) for pair in texts]
+        found.append((len(prefix) + max(len(pair.continuation) for pair in texts), tuple(texts)))
     return found
-
-
-def _ends(whole: list[int], prefix: list[int], after: list[int]) -> bool:
-    """Whether the tokens of a text differ from those of its halves; the prefix has the token that begins a document."""
-    both = [*prefix, *after]
-    return both[len(both) - len(whole) :] != whole
 
 
 def _shortened(candidate: Candidate, ask: Ask, name: str, most: int) -> Ask:

@@ -18,6 +18,7 @@ from wenlu.evaluation.results import Results, key_of
 from wenlu.evaluation.task import Asked, Settings, Task, asked, refuse_family
 from wenlu.evaluation.uncertainty import Uncertainty, uncertainty
 from wenlu.evaluation.writing import Writing
+from wenlu.inference.score import Pair
 from wenlu.metrics.intervals import Estimate
 from wenlu.prompting.examples import Example
 
@@ -70,6 +71,8 @@ class Plan:
     asked: Asked
     asks: tuple[tuple[Ask, ...], ...]
     """Of each example, as they will be read."""
+    pairs: tuple[tuple[tuple[Pair, ...], ...], ...]
+    """The same as tokens, as far as they are kept (`Fitted.pairs`); none of whole texts."""
     keys: tuple[str, ...]
     notes: tuple[str, ...]
 
@@ -79,19 +82,20 @@ def plan(task: Task, candidate: Candidate, settings: Settings) -> Plan:
     refuse_family(task, candidate.family)
     chosen = asked(task, settings)
     asks = [chosen.prompts(example) for example in chosen.examples]
-    notes = chosen.notes
+    notes, pairs = chosen.notes, []
     if not task.kind.whole_texts:
         flat = [ask for of_example in asks for ask in of_example]
         room = task.kind.max_tokens if isinstance(task.kind, Writing) else 0
         fit = fitted(candidate, flat, task.name, room, settings.cut)
-        rest = iter(fit.asks)
+        rest, tokens = iter(fit.asks), iter(fit.pairs)
         asks = [tuple(next(rest) for _ in of_example) for of_example in asks]
+        pairs = [tuple(next(tokens) for _ in of_example) for of_example in asks]
         notes += fit.notes(candidate.model.config.context)
     keys = [
         key_of(candidate.identity, task.kind, of_example, example.gold, example.answers)
         for example, of_example in zip(chosen.examples, asks, strict=True)
     ]
-    return Plan(chosen, tuple(asks), tuple(keys), notes)
+    return Plan(chosen, tuple(asks), tuple(pairs), tuple(keys), notes)
 
 
 def run_task(
@@ -135,26 +139,18 @@ def _scored(planned: Plan, candidate: Candidate, wanted: Sequence[int], advance:
     task, template = planned.asked.task, planned.asked.template
     for start in range(0, len(wanted), AT_ONCE):
         numbers = wanted[start : start + AT_ONCE]
-        queries = [candidate.query(ask) for number in numbers for ask in planned.asks[number]]
-        told = _InExamples(len(numbers), len(queries), advance)
-        scores = iter(candidate.scorer.score_all(queries, told))
+        scores = iter(candidate.scorer.score_pairs(_pairs(planned, candidate, numbers), len(numbers), advance))
         for number in numbers:
-            found = [next(scores) for _ in planned.asks[number]]
+            found = [[next(scores) for _ in continuations] for _, continuations in planned.asks[number]]
             yield number, task.kind.outcome(template, planned.asked.examples[number], found)
 
 
-class _InExamples:
-    """Progress in queries, told in examples."""
-
-    def __init__(self, examples: int, queries: int, advance: Advance):
-        self._examples, self._queries, self._advance = examples, queries, advance
-        self._done = self._told = 0
-
-    def __call__(self, queries: int) -> None:
-        self._done += queries
-        now = self._examples * self._done // self._queries
-        self._advance(now - self._told)
-        self._told = now
+def _pairs(planned: Plan, candidate: Candidate, numbers: Sequence[int]) -> list[Pair]:
+    """All texts of these examples as tokens: those that planning kept, or encoded anew."""
+    kept = [of_ask for number in numbers for of_ask in planned.pairs[number]]
+    if all(kept):
+        return [pair for of_ask in kept for pair in of_ask]
+    return candidate.scorer.pairs([candidate.query(ask) for number in numbers for ask in planned.asks[number]])
 
 
 def _written(planned: Plan, candidate: Candidate, wanted: Sequence[int], advance: Advance) -> Iterator[tuple[int, Row]]:

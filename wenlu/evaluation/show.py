@@ -26,15 +26,15 @@ def shown(planned: Plan, candidate: Candidate, number: int) -> list[dict[str, An
                 found.append({**entry, **_begin(candidate, ids), "before": _tokens(candidate, ids[-SIDE:])})
                 continue
             pairs = candidate.scorer.pairs([candidate.query(ask)])
-            entry |= _begin(candidate, pairs[0][0])
+            entry |= _begin(candidate, pairs[0].prefix)
             entry["continuations"] = [
                 {
                     "text": continuation,
-                    "before": _tokens(candidate, before[-SIDE:]),
-                    "after": _tokens(candidate, after[:SIDE]),
-                    "tokens": len(after),
+                    "before": _tokens(candidate, pair.prefix[-SIDE:]),
+                    "after": _tokens(candidate, pair.continuation[:SIDE]),
+                    "tokens": len(pair.continuation),
                 }
-                for continuation, (before, after) in zip(continuations, pairs, strict=True)
+                for continuation, pair in zip(continuations, pairs, strict=True)
             ]
             found.append(entry)
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from torch import nn
@@ -49,8 +50,15 @@ class Score:
         return len(self.log_probabilities)
 
 
-Pair = tuple[list[int], list[int]]
-"""Ids of a prefix, and those of a continuation."""
+class Pair(NamedTuple):
+    """A prefix and a continuation as the model reads them."""
+
+    prefix: Sequence[int]
+    continuation: Sequence[int]
+    bytes: int
+    """Of the continuation's text in UTF-8."""
+    apart: bool = False
+    """Whether a token would span the border between them, so that both were encoded apart."""
 
 
 class Scorer:
@@ -89,60 +97,69 @@ class Scorer:
         Raises UserError for an empty continuation, a prefix without a token where none begins a document, and a text
         that is longer than the model reads.
         """
-        pairs = self.pairs(queries)
-        for prefix, continuation in pairs:
-            self._check(prefix, continuation)
-        progress = _Progress(len(queries), advance)
+        scores = iter(self.score_pairs(self.pairs(queries), len(queries), advance))
+        return [[next(scores) for _ in query.continuations] for query in queries]
+
+    def score_pairs(
+        self, pairs: Sequence[Pair], parts: int = 1, advance: Callable[[int], None] | None = None
+    ) -> list[Score]:
+        """The same for what `pairs` gave already. `advance` is told how many of so many parts more are done."""
+        for pair in pairs:
+            self._check(pair.prefix, pair.continuation)
+        progress = _Progress(parts, advance)
         with evaluating(self._model):
             found = self._found(pairs, progress)
         progress.end()
-        texts = (text for query in queries for text in query.continuations)
-        scores = iter(
-            [
-                Score(tuple(values.tolist()), len(text.encode()), bool(best.all()))
-                for text, (values, best) in zip(texts, found, strict=True)
-            ]
-        )
-        return [[next(scores) for _ in query.continuations] for query in queries]
+        return [
+            Score(tuple(values.tolist()), pair.bytes, bool(best.all()))
+            for pair, (values, best) in zip(pairs, found, strict=True)
+        ]
 
     def pairs(self, queries: Sequence[Query]) -> list[Pair]:
         """Prefix and continuation as the model reads them, of every continuation of every query.
 
         A text is cut where its prefix, encoded alone, ends; space at the end of a prefix belongs to what follows (so
-        lm-evaluation-harness has it). Where a token would span the border, both are encoded apart.
+        lm-evaluation-harness has it). Where a token would span the border, both are encoded apart. Every text is
+        encoded once, and the pairs of a query hold the same prefix.
         """
-        halves: list[tuple[str, str]] = []
+        texts = [self._texts(query.prefix, after) for query in queries for after in query.continuations]
+        ids = self._ids([text for before, whole, _ in texts for text in (before, whole)])
+        alone = [self._answers or not _begins(ids[whole], ids[before]) for before, whole, _ in texts]
+        ids |= self._ids([after for (_, _, after), is_alone in zip(texts, alone, strict=True) if is_alone])
+        found, rest = [], iter(zip(texts, alone, strict=True))
         for query in queries:
-            for continuation in query.continuations:
-                if not continuation:
-                    raise UserError("a continuation is empty: there is nothing to score")
-                if not isinstance(query.prefix, str):
-                    halves.append(("", continuation))
-                    continue
-                prefix = query.prefix if self._apart else query.prefix.rstrip()
-                continuation = query.prefix[len(prefix) :] + continuation
-                halves.append((prefix, continuation))
-        wholes = [after if self._apart else before + after for before, after in halves]
-        texts = dict.fromkeys([*(before for before, _ in halves), *wholes])
-        ids = dict(zip(texts, self._tokenizer.encode_batch(list(texts)), strict=True))
-        of_queries = (query for query in queries for _ in query.continuations)
-        return [self._pair(query.prefix, *half, ids) for query, half in zip(of_queries, halves, strict=True)]
+            prefix: list[int] = []
+            for continuation, ((before, whole, after), is_alone) in zip(query.continuations, rest):
+                prefix = prefix or self._prefix(query.prefix, ids[before])
+                follow = ids[after] if is_alone else ids[whole][len(ids[before]) :]
+                found.append(Pair(prefix, follow, len(continuation.encode()), is_alone and not self._answers))
+        return found
 
     @property
-    def _apart(self) -> bool:
+    def _answers(self) -> bool:
         """Whether what a model reads and what it writes are texts of their own."""
         return self._model.config.family == "t5"
 
-    def _pair(self, given: str | tuple[int, ...], prefix: str, continuation: str, ids: dict[str, list[int]]) -> Pair:
+    def _texts(self, prefix: str | tuple[int, ...], continuation: str) -> tuple[str, str, str]:
+        """What stands before the border, that with what follows, and what follows it."""
+        if not continuation:
+            raise UserError("a continuation is empty: there is nothing to score")
+        if not isinstance(prefix, str):
+            return "", continuation, continuation
+        if self._answers:
+            return prefix, continuation, continuation
+        before = prefix.rstrip()
+        after = prefix[len(before) :] + continuation
+        return before, before + after, after
+
+    def _ids(self, texts: Sequence[str]) -> dict[str, list[int]]:
+        different = list(dict.fromkeys(texts))
+        return dict(zip(different, self._tokenizer.encode_batch(different), strict=True))
+
+    def _prefix(self, given: str | tuple[int, ...], ids: list[int]) -> list[int]:
         if not isinstance(given, str):
-            return list(given), ids[continuation]
-        before = ids[prefix]
-        if self._apart:
-            return before + end_ids(self._model, self._tokenizer), ids[continuation]
-        whole = ids[prefix + continuation]
-        same = whole[: len(before)] == before and len(whole) > len(before)
-        after = whole[len(before) :] if same else self._tokenizer.encode(continuation)
-        return self._beginning + before, after
+            return list(given)
+        return ids + end_ids(self._model, self._tokenizer) if self._answers else self._beginning + ids
 
     @property
     def _beginning(self) -> list[int]:
@@ -151,7 +168,7 @@ class Scorer:
         begin = begin_id(self._model, self._tokenizer)
         return [] if begin is None else [begin]
 
-    def _check(self, prefix: list[int], continuation: list[int]) -> None:
+    def _check(self, prefix: Sequence[int], continuation: Sequence[int]) -> None:
         config = self._model.config
         bert = config.family == "bert"
         if not bert:
@@ -165,41 +182,47 @@ class Scorer:
             )
         self.beyond_context += config.family in ROTARY and length - 1 > config.context
 
-    def _found(self, pairs: list[Pair], progress: _Progress) -> list[tuple[np.ndarray, np.ndarray]]:
+    def _found(self, pairs: Sequence[Pair], progress: _Progress) -> list[tuple[np.ndarray, np.ndarray]]:
         if not pairs:
             return []
         family, vocab = self._model.config.family, self._tokenizer.vocab
-        self.tokens_given += sum(len(prefix) + len(continuation) for prefix, continuation in pairs)
+        texts = [(pair.prefix, pair.continuation) for pair in pairs]
+        self.tokens_given += sum(len(prefix) + len(continuation) for prefix, continuation in texts)
         if family in ("t5", "bert"):
-            progress.whole = len(pairs)
+            progress.whole = len(texts)
             if family == "t5":
-                self.tokens_read += sum(map(len, {tuple(prefix) for prefix, _ in pairs}))
-                self.tokens_read += sum(len(continuation) for _, continuation in pairs)
-                return written(self._model, pairs, vocab, progress)
-            self.tokens_read += sum((len(a) + len(b) + 2) * len(b) for a, b in pairs)
-            return restored(self._model, self._tokenizer, pairs, progress)
-        trie = Trie.of([([*prefix, *continuation], len(prefix)) for prefix, continuation in pairs])
+                self.tokens_read += sum(map(len, {tuple(prefix) for prefix, _ in texts}))
+                self.tokens_read += sum(len(continuation) for _, continuation in texts)
+                return written(self._model, texts, vocab, progress)
+            self.tokens_read += sum((len(a) + len(b) + 2) * len(b) for a, b in texts)
+            return restored(self._model, self._tokenizer, texts, progress)
+        trie = Trie.of([([*prefix, *continuation], len(prefix)) for prefix, continuation in texts])
         progress.whole = len(trie.read)
         self.tokens_read += progress.whole
         values, best = log_probabilities(self._model, trie, vocab, progress)
         return [(values[nodes], best[nodes]) for nodes in trie.nodes]
 
 
-class _Progress:
-    """Work that is done, told in queries."""
+def _begins(whole: list[int], before: list[int]) -> bool:
+    """Whether the tokens of a text begin with those of its beginning, and go on."""
+    return len(whole) > len(before) and whole[: len(before)] == before
 
-    def __init__(self, queries: int, advance: Callable[[int], None] | None):
-        self._queries, self._advance = queries, advance
+
+class _Progress:
+    """Work that is done, told in so many parts."""
+
+    def __init__(self, parts: int, advance: Callable[[int], None] | None):
+        self._parts, self._advance = parts, advance
         self.whole, self._done, self._told = 1, 0, 0
 
     def __call__(self, done: int) -> None:
         self._done += done
-        self._tell(self._queries * self._done // self.whole)
+        self._tell(self._parts * self._done // self.whole)
 
     def end(self) -> None:
-        self._tell(self._queries)
+        self._tell(self._parts)
 
-    def _tell(self, queries: int) -> None:
-        if self._advance and queries > self._told:
-            self._advance(queries - self._told)
-            self._told = queries
+    def _tell(self, parts: int) -> None:
+        if self._advance and parts > self._told:
+            self._advance(parts - self._told)
+            self._told = parts
