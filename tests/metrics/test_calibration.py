@@ -118,6 +118,16 @@ def test_a_resample_counts_as_if_its_examples_were_written_out(ties):
     assert (found.low, found.high) == pytest.approx(tuple(np.quantile(areas, [0.025, 0.975])))
 
 
+def test_resamples_counted_in_parts_are_the_same(monkeypatch):
+    given = answers(np.random.default_rng(9), 40, ties=True)
+    whole = risk_coverage(given, resamples=50), abstention(given, 0.2, resamples=50)
+    monkeypatch.setattr("wenlu.metrics.calibration._AT_ONCE", 120)
+    curve, chosen = risk_coverage(given, resamples=50), abstention(given, 0.2, resamples=50)
+    assert chosen == whole[1] and curve.area.value == whole[0].area.value
+    assert curve.area.interval.low == pytest.approx(whole[0].area.interval.low, abs=1e-15)
+    assert np.array_equal(curve.low, whole[0].low) and np.array_equal(curve.high, whole[0].high)
+
+
 def test_risks_lie_in_intervals_that_cover():
     random, hits, curves = np.random.default_rng(4), 0, 100
     for seed in range(curves):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from wenlu.metrics.intervals import Interval, blocks, by_group, group_numbers, mean, ratio_interval, wilson
+from wenlu.metrics.intervals import Interval, blocks, by_group, draws, group_numbers, mean, ratio_interval, wilson
 
 
 def _series(random, length, correlation=0.6):
@@ -80,6 +80,18 @@ def test_blocks_tile_the_corpus_within_documents(lengths):
     assert starts[0] == 0 and (sizes > 0).all() and sizes.max() <= 256
     assert set(np.cumsum(lengths)[:-1]) <= set(starts), "a document's border is a block's border"
     assert len(starts) >= min(50, total)
+
+
+def test_draws_are_the_same_in_parts_and_when_they_are_kept(monkeypatch):
+    (kept,) = draws(9, 40, 3)
+    assert kept.shape == (40, 9) and (kept.sum(1) == 9).all() and next(draws(9, 40, 3)) is kept
+    with pytest.raises(ValueError, match="read-only"):
+        kept[0, 0] = 1
+    assert not np.array_equal(next(draws(9, 40, 4)), kept)
+    monkeypatch.setattr("wenlu.metrics.intervals._KEPT", 0)
+    monkeypatch.setattr("wenlu.metrics.intervals._CELLS", 70)
+    parts = list(draws(9, 40, 3))
+    assert len(parts) == 6 and np.array_equal(np.concatenate(parts), kept)
 
 
 @pytest.mark.parametrize("level", [0.8, 0.95, 0.99])

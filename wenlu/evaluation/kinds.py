@@ -11,7 +11,7 @@ import numpy as np
 from wenlu.base.errors import UserError
 from wenlu.evaluation.perplexity import exponential
 from wenlu.inference.score import Score
-from wenlu.metrics.intervals import Estimate, Interval, by_group, group_numbers, mean, ratio
+from wenlu.metrics.intervals import Estimate, Interval, by_group, draws, group_numbers, mean, ratio
 from wenlu.metrics.scores import macro_f1
 from wenlu.prompting.examples import Example
 from wenlu.prompting.template import Prompt, Template
@@ -135,12 +135,9 @@ def _macro_f1(rows: Sequence[Row], groups: Sequence[str], classes: int) -> Estim
     numbers = group_numbers(groups, len(rows))
     cells = np.zeros((len(rows), classes * classes))
     cells[np.arange(len(rows)), [row["gold"] * classes + row["found"] for row in rows]] = 1
-    sums, random = by_group(cells, numbers), np.random.default_rng(0)
-    shares = np.full(len(sums), 1 / len(sums))
-    drawn = [
-        macro_f1((random.multinomial(len(sums), shares) @ sums).reshape(classes, classes)) for _ in range(RESAMPLES)
-    ]
-    low, high = np.quantile(drawn, [0.025, 0.975])
+    sums = by_group(cells, numbers)
+    found = [macro_f1((drawn @ sums).reshape(-1, classes, classes)) for drawn in draws(len(sums), RESAMPLES)]
+    low, high = np.quantile(np.concatenate(found), [0.025, 0.975])
     value = float(macro_f1(cells.sum(0).reshape(classes, classes)))
     return Estimate(value, Interval(float(low), float(high)) if low < high else None)
 

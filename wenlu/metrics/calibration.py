@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from wenlu.base.errors import UserError
-from wenlu.metrics.intervals import Estimate, Interval, by_group, group_numbers, mean
+from wenlu.metrics.intervals import Estimate, Interval, by_group, draws, group_numbers, mean
 
 RESAMPLES = 2000
 _QUANTILES = [0.025, 0.975]
 _POINTS = 200
+_AT_ONCE = 1 << 18
+"""Answers of all resamples that are counted together (2 MiB)."""
 
 Groups = Sequence[Hashable] | None
 
@@ -81,7 +83,7 @@ def calibration_error(
         return Estimate(value, None)
     sizes = np.bincount(numbers)
     found, strayed = [], []
-    for drawn in _draws(len(sums), resamples, seed):
+    for drawn in draws(len(sums), resamples, seed):
         resampled = (drawn @ sums) / (drawn @ sizes)[:, None]
         found.append(np.abs(resampled).sum(1))
         strayed.append(np.abs(resampled - sums.sum(0) / len(places)).sum(1))
@@ -100,14 +102,6 @@ def bin_numbers(confidence: np.ndarray, bins: int, equal: Literal["width", "mass
 def _percentiles(rows: Sequence[float]) -> Interval:
     low, high = np.quantile(rows, _QUANTILES)
     return Interval(float(low), float(high))
-
-
-def _draws(groups: int, resamples: int, seed: int):
-    """How often each group is drawn, [some resamples, groups], in parts that fit into memory."""
-    random = np.random.default_rng(seed)
-    rows = max(1, (1 << 22) // groups)
-    for start in range(0, resamples, rows):
-        yield random.multinomial(groups, np.full(groups, 1 / groups), size=min(rows, resamples - start))
 
 
 def brier(answers: Answers) -> Estimate:
@@ -158,23 +152,25 @@ def risk_coverage(answers: Answers, *, resamples: int = RESAMPLES, seed: int = 0
     curve = _Curve(answers)
     shown = np.unique(np.rint(np.linspace(0, len(curve.thresholds) - 1, _POINTS)).astype(np.int64))
     points = curve.coverage[shown], curve.risk[shown]
-    value = curve.area(np.ones(len(answers.right)))
+    value = float(curve.areas(*curve.counted(np.ones((len(answers.right), 1))))[0])
     if curve.groups < 2:
         return RiskCoverage(*points, None, None, curve.thresholds[shown], Estimate(value, None))
     areas, risks = [], []
     for weights in curve.resampled(resamples, seed):
-        areas.append(curve.area(weights))
-        risks.append(curve.risks(weights)[1][shown])
-    low, high = _quantiles_known(np.array(risks))
-    return RiskCoverage(*points, low, high, curve.thresholds[shown], Estimate(value, _percentiles(areas)))
+        counts = curve.counted(weights)
+        areas.append(curve.areas(*counts))
+        risks.append(curve.risks(*(count[shown] for count in counts)))
+    low, high = _quantiles_known(np.concatenate(risks, 1))
+    area = Estimate(value, _percentiles(np.concatenate(areas)))
+    return RiskCoverage(*points, low, high, curve.thresholds[shown], area)
 
 
 def _quantiles_known(risks: np.ndarray) -> np.ndarray:
-    """[2, thresholds] from [resamples, thresholds] with NaN where a resample answers nothing; never all of them."""
-    known = np.sort(risks, axis=0)  # NaN comes last.
-    counts = (~np.isnan(known)).sum(0)
-    places = np.rint(np.outer(_QUANTILES, np.maximum(counts, 1) - 1)).astype(np.int64)
-    return np.take_along_axis(known, places, axis=0)
+    """[2, thresholds] from [thresholds, resamples] with NaN where a resample answers nothing; never all of them."""
+    known = np.sort(risks, axis=1)  # NaN comes last.
+    counts = (~np.isnan(known)).sum(1)
+    places = np.rint(np.outer(np.maximum(counts, 1) - 1, _QUANTILES)).astype(np.int64)
+    return np.take_along_axis(known, places, axis=1).T
 
 
 class _Curve:
@@ -187,26 +183,38 @@ class _Curve:
         self.groups = int(self.numbers.max()) + 1
         self.starts = np.flatnonzero(np.r_[True, np.diff(self.confidence) != 0])
         self.thresholds = self.confidence[self.starts]
-        self.coverage, self.risk = self.risks(np.ones(len(order)))
+        answered, wrong = self.counted(np.ones((len(order), 1)))
+        self.coverage, self.risk = (answered / answered[-1])[:, 0], self.risks(answered, wrong)[:, 0]
 
-    def resampled(self, resamples: int, seed: int):
-        """Weights of the answers, [examples] for each resample."""
-        for drawn in _draws(self.groups, resamples, seed):
-            yield from (counts[self.numbers].astype(np.float64) for counts in drawn)
+    def resampled(self, resamples: int, seed: int) -> Iterator[np.ndarray]:
+        """How often each answer is drawn, [examples, some resamples], in parts."""
+        some = max(1, _AT_ONCE // len(self.numbers))
+        for drawn in draws(self.groups, resamples, seed):
+            for start in range(0, len(drawn), some):
+                yield drawn[start : start + some].T[self.numbers].astype(np.float64)
 
-    def risks(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Coverage and risk at each threshold; NaN where nothing is answered."""
-        answered = np.cumsum(np.add.reduceat(weights, self.starts))
-        wrong = np.cumsum(np.add.reduceat(weights * self.wrong, self.starts))
-        risk = np.divide(wrong, answered, out=np.full(len(wrong), np.nan), where=answered > 0)
-        return answered / answered[-1], risk
+    def counted(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Answers given and wrong ones at each threshold, [thresholds, resamples], of weights [examples, resamples]."""
+        found = (np.add.reduceat(counts, self.starts) for counts in (weights, weights * self.wrong[:, None]))
+        answered, wrong = (np.cumsum(counts, axis=0) for counts in found)
+        return answered, wrong
 
-    def area(self, weights: np.ndarray) -> float:
-        """Mean risk over 1, 2, … answers, those of one confidence each as wrong as they are on average."""
-        sizes = np.add.reduceat(weights, self.starts).astype(np.int64)
-        wrong = np.add.reduceat(weights * self.wrong, self.starts)
-        each = np.repeat(np.divide(wrong, sizes, out=np.zeros(len(sizes)), where=sizes > 0), sizes)
-        return float((np.cumsum(each) / np.arange(1, len(each) + 1)).mean())
+    def risks(self, answered: np.ndarray, wrong: np.ndarray) -> np.ndarray:
+        """The part that is wrong; NaN where nothing is answered."""
+        return np.divide(wrong, answered, out=np.full(wrong.shape, np.nan), where=answered > 0)
+
+    def areas(self, answered: np.ndarray, wrong: np.ndarray) -> np.ndarray:
+        """Mean risk over 1, 2, … answers, [resamples], those of one confidence each as wrong as they are on average.
+
+        Of s answers of one confidence, w of them wrong, behind n with v wrong: Σ (v + j w / s) / (n + j) over
+        j = 1 … s, which is w + (v - n w / s) (H(n + s) - H(n)) with harmonic numbers H.
+        """
+        harmonic = np.cumsum(np.append(0.0, 1 / np.arange(1, answered[-1].max() + 1)))
+        sizes, errors = (np.diff(counts, axis=0, prepend=0) for counts in (answered, wrong))
+        each = np.divide(errors, sizes, out=np.zeros(sizes.shape), where=sizes > 0)
+        before = answered - sizes
+        reached = harmonic[answered.astype(np.int64)] - harmonic[before.astype(np.int64)]
+        return (errors + (wrong - errors - before * each) * reached).sum(0) / answered[-1]
 
 
 @dataclass(frozen=True)
@@ -243,35 +251,41 @@ def abstention(answers: Answers, wanted: float, *, resamples: int = RESAMPLES, s
     if not 0 <= wanted < 1:
         raise UserError(f"the wanted risk is a part of answers, from 0 to less than 1, not {wanted}")
     curve = _Curve(answers)
-    chosen = _chosen(curve.risk, wanted)
-    if chosen is None:
+    last, kept = _chosen(curve.risk[:, None], wanted)
+    threshold, coverage, risk = (float(row[last[0]]) for row in (curve.thresholds, curve.coverage, curve.risk))
+    if not kept[0]:
         threshold, coverage, risk = 1.0, 0.0, 0.0
-    else:
-        threshold, coverage, risk = (float(row[chosen]) for row in (curve.thresholds, curve.coverage, curve.risk))
     if curve.groups < 2:
-        found = (Estimate(threshold, None) if chosen is not None else None, Estimate(coverage, None))
-        return Abstention(wanted, *found, Estimate(risk, None), float(chosen is None))
-    thresholds, coverages, elsewhere = np.ones(resamples), np.zeros(resamples), []
-    for place, weights in enumerate(curve.resampled(resamples, seed)):
-        covered, risks = curve.risks(weights)
-        best = _chosen(risks, wanted)
-        if best is None:
-            continue
-        best = int(np.searchsorted(covered, covered[best]))  # those behind it were not drawn: no evidence for them
-        thresholds[place], coverages[place] = curve.thresholds[best], covered[best]
-        left_out = (weights == 0) & (curve.confidence >= curve.thresholds[best])
-        if left_out.any():
-            elsewhere.append(float(curve.wrong[left_out].mean()))
+        found = (Estimate(threshold, None) if kept[0] else None, Estimate(coverage, None))
+        return Abstention(wanted, *found, Estimate(risk, None), float(not kept[0]))
+    resampled = [_on_others(curve, weights, wanted) for weights in curve.resampled(resamples, seed)]
+    thresholds, coverages, elsewhere = (np.concatenate(rows) for rows in zip(*resampled, strict=True))
     return Abstention(
         wanted,
-        Estimate(threshold, _percentiles(thresholds)) if chosen is not None else None,
+        Estimate(threshold, _percentiles(thresholds)) if kept[0] else None,
         Estimate(coverage, _percentiles(coverages)),
         Estimate(risk, _percentiles(elsewhere) if len(elsewhere) > 1 else None),
         float((coverages == 0).mean()),
     )
 
 
-def _chosen(risks: np.ndarray, wanted: float) -> int | None:
-    """The number of the last threshold, of the largest coverage, that keeps the risk."""
-    kept = np.flatnonzero(risks <= wanted + 1e-12)  # NaN keeps none
-    return int(kept[-1]) if len(kept) else None
+def _on_others(curve: _Curve, weights: np.ndarray, wanted: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Thresholds that resamples choose, [resamples], 1 where none keeps the risk; their coverages, 0 there; and the
+    risks on what those resamples left out that have one and left some out that is answered."""
+    answered, wrong = curve.counted(weights)
+    last, kept = _chosen(curve.risks(answered, wrong), wanted)
+    resample = np.arange(len(last))
+    # Thresholds behind the first of that coverage were not drawn: no evidence for them.
+    best = (answered >= answered[last, resample]).argmax(0)
+    left_out, wrong_there = (counts[best, resample] for counts in curve.counted((weights == 0).astype(np.float64)))
+    known = kept & (left_out > 0)
+    thresholds = np.where(kept, curve.thresholds[best], 1.0)
+    coverages = np.where(kept, answered[best, resample] / answered[-1], 0.0)
+    return thresholds, coverages, wrong_there[known] / left_out[known]
+
+
+def _chosen(risks: np.ndarray, wanted: float) -> tuple[np.ndarray, np.ndarray]:
+    """Of risks [thresholds, resamples]: the number of the last threshold, of the largest coverage, that keeps the risk,
+    and whether any does."""
+    kept = risks <= wanted + 1e-12  # NaN keeps none
+    return len(kept) - 1 - kept[::-1].argmax(0), kept.any(0)

@@ -1,13 +1,16 @@
 """Intervals: how far a figure might have been from what was measured, had the text been another of its kind."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 _CELLS = 1 << 22
 """Random indices held at once while resampling (32 MiB)."""
+_KEPT = 1 << 20
+"""Those of so few groups are kept: several figures of the same answers are resampled alike (8 MiB)."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,24 @@ def ratio_interval(
         ratios[start : start + rows] = np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)
     low, high = np.nanquantile(ratios, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high))
+
+
+def draws(groups: int, resamples: int, seed: int = 0) -> Iterator[np.ndarray]:
+    """How often each of so many groups is drawn when as many are, with replacement: int64 [some resamples, groups], in
+    parts that fit into memory, not to be written to. The same for one seed."""
+    if groups * resamples <= _KEPT:
+        yield _drawn(groups, resamples, seed)
+        return
+    random, rows = np.random.default_rng(seed), max(1, _CELLS // groups)
+    for start in range(0, resamples, rows):
+        yield random.multinomial(groups, np.full(groups, 1 / groups), size=min(rows, resamples - start))
+
+
+@lru_cache(maxsize=1)
+def _drawn(groups: int, resamples: int, seed: int) -> np.ndarray:
+    found = np.random.default_rng(seed).multinomial(groups, np.full(groups, 1 / groups), size=resamples)
+    found.flags.writeable = False
+    return found
 
 
 def blocks(lengths: np.ndarray, longest: int = 256, wanted: int = 50) -> np.ndarray:
