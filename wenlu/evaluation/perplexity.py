@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from wenlu.base.config import at_least
 from wenlu.base.errors import UserError
 from wenlu.evaluation.windows import at_once
 from wenlu.inference.generator import begin_id, check_together
+from wenlu.inference.likelihood import log_likelihoods
 from wenlu.inference.reading import evaluating
 from wenlu.metrics.intervals import Estimate, Interval, blocks, ratio_interval
 from wenlu.models.size import WHOLE_LOGITS
@@ -217,7 +217,7 @@ def token_nats(
     """−log p of each target after its hidden state, in f64; the logits of a large vocabulary are made in parts."""
     rows = max(1, WHOLE_LOGITS // model.config.vocab)
     parts = zip(hidden.split(rows), targets.split(rows), strict=True)
-    return torch.cat([F.cross_entropy(model.head(h).float(), t, reduction="none").double() for h, t in parts])
+    return torch.cat([-log_likelihoods(model.head(h), t) for h, t in parts])
 
 
 def _result(nats: np.ndarray, documents: list[Document], why: str, context: int, overlap: int) -> Result:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wenlu.inference.likelihood import likeliest, log_likelihoods
 from wenlu.inference.reading import Reader
 from wenlu.inference.sample import finite
 from wenlu.models.size import WHOLE_LOGITS
@@ -109,8 +109,8 @@ def restored(
             targets = ids[row, at]
             ids[row, at] = tokenizer.mask_id
             values, best = _of(model.head(model.hidden(ids)[row, at])[:, None, : tokenizer.vocab], targets[:, None])
-            for (number, place), value, likeliest in zip(part, values[:, 0], best[:, 0], strict=True):
-                found[number][0][place], found[number][1][place] = value, likeliest
+            for (number, place), value, is_best in zip(part, values[:, 0], best[:, 0], strict=True):
+                found[number][0][place], found[number][1][place] = value, is_best
                 left[number] -= 1
             if done:
                 done(sum(left[number] == 0 for number in {n for n, _ in part}))
@@ -119,6 +119,6 @@ def restored(
 
 def _of(logits: Tensor, ids: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Log-probabilities of `ids` [rows, seq] by logits [rows, seq, vocab], and whether each is the likeliest."""
-    logits = finite(logits).float()
-    nats = F.cross_entropy(logits.flatten(0, 1), ids.flatten(), reduction="none").view(ids.shape)
-    return -nats.double().cpu().numpy(), (logits.argmax(-1) == ids).cpu().numpy()
+    logits, rows = logits.flatten(0, 1), torch.arange(ids.numel(), device=ids.device)
+    values, best = finite(log_likelihoods(logits, ids.flatten())), likeliest(logits, ids.flatten(), rows)
+    return values.view(ids.shape).cpu().numpy(), best.view(ids.shape).cpu().numpy()

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from wenlu.inference.likelihood import likeliest, log_likelihoods
 from wenlu.inference.sample import finite
 from wenlu.models.cache import LSTMState
 from wenlu.models.size import WHOLE_LOGITS
@@ -87,7 +88,7 @@ def log_probabilities(
 
     Of models that read from left to right, without an encoder. Raises UserError where logits are not finite.
     """
-    values, likeliest = np.zeros(len(trie.ids)), np.zeros(len(trie.ids), bool)
+    values, best = np.zeros(len(trie.ids)), np.zeros(len(trie.ids), bool)
     asked, after = trie.asked()
     reading = _levels if model.config.family == "lstm" else _chunks
     for nodes, hidden in reading(model, trie):
@@ -97,10 +98,10 @@ def log_probabilities(
         counts = (places[1] - places[0])[rows]
         ranges = zip(places[0][rows], places[1][rows], strict=True)
         targets = asked[np.concatenate([np.empty(0, np.int64), *(np.arange(a, b) for a, b in ranges)])]
-        values[targets], likeliest[targets] = _of_targets(model, hidden, rows, counts, trie.ids[targets], vocab)
+        values[targets], best[targets] = _of_targets(model, hidden, rows, counts, trie.ids[targets], vocab)
         if done:
             done(len(nodes))
-    return values, likeliest
+    return values, best
 
 
 def _of_targets(
@@ -110,12 +111,12 @@ def _of_targets(
     values, best, first, most = [], [], 0, max(1, WHOLE_LOGITS // model.config.vocab)
     for start in range(0, len(rows), most):
         part = torch.from_numpy(rows[start : start + most]).to(hidden.device)
-        logits = finite(model.head(hidden[part])[:, :vocab].float())
+        logits = model.head(hidden[part])[:, :vocab]
         of_part = counts[start : start + most]
         wanted = torch.from_numpy(targets[first : first + of_part.sum()]).to(hidden.device)
         row = torch.from_numpy(np.repeat(np.arange(len(of_part)), of_part)).to(hidden.device)
-        values.append((logits[row, wanted].double() - logits.double().logsumexp(-1)[row]).cpu().numpy())
-        best.append((logits.argmax(-1)[row] == wanted).cpu().numpy())
+        values.append(finite(log_likelihoods(logits, wanted, row)).cpu().numpy())
+        best.append(likeliest(logits, wanted, row).cpu().numpy())
         first += int(of_part.sum())
     return np.concatenate(values or [np.empty(0)]), np.concatenate(best or [np.empty(0, bool)])
 
