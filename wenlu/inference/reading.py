@@ -41,8 +41,8 @@ def check_prompt(config: ModelConfig, ids: Sequence[int]) -> None:
     """Raises UserError for a prompt that a model cannot read: none at all, unknown ids, or beyond a gpt2's context."""
     if not ids:
         raise UserError("a model cannot begin from nothing: give it a prompt of at least one token")
-    wrong = next((id for id in ids if not 0 <= id < config.vocab), None)
-    if wrong is not None:
+    if min(ids) < 0 or max(ids) >= config.vocab:
+        wrong = next(id for id in ids if not 0 <= id < config.vocab)
         raise UserError(f"the prompt holds the id {wrong}, but this model knows 0 to {config.vocab - 1} only")
     if config.family == "gpt2" and len(ids) > config.context:
         raise UserError(

@@ -104,8 +104,7 @@ class Scorer:
         self, pairs: Sequence[Pair], parts: int = 1, advance: Callable[[int], None] | None = None
     ) -> list[Score]:
         """The same for what `pairs` gave already. `advance` is told how many of so many parts more are done."""
-        for pair in pairs:
-            self._check(pair.prefix, pair.continuation)
+        self._check(pairs)
         progress = _Progress(parts, advance)
         with evaluating(self._model):
             found = self._found(pairs, progress)
@@ -168,19 +167,21 @@ class Scorer:
         begin = begin_id(self._model, self._tokenizer)
         return [] if begin is None else [begin]
 
-    def _check(self, prefix: Sequence[int], continuation: Sequence[int]) -> None:
+    def _check(self, pairs: Sequence[Pair]) -> None:
         config = self._model.config
         bert = config.family == "bert"
         if not bert:
-            check_prompt(config, prefix)
-        length = len(prefix) + len(continuation) + 2 * bert
-        # The last token of a text is asked for, but not read.
-        if (bert and length > config.context) or (config.family == "gpt2" and length - 1 > config.context):
-            raise UserError(
-                f"a text has {length} tokens, but this {config.family} reads at most {config.context}: "
-                "shorten the prompt"
-            )
-        self.beyond_context += config.family in ROTARY and length - 1 > config.context
+            for prefix in {id(pair.prefix): pair.prefix for pair in pairs}.values():
+                check_prompt(config, prefix)
+        for pair in pairs:
+            length = len(pair.prefix) + len(pair.continuation) + 2 * bert
+            # The last token of a text is asked for, but not read.
+            if (bert and length > config.context) or (config.family == "gpt2" and length - 1 > config.context):
+                raise UserError(
+                    f"a text has {length} tokens, but this {config.family} reads at most {config.context}: "
+                    "shorten the prompt"
+                )
+            self.beyond_context += config.family in ROTARY and length - 1 > config.context
 
     def _found(self, pairs: Sequence[Pair], progress: _Progress) -> list[tuple[np.ndarray, np.ndarray]]:
         if not pairs:
@@ -196,7 +197,9 @@ class Scorer:
                 return written(self._model, texts, vocab, progress)
             self.tokens_read += sum((len(a) + len(b) + 2) * len(b) for a, b in texts)
             return restored(self._model, self._tokenizer, texts, progress)
-        trie = Trie.of([([*prefix, *continuation], len(prefix)) for prefix, continuation in texts])
+        before = {id(prefix): np.asarray(prefix, np.int64) for prefix, _ in texts}
+        wholes = [np.append(before[id(prefix)], np.asarray(after, np.int64)) for prefix, after in texts]
+        trie = Trie.of([(whole, len(prefix)) for whole, (prefix, _) in zip(wholes, texts, strict=True)])
         progress.whole = len(trie.read)
         self.tokens_read += progress.whole
         values, best = log_probabilities(self._model, trie, vocab, progress)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,7 +42,7 @@ class Trie:
     """Of each text, in the order given, its tokens that are asked for."""
 
     @classmethod
-    def of(cls, texts: Sequence[tuple[Sequence[int], int]]) -> Trie:
+    def of(cls, texts: Sequence[tuple[Sequence[int] | np.ndarray, int]]) -> Trie:
         """The tree of texts (ids, how many of the first of them are not asked for)."""
         arrays = [np.asarray(ids, np.int64) for ids, _ in texts]
         order = sorted(range(len(arrays)), key=lambda number: arrays[number].astype(">u4").tobytes())
@@ -62,7 +63,7 @@ class Trie:
             wanted[asked] = True
         return cls(np.concatenate(parts), np.concatenate(parents).astype(np.int64), wanted, tuple(nodes))
 
-    @property
+    @cached_property
     def read(self) -> Int[np.ndarray, " read"]:
         """The nodes that must be read: those that another follows. Of a last token only the probability is needed."""
         return np.unique(self.parents[self.parents >= 0])
@@ -95,9 +96,9 @@ def log_probabilities(
         # Nodes of a chunk, or of a level's edges, stand in rising order; only parents of what is asked for have logits.
         places = np.searchsorted(after, nodes, side="left"), np.searchsorted(after, nodes, side="right")
         (rows,) = np.nonzero(places[1] > places[0])
-        counts = (places[1] - places[0])[rows]
-        ranges = zip(places[0][rows], places[1][rows], strict=True)
-        targets = asked[np.concatenate([np.empty(0, np.int64), *(np.arange(a, b) for a, b in ranges)])]
+        first, counts = places[0][rows], (places[1] - places[0])[rows]
+        inside = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        targets = asked[np.repeat(first, counts) + inside]
         values[targets], best[targets] = _of_targets(model, hidden, rows, counts, trie.ids[targets], vocab)
         if done:
             done(len(nodes))
