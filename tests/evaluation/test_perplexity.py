@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from wenlu.base.errors import UserError
 from wenlu.evaluation import perplexity
-from wenlu.evaluation.perplexity import Document, Settings, evaluate, evaluate_documents
+from wenlu.evaluation.perplexity import Document, Settings, evaluate, evaluate_documents, evaluate_each
 from wenlu.models.build import build
 from wenlu.models.config import ModelConfig
 from wenlu.tokenization.learn import learn
@@ -49,6 +49,17 @@ def test_equals_reading_each_text_whole(family, tokenizer):
     assert result.nats_per_token.value == pytest.approx(nats.mean(), abs=1e-5)
     assert result.perplexity.value == pytest.approx(math.exp(nats.mean()), rel=1e-4)
     assert result.bits_per_byte.value == pytest.approx(nats.sum() / math.log(2) / result.bytes, rel=1e-5)
+
+
+@pytest.mark.parametrize("family", ["lstm", "gpt2", "qwen3"])
+def test_each_of_many_texts_is_measured_as_alone(family, tokenizer):
+    model, texts = _model(family, tokenizer.vocab), [text for text in TEXTS if text]
+    for text, (document, per_token) in zip(texts, evaluate_each(model, tokenizer, texts), strict=True):
+        alone = evaluate(model, tokenizer, [text])
+        assert (len(document.ids), document.bytes, document.lossless) == (alone.tokens, alone.bytes, True)
+        assert per_token == pytest.approx(alone.nats_per_token.value, abs=1e-5)
+    with pytest.raises(UserError, match="nothing to evaluate: the texts hold no token"):
+        evaluate_each(model, tokenizer, TEXTS)
 
 
 @pytest.mark.parametrize("overlap", [0, 1, 5, 7])

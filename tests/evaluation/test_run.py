@@ -161,6 +161,23 @@ def test_parts_that_lose_bytes_have_no_bits_and_are_named(tmp_path):
         assert set(compare(*pair).verdicts) == {"nats_per_token"}
 
 
+def test_short_texts_are_read_side_by_side(monkeypatch):
+    from wenlu.evaluation import perplexity, run
+
+    one, sizes, batch_nats = candidate(), [], perplexity._batch_nats
+    monkeypatch.setattr(
+        perplexity, "_batch_nats", lambda model, part: sizes.append(len(part)) or batch_nats(model, part)
+    )
+    together = run_task(TEXTS, one)
+    assert sizes == [4]
+    monkeypatch.setattr(run, "BYTES_AT_ONCE", 30)
+    alone = run_task(TEXTS, one)
+    assert sizes[1:] == [3, 1], "so many bytes, or the last text more"
+    for row, other in zip(together.rows, alone.rows, strict=True):
+        assert row["nats"] == pytest.approx(other["nats"], abs=1e-3)
+        assert (row["tokens"], row["bytes"]) == (other["tokens"], other["bytes"])
+
+
 @pytest.mark.parametrize("task", [CHOICE, PAIRS, CLOZE, WRITTEN, TEXTS], ids=lambda task: task.name)
 def test_a_killed_evaluation_goes_on(task, tmp_path, monkeypatch):
     from wenlu.evaluation import run
@@ -214,6 +231,7 @@ def test_every_text_is_encoded_once_and_kept_until_it_is_scored(monkeypatch):
     from wenlu.evaluation import fit, run
 
     monkeypatch.setattr(run, "AT_ONCE", 4)
+    monkeypatch.setattr("wenlu.inference.score.PART", 1 << 10)
     one, texts, encode = candidate(context=256), [], BYTES.encode_batch
     monkeypatch.setattr(BYTES, "encode_batch", lambda given: texts.extend(given) or encode(given))
     kept = run_task(CHOICE, one, Settings(shots=2))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _POOL = 64
 """Batches' worth of windows that are sorted by length together, so that little is computed on padding."""
+NOTHING = "there is nothing to evaluate: the texts hold no token"
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,25 @@ def evaluate(
     Raises UserError for texts without a single token, a tokenizer without a token to begin with, one that does not
     belong to the model, a context that the model cannot read, and losses that are not finite.
     """
+    begin = _begin(model, tokenizer)
+    return evaluate_documents(model, (_document(tokenizer, text) for text in texts), begin, settings, advance)
+
+
+def evaluate_each(model: nn.Module, tokenizer: Tokenizer | None, texts: Sequence[str]) -> list[tuple[Document, float]]:
+    """The same of every text by itself, without intervals: its tokens, and its nats per token.
+
+    Windows of short texts are computed together. Raises UserError as `evaluate` does, also for one of the texts.
+    """
+    begin, documents = _begin(model, tokenizer), [_document(tokenizer, text) for text in texts]
+    if not all(len(document.ids) for document in documents):
+        raise UserError(NOTHING)
+    settings = Settings()
+    nats = _nats(model, documents, begin, _context(model, settings), settings)
+    parts = np.split(nats, np.cumsum([len(document.ids) for document in documents])[:-1])
+    return [(document, float(part.sum() / len(part))) for document, part in zip(documents, parts, strict=True)]
+
+
+def _begin(model: nn.Module, tokenizer: Tokenizer | None) -> int:
     check_together(model, tokenizer)
     begin = begin_id(model, tokenizer)
     begin = tokenizer.eos_id if begin is None else begin
@@ -103,14 +123,14 @@ def evaluate(
             "the first token of a document is scored after bos or eos, and this tokenizer has neither: "
             "name its bos_token in tokenizer_config.json"
         )
+    return begin
 
-    def document(text: str) -> Document:
-        ids = tokenizer.encode(text) if text else []
-        pieces, content = tokenizer.pieces(ids), text.encode()
-        widths = np.fromiter(map(len, pieces), np.int32, len(ids))
-        return Document(np.asarray(ids, np.int64), len(content), widths, b"".join(pieces) == content)
 
-    return evaluate_documents(model, map(document, texts), begin, settings, advance)
+def _document(tokenizer: Tokenizer, text: str) -> Document:
+    ids = tokenizer.encode(text) if text else []
+    pieces, content = tokenizer.pieces(ids), text.encode()
+    widths = np.fromiter(map(len, pieces), np.int32, len(ids))
+    return Document(np.asarray(ids, np.int64), len(content), widths, b"".join(pieces) == content)
 
 
 def evaluate_documents(
@@ -126,7 +146,7 @@ def evaluate_documents(
     kept: list[Document] = []
     lossy = 0
 
-    def windows() -> Iterator[_Window]:
+    def noted() -> Iterator[Document]:
         nonlocal lossy
         for number, document in enumerate(documents, 1):
             if not document.lossless and not lossy:
@@ -134,16 +154,30 @@ def evaluate_documents(
             if len(document.ids):
                 widths = None if document.widths is None else document.widths.astype(np.int32)
                 kept.append(replace(document, ids=document.ids.astype(np.int32), widths=widths))
-                yield from _windows(document, begin, context, settings.overlap)
+                yield document
 
+    nats = _nats(model, noted(), begin, context, settings, advance)
+    why = f"the tokenizer does not give back every byte of the texts (the first is document {lossy})" if lossy else ""
+    return _result(nats, kept, why, context, settings.overlap)
+
+
+def _nats(
+    model: nn.Module,
+    documents: Iterable[Document],
+    begin: int,
+    context: int,
+    settings: Settings,
+    advance: Advance | None = None,
+) -> np.ndarray:
+    """Of every token of documents that have some, one document after the other."""
+    windows = (window for document in documents for window in _windows(document, begin, context, settings.overlap))
     with evaluating(model):
-        nats = list(_score(model, windows(), at_once(settings.batch, context), advance or (lambda _: None)))
+        nats = list(_score(model, windows, at_once(settings.batch, context), advance or (lambda _: None)))
     if not nats:
-        raise UserError("there is nothing to evaluate: the texts hold no token")
+        raise UserError(NOTHING)
     total = np.concatenate(nats)
     refuse_nonfinite(total)
-    why = f"the tokenizer does not give back every byte of the texts (the first is document {lossy})" if lossy else ""
-    return _result(total, kept, why, context, settings.overlap)
+    return total
 
 
 @dataclass(frozen=True)

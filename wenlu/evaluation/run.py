@@ -13,7 +13,7 @@ from wenlu.base.errors import UserError
 from wenlu.evaluation.candidate import Candidate
 from wenlu.evaluation.fit import Ask, fitted
 from wenlu.evaluation.kinds import Choice, Contexts, Pairs, Row, Texts
-from wenlu.evaluation.perplexity import evaluate
+from wenlu.evaluation.perplexity import evaluate_each
 from wenlu.evaluation.results import Results, key_of
 from wenlu.evaluation.task import Asked, Settings, Task, asked, refuse_family
 from wenlu.evaluation.uncertainty import Uncertainty, uncertainty
@@ -24,6 +24,8 @@ from wenlu.prompting.examples import Example
 
 AT_ONCE = 128
 """Examples scored together, after which their rows are kept; what their prompts share is read once."""
+BYTES_AT_ONCE = 1 << 14
+"""Bytes of whole texts that are read together."""
 
 Advance = Callable[[int], None]
 """Told how many more examples are done."""
@@ -183,16 +185,30 @@ def _written(planned: Plan, candidate: Candidate, wanted: Sequence[int], advance
 
 
 def _read(planned: Plan, candidate: Candidate, wanted: Sequence[int], advance: Advance) -> Iterator[tuple[int, Row]]:
-    """Rows of whole texts, each in windows of the model's context."""
+    """Rows of whole texts, each in windows of the model's context, those of short texts side by side."""
+    for numbers in _parts_of(wanted, [len(example.fields["text"].encode()) for example in planned.asked.examples]):
+        texts = [planned.asked.examples[number].fields["text"] for number in numbers]
+        found = evaluate_each(candidate.model, candidate.tokenizer, texts)
+        for number, (document, per_token) in zip(numbers, found, strict=True):
+            nats = per_token * len(document.ids)
+            scores = {"nats_per_token": per_token}
+            if document.lossless:
+                scores["bits_per_byte"] = nats / math.log(2) / document.bytes
+            yield number, {"scores": scores, "nats": nats, "tokens": len(document.ids), "bytes": document.bytes}
+            advance(1)
+
+
+def _parts_of(wanted: Sequence[int], sizes: Sequence[int]) -> Iterator[list[int]]:
+    """Numbers of texts that are read together, `BYTES_AT_ONCE` or the last a little more."""
+    part, size = [], 0
     for number in wanted:
-        text = planned.asked.examples[number].fields["text"]
-        found = evaluate(candidate.model, candidate.tokenizer, [text])
-        nats = found.nats_per_token.value * found.tokens
-        scores = {"nats_per_token": found.nats_per_token.value}
-        if not found.why_no_bits:
-            scores["bits_per_byte"] = nats / math.log(2) / found.bytes
-        yield number, {"scores": scores, "nats": nats, "tokens": found.tokens, "bytes": found.bytes}
-        advance(1)
+        part.append(number)
+        size += sizes[number]
+        if size >= BYTES_AT_ONCE or len(part) == AT_ONCE:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
 
 
 def _outcome(planned: Plan, candidate: Candidate, rows: list[Row], settings: Settings) -> Outcome:
