@@ -104,6 +104,18 @@ def test_a_tree_is_read_as_its_texts_are(texts, at_once, family):
         assert best[nodes].tolist() == [a == b for a, b in zip(likeliest, ids[first:], strict=True)]
 
 
+def test_an_lstm_reads_unrelated_texts_of_any_lengths_side_by_side(monkeypatch):
+    model, steps = random_model("lstm"), []
+    hidden = model.hidden
+    monkeypatch.setattr(model, "hidden", lambda ids, **more: steps.append(ids.shape) or hidden(ids, **more))
+    queries = [Query(chr(97 + n) * (5 + n), (" b", " c")) for n in range(20)]
+    scorer = Scorer(model, TOKENIZER)
+    check(scorer, model, queries)
+    read = steps[: -2 * len(queries)]  # without those of the texts alone
+    assert sum(rows * length for rows, length in read) == scorer.tokens_read, "nothing is padding"
+    assert sum(length for _, length in read) <= 1 + 5 + 20 + 1, "as many steps as the longest text has"
+
+
 def test_every_shared_beginning_is_read_once():
     model = random_model("llama", context=200)
     scorer = Scorer(model, TOKENIZER)

@@ -24,6 +24,8 @@ AT_ONCE = 512
 narrow models, whose attention costs more than their products; more on a GPU."""
 NARROW = 512
 AT_ONCE_GPU = 4096
+ROWS = 64
+"""Edges that an LSTM reads side by side."""
 
 Done = Callable[[int], None]
 """Told how many tokens more have been read."""
@@ -155,27 +157,35 @@ def _way(parents: np.ndarray, node: int) -> np.ndarray:
 
 
 def _levels(model: nn.Module, trie: Trie) -> Iterator[tuple[np.ndarray, Tensor]]:
-    """The same for a model whose memory is a state: edges of the tree that are equally long and begin equally many
-    forks below the root are read side by side, each from its fork's state."""
-    device, read = next(model.parameters()).device, trie.read
+    """The same for a model whose memory is a state: edges of the tree that begin equally many forks below the root are
+    read side by side, each from its fork's state."""
     states: dict[int, Tensor] = {}
-    for level in _edges(trie.parents, read):
-        by_length: dict[int, list[np.ndarray]] = {}
-        for edge in level:
-            by_length.setdefault(len(edge), []).append(edge)
-        for length, alike in by_length.items():
-            rows = max(1, AT_ONCE // length)
-            for start in range(0, len(alike), rows):
-                edges = np.stack(alike[start : start + rows])
-                state = LSTMState()
-                if (begin := trie.parents[edges[:, 0]]).max() >= 0:
-                    known = torch.stack([states[int(node)] for node in begin], 2)
-                    state = LSTMState(list(known[0]), list(known[1]), 1)
-                hidden = model.hidden(torch.from_numpy(trie.ids[edges]).to(device), cache=state)
-                after = torch.stack((torch.stack(state.hidden), torch.stack(state.cell)))
-                states |= {int(node): after[:, :, row] for row, node in enumerate(edges[:, -1])}
-                order = np.argsort(edges.ravel())
-                yield edges.ravel()[order], hidden.flatten(0, 1)[torch.from_numpy(order).to(device)]
+    for level in _edges(trie.parents, trie.read):
+        level.sort(key=len)
+        for start in range(0, len(level), ROWS):
+            yield from _side_by_side(model, trie, level[start : start + ROWS], states)
+
+
+def _side_by_side(
+    model: nn.Module, trie: Trie, edges: list[np.ndarray], states: dict[int, Tensor]
+) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """Edges, the shortest first: all are read as far as that one goes, then the others on; adds their last states."""
+    device, state, at = next(model.parameters()).device, LSTMState(), 0
+    if (begin := [int(trie.parents[edge[0]]) for edge in edges])[0] >= 0:
+        known = torch.stack([states[node] for node in begin], 2)
+        state = LSTMState(list(known[0]), list(known[1]), 1)
+    while edges:
+        end = min(len(edges[0]), at + max(1, AT_ONCE // len(edges)))
+        nodes = np.stack([edge[at:end] for edge in edges])
+        hidden = model.hidden(torch.from_numpy(trie.ids[nodes]).to(device), cache=state)
+        order = np.argsort(nodes.ravel())
+        yield nodes.ravel()[order], hidden.flatten(0, 1)[torch.from_numpy(order).to(device)]
+        ended, at = sum(len(edge) == end for edge in edges), end
+        if ended:
+            after = torch.stack((torch.stack(state.hidden), torch.stack(state.cell)))[:, :, :ended]
+            states |= {int(edge[-1]): after[:, :, row] for row, edge in enumerate(edges[:ended])}
+            state.keep(range(ended, len(edges)))
+            edges = edges[ended:]
 
 
 def _edges(parents: np.ndarray, read: np.ndarray) -> list[list[np.ndarray]]:
