@@ -11,7 +11,8 @@ def eval_speed(result: dict) -> list[str]:
         "## Tasks beside lm-evaluation-harness",
         "",
         f"`python benchmarks/eval_speed.py`: lm-evaluation-harness {peer['lm_eval']} (HFLM, Transformers",
-        f"{peer['transformers']}, `first_n` shots, the best of batches of 1, 8 and 32), the same rows, f32.",
+        f"{peer['transformers']}, `first_n` shots, the best of batches of 1, 8 and 32), the same rows, f32"
+        + (", the best of three tries each." if "tries" in result["rows"][0] else "."),
         "R: tokens of all prompts with each of their continuations over different beginnings, which is what reading",
         "each beginning once can gain. The last column: the largest difference of a log-likelihood, in nats.",
     ]
