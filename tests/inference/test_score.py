@@ -13,6 +13,7 @@ from wenlu.base.errors import UserError
 from wenlu.inference import encoded, trie
 from wenlu.inference.score import Pair, Query, Scorer
 from wenlu.inference.trie import Trie
+from wenlu.models import attention
 from wenlu.models.build import build
 from wenlu.models.config import ModelConfig
 from wenlu.tokenization.learn import learn
@@ -114,6 +115,17 @@ def test_an_lstm_reads_unrelated_texts_of_any_lengths_side_by_side(monkeypatch):
     read = steps[: -2 * len(queries)]  # without those of the texts alone
     assert sum(rows * length for rows, length in read) == scorer.tokens_read, "nothing is padding"
     assert sum(length for _, length in read) <= 1 + 5 + 20 + 1, "as many steps as the longest text has"
+
+
+def test_what_a_tree_hides_is_a_bias_that_all_layers_share(monkeypatch):
+    model, masks, attend = random_model("llama"), [], attention.attend
+    monkeypatch.setattr(
+        attention, "attend", lambda q, k, v, mask, *more: masks.append(mask) or attend(q, k, v, mask, *more)
+    )
+    Scorer(model, TOKENIZER).score_all(QUERIES)
+    layers = model.config.layers
+    assert masks and all(mask.is_floating_point() for mask in masks)
+    assert all(mask is masks[place - place % layers] for place, mask in enumerate(masks))
 
 
 def test_every_shared_beginning_is_read_once():

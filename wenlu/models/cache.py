@@ -90,12 +90,15 @@ class KeyValueCache:
         """The furthest place of the next `new` tokens, and one."""
         return self.length + new if self._branches is None else self._branches.reach
 
-    def sees(self, new: int, window: int = 0) -> Bool[Tensor, "*rows new whole"] | None:
+    def sees(
+        self, new: int, window: int = 0
+    ) -> Bool[Tensor, "*rows new whole"] | Float[Tensor, "1 1 new whole"] | None:
         """True where one of `new` tokens may look: at itself, what stands before it in its row and, with a window, no
-        further back; None where that is everything, or for new tokens alone what attention does by itself."""
+        further back; None where that is everything, or for new tokens alone what attention does by itself. Of a tree it
+        is a bias: `attend` would make one of it in every layer."""
         whole, device = self.length + new, self._store.device
         if self._branches is not None:
-            return self._branches.sees(window)
+            return self._branches.bias(window).to(self._store.dtype)
         if self.even:
             if window and whole > window:
                 return causal_mask(new, self.length, device).triu(self.length - window + 1)
@@ -236,10 +239,10 @@ class Branches:
         whole, ancestors = torch.from_numpy(columns).to(device), torch.from_numpy(seen).to(device)
         return cls(whole[before:], ancestors, whole, int(columns[before:].max()) + 1)
 
-    def sees(self, window: int) -> Bool[Tensor, "1 1 new whole"]:
-        """The same as attention's mask; with a window, no further back."""
+    def bias(self, window: int) -> Float[Tensor, "1 1 new whole"]:
+        """The same as a bias of attention, 0 or `HIDDEN`; with a window, no further back."""
         near = self.of_columns > self.places[:, None] - window if window else True
-        return (self.ancestors & near)[None, None]
+        return (self.ancestors & near).float().sub_(1).mul_(-HIDDEN)[None, None]
 
 
 class EncoderDecoderCache(KeyValueCache):
