@@ -1,5 +1,8 @@
 """The interval of a ratio: repeatable, of the right width, and covering what it says it covers."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from scipy.stats import binomtest
@@ -101,6 +104,11 @@ def test_wilsons_interval_is_scipys(level):
             found = wilson(right, count, level=level)
             theirs = binomtest(right, count).proportion_ci(level, method="wilson")
             assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+
+
+def test_an_accuracy_and_its_interval_need_no_scipy():
+    code = "import sys; from wenlu.metrics.intervals import mean; mean([0, 1, 1]); assert 'scipy' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_groups_are_numbered_and_the_nameless_stand_alone():
