@@ -185,6 +185,20 @@ def test_where_a_token_spans_the_border_both_are_encoded_apart():
     assert not Scorer(model, tokenizer).pairs([Query("something", (" something",))])[0].apart
 
 
+@pytest.mark.parametrize("kind", ["bpe", "unigram", "char", "byte"])
+def test_what_texts_begin_with_alike_is_encoded_once(kind, monkeypatch):
+    text = "The cat sat on the mat; 猫坐在垫子上。 " * 20
+    tokenizer = learn(kind, [text * 20], 400 if kind in ("bpe", "unigram") else None)
+    scorer = Scorer(random_model("llama", vocab=tokenizer.vocab), tokenizer)
+    queries = [Query(text + end, (" on the mat", "坐在垫子上", "mat")) for end in ("The cat", "猫 ", "\n\nmat; ")]
+    read, encode = [], tokenizer.encode_batch
+    monkeypatch.setattr(tokenizer, "encode_batch", lambda texts: read.extend(texts) or encode(texts))
+    pairs = scorer.pairs(queries)
+    assert sum(map(len, read)) < 3 * len(text)
+    monkeypatch.setattr("wenlu.inference.score.PART", 1 << 20)
+    assert scorer.pairs(queries) == pairs and sum(map(len, read)) > 12 * len(text)
+
+
 WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] the cat sat on mat ##s 猫 坐 在".split()
 
 
@@ -263,6 +277,7 @@ def test_texts_beyond_what_a_rotary_model_was_trained_on_are_counted():
 
 
 REFUSED = [
+    ("llama", Query("a b " * 50 + "\ud800", ("c",)), "a lone surrogate U\\+D800 at character 200"),
     ("llama", Query("a", ("",)), "a continuation is empty: there is nothing to score"),
     ("llama", Query((), ("a",)), "a model cannot begin from nothing"),
     ("llama", Query((1, 4000), ("a",)), "the prompt holds the id 4000, but this model knows 0 to"),

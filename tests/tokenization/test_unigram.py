@@ -87,5 +87,5 @@ def test_a_foreign_unigram_is_not_cut(change):
 
         inner.normalizer = normalizers.NFKC()
     tokenizer = Tokenizer(inner)
-    assert (tokenizer.kind, tokenizer._cut) == ("other", whole)
-    assert learn("unigram", ["the cat sat\n"] * 9, 290)._cut is cut_at_spaces
+    assert (tokenizer.kind, tokenizer.cut) == ("other", whole)
+    assert learn("unigram", ["the cat sat\n"] * 9, 290).cut is cut_at_spaces

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,10 @@ from wenlu.inference.generator import begin_id, check_together, end_ids
 from wenlu.inference.reading import check_prompt, evaluating
 from wenlu.inference.trie import Trie, log_probabilities
 from wenlu.models.config import ROTARY
-from wenlu.tokenization.tokenizer import Tokenizer
+from wenlu.tokenization.tokenizer import Tokenizer, require_unicode
+
+PART = 128
+"""Texts are encoded in parts of about so many characters, each once however many begin with it."""
 
 
 @dataclass(frozen=True)
@@ -152,8 +156,13 @@ class Scorer:
         return before, before + after, after
 
     def _ids(self, texts: Sequence[str]) -> dict[str, list[int]]:
-        different = list(dict.fromkeys(texts))
-        return dict(zip(different, self._tokenizer.encode_batch(different), strict=True))
+        """Of each text, encoded in parts where the tokenizer may be given such: what begins alike is encoded once."""
+        for text in texts:
+            require_unicode(text)
+        parts = {text: list(self._tokenizer.cut(text, PART)) for text in texts}
+        different = list(dict.fromkeys(chain.from_iterable(parts.values())))
+        ids = dict(zip(different, self._tokenizer.encode_batch(different), strict=True))
+        return {text: list(chain.from_iterable(map(ids.__getitem__, of_text))) for text, of_text in parts.items()}
 
     def _prefix(self, given: str | tuple[int, ...], ids: list[int]) -> list[int]:
         if not isinstance(given, str):

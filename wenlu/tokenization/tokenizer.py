@@ -101,10 +101,10 @@ class Tokenizer:
         self.vocab = max(self._bytes) + 1
         """Rows that an embedding needs: the greatest id + 1."""
         self.kind = _kind(plan, self.rule)
-        self._cut = _cut_of(plan, self.kind)
-        self.is_known = self._cut is not whole
-        """Whether it is of a form that gives back every text, and reads a text in parts, cut where `data.pieces` cuts,
-        as it reads the whole. Of others neither is known."""
+        self.cut = _cut_of(plan, self.kind)
+        self.is_known = self.cut is not whole
+        """Whether it is of a form that gives back every text, and reads a text in parts, cut by `cut` or where
+        `data.pieces` cuts, as it reads the whole. Of others neither is known."""
 
     @classmethod
     def load(cls, path: Path | str) -> "Tokenizer":
@@ -173,7 +173,7 @@ class Tokenizer:
         wave, size = [], 0
         for index, text in enumerate(texts):
             require_unicode(text)
-            for part in self._cut(text, PART):
+            for part in self.cut(text, PART):
                 wave.append((index, part))
                 size += len(part)
                 if size >= WAVE:
