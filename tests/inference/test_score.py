@@ -128,6 +128,21 @@ def test_what_a_tree_hides_is_a_bias_that_all_layers_share(monkeypatch):
     assert all(mask is masks[place - place % layers] for place, mask in enumerate(masks))
 
 
+@pytest.mark.parametrize("family", ["gpt2", "llama", "mistral", "qwen3"])
+def test_long_texts_that_share_little_are_read_in_rows_of_their_own(family, monkeypatch):
+    model, read = random_model(family, context=128), []
+    hidden = model.hidden
+    monkeypatch.setattr(model, "hidden", lambda ids, **more: read.append((ids, more)) or hidden(ids, **more))
+    queries = [Query(chr(97 + n) * (20 + n % 7), (" b",)) for n in range(20)] + [Query("aa?", (" b", " c"))]
+    scorer, told = Scorer(model, TOKENIZER), []
+    scorer.score_all(queries, told.append)
+    rows = [ids.shape for ids, more in read if not more]
+    assert sum(count for count, _ in rows) == 19 and len(rows) == 2, "the first shares too much with the last"
+    assert len(read) == len(rows) + 1 and sum(told) == len(queries)
+    monkeypatch.undo()
+    check(Scorer(model, TOKENIZER), model, queries)
+
+
 def test_every_shared_beginning_is_read_once():
     model = random_model("llama", context=200)
     scorer = Scorer(model, TOKENIZER)

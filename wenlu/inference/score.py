@@ -68,8 +68,9 @@ class Pair(NamedTuple):
 class Scorer:
     """A model and its tokenizer as a judge of texts.
 
-    What texts begin with alike is read once (`trie`). By a t5, continuations are answers to the prefix; by a bert, each
-    of their tokens is restored from all others: a pseudo-log-probability, no probability of a text.
+    What texts begin with alike is read once (`trie`), unless it is short beside them. By a t5, continuations are
+    answers to the prefix; by a bert, each of their tokens is restored from all others: a pseudo-log-probability, no
+    probability of a text.
 
     >>> model, tokenizer = load("runs/book")
     >>> Scorer(model, tokenizer).score("Two and two are", [" four.", " five."])
@@ -87,7 +88,8 @@ class Scorer:
                     raise UserError(f"the tokenizer has no {role} token: name it in tokenizer_config.json")
         self._model, self._tokenizer = model, tokenizer
         self.tokens_read = self.tokens_given = 0
-        """So far: tokens that were computed, and tokens of all prefixes with each of their continuations."""
+        """So far: tokens that were computed, those of texts that begin alike counted once, and tokens of all prefixes
+        with each of their continuations."""
         self.beyond_context = 0
         """Texts so far that are longer than the longest sequence that a rotary model was trained on."""
 

@@ -1,4 +1,4 @@
-"""Texts that begin alike, read as one tree: every beginning that they share is read once."""
+"""Texts that begin alike, read as one tree: every beginning that they share is read once, where it is worth it."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ AT_ONCE = 512
 narrow models, whose attention costs more than their products; more on a GPU."""
 NARROW = 512
 AT_ONCE_GPU = 4096
+LONG = 8
+"""How many times as long as what stands before it a run of tokens is that is read in a row of its own."""
 ROWS = 64
 """Edges that an LSTM reads side by side."""
 
@@ -93,7 +95,7 @@ def log_probabilities(
     """
     values, best = np.zeros(len(trie.ids)), np.zeros(len(trie.ids), bool)
     asked, after = trie.asked()
-    reading = _levels if model.config.family == "lstm" else _chunks
+    reading = _levels if model.config.family == "lstm" else _rows_and_chunks
     for nodes, hidden in reading(model, trie):
         # Nodes of a chunk, or of a level's edges, stand in rising order; only parents of what is asked for have logits.
         places = np.searchsorted(after, nodes, side="left"), np.searchsorted(after, nodes, side="right")
@@ -124,17 +126,56 @@ def _of_targets(
     return np.concatenate(values or [np.empty(0)]), np.concatenate(best or [np.empty(0, bool)])
 
 
-def _chunks(model: nn.Module, trie: Trie) -> Iterator[tuple[np.ndarray, Tensor]]:
+def _rows_and_chunks(model: nn.Module, trie: Trie) -> Iterator[tuple[np.ndarray, Tensor]]:
     """The nodes that must be read, so many at once, and the last layer's states of them, [nodes, dim].
+
+    A run that nothing follows and that is long beside what stands before it is read with that in a row of its own:
+    among the nodes of a tree, most others would have to be hidden from it.
+    """
+    on_gpu = next(model.parameters()).device.type != "cpu"
+    most = AT_ONCE_GPU if on_gpu else AT_ONCE
+    before, alone, rest = {-1: 0}, [], []
+    edges = _edges(trie.parents, trie.read)
+    forks = {int(trie.parents[edge[0]]) for edge in edges}
+    for edge in edges:
+        way = before[int(trie.parents[edge[0]])]
+        before[int(edge[-1])] = way + len(edge)
+        apart = int(edge[-1]) not in forks and LONG * way <= len(edge) <= most - way
+        (alone if apart else rest).append(edge)
+    yield from _rows(model, trie, alone, most)
+    if rest:
+        size = most if on_gpu or model.config.dim >= NARROW else -(-most // 2)
+        yield from _chunks(model, trie, np.concatenate(rest), size)
+
+
+def _rows(model: nn.Module, trie: Trie, edges: list[np.ndarray], most: int) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """Edges that nothing follows with the ways to them, those of like length side by side, `most` tokens at once."""
+    device, start = next(model.parameters()).device, 0
+    ways = [_way(trie.parents, int(edge[0])) for edge in edges]
+    texts = sorted(zip(ways, edges, strict=True), key=lambda text: len(text[0]) + len(text[1]))
+    while start < len(texts):
+        end, longest = start, 0
+        while end < len(texts) and (end + 1 - start) * (length := sum(map(len, texts[end]))) <= most:
+            end, longest = end + 1, length
+        nodes, own = np.zeros((end - start, longest), np.int64), np.zeros((end - start, longest), bool)
+        for row, (way, edge) in enumerate(texts[start:end]):
+            nodes[row, : len(way)], nodes[row, len(way) : len(way) + len(edge)] = way, edge
+            own[row, len(way) : len(way) + len(edge)] = True
+        hidden = model.hidden(torch.from_numpy(trie.ids[nodes]).to(device))
+        order = np.argsort(nodes[own])
+        yield nodes[own][order], hidden.flatten(0, 1)[torch.from_numpy(np.flatnonzero(own)[order]).to(device)]
+        start = end
+
+
+def _chunks(model: nn.Module, trie: Trie, read: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """Nodes of the tree with all on the ways to them, `size` at once.
 
     What is remembered is the way from the root to the parent of the next node: in depth-first order, every node that
     comes later follows either one on this way or one that comes later too.
     """
     device = next(model.parameters()).device
-    size = AT_ONCE_GPU if device.type != "cpu" else AT_ONCE if model.config.dim >= NARROW else -(-AT_ONCE // 2)
-    read = trie.read
     column = np.full(len(trie.ids) + 1, -1, np.int64)  # of nodes that are remembered; the last: of no node at all
-    cache = model.new_cache(1, size)
+    cache = model.new_cache(1, min(size, len(read)))
     for start in range(0, len(read), size):
         nodes = read[start : start + size]
         if start:
@@ -160,7 +201,15 @@ def _levels(model: nn.Module, trie: Trie) -> Iterator[tuple[np.ndarray, Tensor]]
     """The same for a model whose memory is a state: edges of the tree that begin equally many forks below the root are
     read side by side, each from its fork's state."""
     states: dict[int, Tensor] = {}
-    for level in _edges(trie.parents, trie.read):
+    levels: list[list[np.ndarray]] = []
+    depth = {-1: 0}
+    for edge in _edges(trie.parents, trie.read):
+        at = depth[int(trie.parents[edge[0]])]
+        depth[int(edge[-1])] = at + 1
+        if at == len(levels):
+            levels.append([])
+        levels[at].append(edge)
+    for level in levels:
         level.sort(key=len)
         for start in range(0, len(level), ROWS):
             yield from _side_by_side(model, trie, level[start : start + ROWS], states)
@@ -188,18 +237,8 @@ def _side_by_side(
             edges = edges[ended:]
 
 
-def _edges(parents: np.ndarray, read: np.ndarray) -> list[list[np.ndarray]]:
-    """The nodes that must be read as runs without a fork, by how many runs stand before each."""
+def _edges(parents: np.ndarray, read: np.ndarray) -> list[np.ndarray]:
+    """The nodes that must be read as runs without a fork, in their order."""
     followers = np.bincount(parents[read] + 1, minlength=len(parents) + 1)
     begins = (parents[read] != read - 1) | (followers[parents[read] + 1] > 1) | (read == 0)
-    starts = np.flatnonzero(begins).tolist()
-    levels: list[list[np.ndarray]] = []
-    depth: dict[int, int] = {-1: 0}
-    for start, end in zip(starts, [*starts[1:], len(read)], strict=True):
-        edge = read[start:end]
-        at = depth[int(parents[edge[0]])]
-        depth[int(edge[-1])] = at + 1
-        if at == len(levels):
-            levels.append([])
-        levels[at].append(edge)
-    return levels
+    return np.split(read, np.flatnonzero(begins)[1:]) if len(read) else []
