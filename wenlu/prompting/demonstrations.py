@@ -89,9 +89,11 @@ class Demonstrations:
 
 
 def may_precede(one: Example, question: Example) -> bool:
-    """Whether an example may stand before a question: not itself under any id, and nothing of its group."""
+    """Whether an example may stand before a question: not itself under any id, nor with more fields (such as thoughts),
+    and nothing of its group."""
     same_group = bool(question.group) and one.group == question.group
-    return one.id != question.id and not same_group and dict(one.fields) != dict(question.fields)
+    shared = {name: one.fields[name] for name in question.fields if name in one.fields}
+    return one.id != question.id and not same_group and shared != dict(question.fields)
 
 
 def shuffled(examples: Sequence[Example], seed: int) -> list[Example]:

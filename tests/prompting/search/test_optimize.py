@@ -1,5 +1,6 @@
 """A search for a prompt: the same whenever and however often it is cut off, judged on what it never saw."""
 
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ from wenlu.prompting.backend import Written
 from wenlu.prompting.calibrate import Prior, Scoring
 from wenlu.prompting.demonstrations import Demonstrations
 from wenlu.prompting.examples import Example
+from wenlu.prompting.search.limit import Limit
 from wenlu.prompting.search.optimize import Optimizer, Search
 from wenlu.prompting.search.outcome import Unjudged
 from wenlu.prompting.search.page import write_page
@@ -89,6 +91,20 @@ def test_a_search_that_costs_more_than_was_measured_goes_on_to_the_select_exampl
     for dies_at in (1, backend.calls // 2, backend.calls - 1):
         folder = tmp_path / f"cut-{dies_at}"
         assert same(run(folder, before=run(folder, dies_at)[1].asked)[0], whole)
+
+
+def test_a_rung_that_was_begun_is_ended_whatever_it_would_be_judged_by_when_it_is_gone_on_with(
+    backend, tmp_path, monkeypatch
+):
+    whole = Optimizer(backend, BASELINE, EXAMPLES, SEARCH, tmp_path).run()
+    log = tmp_path / "search.jsonl"
+    rows = read_rows(log)
+    last = max(number for number, row in enumerate(rows) if row["event"] == "rung")
+    log.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows[: last + 1]), encoding="utf-8")
+    monkeypatch.setattr(Limit, "met", lambda *_: True)
+    found = Optimizer(backend, BASELINE, EXAMPLES, SEARCH, tmp_path).run()
+    # All cells are kept, and count for what came before the test.
+    assert same(replace(found, best=replace(found.best, spent=whole.best.spent), tokens=whole.tokens), whole)
 
 
 def test_what_an_answer_costs_is_measured_on_examples_of_all_lengths(backend, tmp_path, monkeypatch):

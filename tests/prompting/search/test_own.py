@@ -56,6 +56,26 @@ def test_right_thoughts_are_shown_before_other_questions(chat, capsys):
     assert {one.name for one in prompts} <= {one.name for one in tried} and len(tried) == 20
 
 
+def test_thoughts_never_stand_before_what_asks_the_same_under_another_id():
+    twins = [replace(one, id=f"twin of {one.id}") for one in POOL]
+    for prompt in own_prompts(Thinker(), FREE, THINKS, POOL):
+        for twin in twins:
+            assert twin.fields["text"] not in [one.fields["text"] for one in prompt.shown_before(twin)]
+
+
+def test_what_is_refused_is_refused_before_the_model_is_asked(backend, tmp_path):
+    short = replace(FREE, decoding=Decoding(max_tokens=3))
+    cases = (
+        (short, Search(strategies=("chain_of_thought", "self_consistency")), "a budget of 3 tokens"),
+        (BASELINE, Search(strategies=("chain_of_thought",), draws=3), "the baseline scores choices: leave out scoring"),
+        (FREE, Search(strategies=("chain_of_thought",), evaluations=20), "a budget of 20 evaluations is too small"),
+    )
+    for number, (baseline, search, words) in enumerate(cases):
+        with pytest.raises(UserError, match=words):
+            Optimizer(backend, baseline, EXAMPLES, search, tmp_path / f"{number}").run()
+    assert backend.tokens_used == 0
+
+
 def test_prompts_that_do_not_think_in_writing_cost_nothing(capsys):
     for baseline, search in ((BASELINE, Search()), (FREE, Search(strategies=("least_to_most",)))):
         assert own_prompts(None, baseline, search, POOL) == [] and asked_for(baseline, search, POOL) == 0

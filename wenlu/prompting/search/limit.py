@@ -139,7 +139,7 @@ class Limit:
             return tally.spent.all_tokens if search.tokens else tally.seconds
 
         limit = search.tokens or 60 * search.minutes
-        spent, there = sum(map(cost, (matrix.tally, *beside))), matrix.found + matrix.computed
+        spent, there = sum(map(cost, (matrix.tally, *beside))), matrix.tried
         finalists = min(len(told[0].ask.candidates), search.keep + 1)
         rungs = sum(answer.scores.size for answer in told) + len(ask.candidates) * len(ask.examples)
         wanted = rungs - there + finalists * len(self.parts.select) * (1 + self._further)

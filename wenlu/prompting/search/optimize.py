@@ -25,7 +25,7 @@ from wenlu.prompting.matrix import Matrix, complete
 from wenlu.prompting.search.limit import LEARNED, MARGIN, Limit
 from wenlu.prompting.search.outcome import Finalist, Outcome, Unjudged, Watcher
 from wenlu.prompting.search.own import asked_for, own_prompts, refuse_draws
-from wenlu.prompting.search.proposals import Recorded, Room, propose
+from wenlu.prompting.search.proposals import Recorded, Room, propose, ways_of
 from wenlu.prompting.search.select import Ask, Chosen, Selection, Told, choose, optimism
 from wenlu.prompting.search.settings import Search, difference
 from wenlu.prompting.search.split import Looks, Parts, part
@@ -128,11 +128,14 @@ class Optimizer:
             values[:, [number for number in range(len(wanted)) if number not in whole]] = np.nan
             return values
 
+        going = {row["rungs"] for row in self._rows if row["event"] == "rung"}
+
         def enough(ask: Ask, told: Sequence[Told]) -> bool:
+            if len(told) in going:  # So it was decided, by what was known then.
+                return False
             met = self.limit.met(ask, told, self.matrix, self.tally, self.written)
-            if met:
-                log.write(event="short", rungs=len(told))
-                log.sync()
+            log.write(event="short" if met else "rung", rungs=len(told))
+            log.sync()
             return met
 
         picked = choose(selection, score, told, note, enough)
@@ -185,6 +188,9 @@ class Optimizer:
         pool, room = self._of("search"), Room(self.backend, self.examples, self.embed)
         room.refuse_long(self.baseline)
         wanted, seed = self.search.candidates, self.search.seed
+        ways_of(self.baseline, pool[0], self.search.strategies)  # What they refuse is known before the model is asked.
+        if self.search.evaluations:
+            self.limit.selection(2, self.search.evaluations)
         writer = self.writer and Recorded(self.writer, self._rows, log, self.written)
         ways, own = self.search.strategies, self._own(pool, log)
         prompts = propose(self.baseline, pool, wanted, seed, fits=room, writer=writer, strategies=ways, own=own)

@@ -134,6 +134,9 @@ def _evenest(
 
 
 def _suffices(number: int, examples: Sequence[Example]) -> bool:
-    """Whether so many may stand before each of the examples: not itself, nor one of its group."""
-    together = max(Counter(one.group or f"\0{one.id}" for one in examples).values(), default=1)
-    return number + together <= len(examples)
+    """Whether so many may stand before each of the examples: not itself, one that asks the same, nor one of its
+    group."""
+    asked = [repr(sorted((name, repr(one.fields[name])) for name in one.fields if name != FIELD)) for one in examples]
+    same, groups = Counter(asked), Counter(one.group for one in examples if one.group)
+    together = (same[what] + groups[one.group] - bool(one.group) for what, one in zip(asked, examples, strict=True))
+    return number + max(together, default=1) <= len(examples)

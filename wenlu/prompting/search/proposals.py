@@ -60,7 +60,7 @@ def propose(
         kinds.insert(0, iter(_written(baseline, writer, count // 2, seed)))
     found, known, names, left_out = [baseline], {_content(baseline)}, Counter([baseline.name]), 0
     by_turns = (one for several in zip_longest(*kinds) for one in several if one is not None)
-    for proposal in chain(_ways(baseline, pool[0], strategies), by_turns):
+    for proposal in chain(ways_of(baseline, pool[0], strategies), by_turns):
         if len(found) == count:
             break
         proposal = replace(proposal, prior=None)  # What batch calibration has learned of the baseline is its alone.
@@ -205,7 +205,7 @@ def _forms(baseline: Artifact, pool: Sequence[Example], seed: int) -> Iterator[A
         yield other
 
 
-def _ways(baseline: Artifact, example: Example, strategies: Sequence[str]) -> list[Artifact]:
+def ways_of(baseline: Artifact, example: Example, strategies: Sequence[str]) -> list[Artifact]:
     """The baseline answered in these ways, all within its budget. Raises UserError where it scores choices, and where
     the budget is too little for one."""
     if strategies and baseline.scoring is not None:
