@@ -344,13 +344,28 @@ def test_a_token_over_the_border_is_said():
     assert "in 1 texts a token would span the border" in " ".join(run_task(task, one).notes)
 
 
-def test_texts_that_fail_leave_the_others_done(tmp_path, kernel_cache):
+@pytest.mark.parametrize("task", [WRITTEN, TEXTS], ids=lambda task: task.name)
+def test_texts_that_fail_leave_the_others_done(task, tmp_path, kernel_cache):
     one = candidate()
     with torch.no_grad():
         one.model.embed.weight[BYTES.encode("3")[0]] = float("nan")
-    results = Results(tmp_path / "rows.jsonl")
-    with pytest.raises(UserError, match="1 of 5 texts have failed, the others are done; example 3: the model's l"):
-        run_task(WRITTEN, one, results=results)
+    results, count = Results(tmp_path / "rows.jsonl"), len(task.examples)
+    with pytest.raises(UserError, match=f"1 of {count} texts have failed, the others are done; example 3: the "):
+        run_task(task, one, results=results)
     results.close()
     kept = [json.loads(line)["id"] for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
-    assert sorted(kept) == ["0", "1", "2", "4"]
+    assert sorted(kept) == [str(number) for number in range(count) if number != 3]
+
+
+def test_rows_of_an_older_judging_are_not_mixed_with_those_of_now(tmp_path, monkeypatch):
+    def run():
+        results = Results(tmp_path / "rows.jsonl")
+        try:
+            return run_task(CHOICE, candidate(), results=results)
+        finally:
+            results.close()
+
+    run()
+    monkeypatch.setattr("wenlu.evaluation.run.FORM", 3)
+    with pytest.raises(UserError, match="holds results of task next with other prompts, shots or settings, or by an o"):
+        run()

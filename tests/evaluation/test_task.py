@@ -11,7 +11,7 @@ from wenlu.evaluation.kinds import Choice, Cloze, Contexts, Pairs
 from wenlu.evaluation.task import Settings, Task, asked
 from wenlu.evaluation.writing import Writing
 from wenlu.prompting.examples import Example
-from wenlu.prompting.template import Template
+from wenlu.prompting.template import Template, as_chat
 
 TEMPLATE = Template("{{ n }}?")
 
@@ -22,6 +22,13 @@ def example(n, gold=0, group="", **fields):
 
 def task(examples, pool=(), **more):
     return Task("t", Choice(), tuple(examples), TEMPLATE, tuple(pool), **more)
+
+
+def test_questions_that_are_conversations_stand_apart_from_their_shots_too():
+    twins = [example(n % 4, n % 2) for n in range(8)]
+    several = task([replace(one, id=str(n)) for n, one in enumerate(twins)])
+    chosen = asked(replace(several, template=as_chat(TEMPLATE)), Settings(2))
+    assert [one.id for one in chosen.examples] == ["2", "3", "6", "7"]
 
 
 @given(st.integers(1, 12), st.integers(0, 14), st.integers(0, 14), st.integers(1, 4), st.integers(-1, 6))

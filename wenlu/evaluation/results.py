@@ -37,8 +37,8 @@ class Results:
         row = self._known.get((model, task, id))
         if row is not None and row["key"] != key:
             raise UserError(
-                f"{self._path} holds results of task {task} with other prompts, shots or settings: give another --out, "
-                "or remove it"
+                f"{self._path} holds results of task {task} with other prompts, shots or settings, or by an older "
+                "wenlu: give another --out, or remove it"
             )
         return row
 

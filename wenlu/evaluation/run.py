@@ -13,7 +13,7 @@ from wenlu.base.errors import UserError
 from wenlu.evaluation.candidate import Candidate
 from wenlu.evaluation.fit import Ask, fitted
 from wenlu.evaluation.kinds import Choice, Contexts, Pairs, Row, Texts
-from wenlu.evaluation.perplexity import evaluate_each
+from wenlu.evaluation.perplexity import Document, evaluate_each
 from wenlu.evaluation.results import Results, key_of
 from wenlu.evaluation.task import Asked, Settings, Task, asked, refuse_family
 from wenlu.evaluation.uncertainty import Uncertainty, uncertainty
@@ -22,6 +22,8 @@ from wenlu.inference.score import Pair
 from wenlu.metrics.intervals import Estimate
 from wenlu.prompting.examples import Example
 
+FORM = 2
+"""Of judging: rows that an older wenlu judged otherwise are not mixed with those of now."""
 AT_ONCE = 128
 """Examples scored together, after which their rows are kept; what their prompts share is read once."""
 BYTES_AT_ONCE = 1 << 14
@@ -94,7 +96,7 @@ def plan(task: Task, candidate: Candidate, settings: Settings) -> Plan:
         pairs = [tuple(next(tokens) for _ in of_example) for of_example in asks]
         notes += fit.notes(candidate.model.config.context)
     keys = [
-        key_of(candidate.identity, task.kind, of_example, example.gold, example.answers)
+        key_of(FORM, candidate.identity, task.kind, of_example, example.gold, example.answers)
         for example, of_example in zip(chosen.examples, asks, strict=True)
     ]
     return Plan(chosen, tuple(asks), tuple(pairs), tuple(keys), notes)
@@ -176,26 +178,45 @@ def _written(planned: Plan, candidate: Candidate, wanted: Sequence[int], advance
                 yield number, kind.outcome(planned.asked.examples[number], stream.result)
                 advance(1)
         going = [pair for pair in going if not pair[1].done]
+    _refuse_failed(planned, failed, len(wanted))
+
+
+def _refuse_failed(planned: Plan, failed: Sequence[tuple[int, Exception]], wanted: int) -> None:
     if failed:
         number, error = failed[0]
         raise UserError(
-            f"{len(failed)} of {len(wanted)} texts have failed, the others are done; example "
+            f"{len(failed)} of {wanted} texts have failed, the others are done; example "
             f"{planned.asked.examples[number].id}: {error}"
         )
 
 
 def _read(planned: Plan, candidate: Candidate, wanted: Sequence[int], advance: Advance) -> Iterator[tuple[int, Row]]:
-    """Rows of whole texts, each in windows of the model's context, those of short texts side by side."""
+    """Rows of whole texts, each in windows of the model's context, those of short texts side by side. Raises UserError,
+    once the others are there, where texts have failed."""
+    failed: list[tuple[int, Exception]] = []
     for numbers in _parts_of(wanted, [len(example.fields["text"].encode()) for example in planned.asked.examples]):
-        texts = [planned.asked.examples[number].fields["text"] for number in numbers]
-        found = evaluate_each(candidate.model, candidate.tokenizer, texts)
-        for number, (document, per_token) in zip(numbers, found, strict=True):
+        for number, (document, per_token) in _measured(planned, candidate, numbers, failed):
             nats = per_token * len(document.ids)
             scores = {"nats_per_token": per_token}
             if document.lossless:
                 scores["bits_per_byte"] = nats / math.log(2) / document.bytes
             yield number, {"scores": scores, "nats": nats, "tokens": len(document.ids), "bytes": document.bytes}
             advance(1)
+    _refuse_failed(planned, failed, len(wanted))
+
+
+def _measured(
+    planned: Plan, candidate: Candidate, numbers: list[int], failed: list[tuple[int, Exception]]
+) -> list[tuple[int, tuple[Document, float]]]:
+    """Texts side by side; where that fails, one by one, so that only those that cannot be measured are missing."""
+    texts = [planned.asked.examples[number].fields["text"] for number in numbers]
+    try:
+        return list(zip(numbers, evaluate_each(candidate.model, candidate.tokenizer, texts), strict=True))
+    except UserError as error:
+        if len(numbers) > 1:
+            return [found for number in numbers for found in _measured(planned, candidate, [number], failed)]
+        failed.append((numbers[0], error))
+        return []
 
 
 def _parts_of(wanted: Sequence[int], sizes: Sequence[int]) -> Iterator[list[int]]:

@@ -122,7 +122,7 @@ def _apart(task: Task, examples: tuple[Example, ...], shots: tuple[Example, ...]
 
     def what(one: Example) -> frozenset:
         """What is asked, whatever the example's id and the order of its choices."""
-        return frozenset((prompt, frozenset(after)) for prompt, after in task.kind.asks(task.template, one, ()))
+        return frozenset((repr(prompt), frozenset(after)) for prompt, after in task.kind.asks(task.template, one, ()))
 
     groups, known = {one.group for one in shots} - {""}, {what(one) for one in shots}
     return tuple(one for one in examples if one.group not in groups and what(one) not in known)

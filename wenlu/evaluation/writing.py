@@ -118,8 +118,7 @@ class Writing:
         if self.measure != "translation":
             return means(rows, groups)
         texts = [" ".join(row["text"].split()) for row in rows]
-        # Rows of an older wenlu have the first of them alone.
-        references = [row["references"] if "references" in row else [row["reference"]] for row in rows]
+        references = [row["references"] for row in rows]
         return {"bleu": bleu(texts, references, groups), "chrf": chrf(texts, references, groups)}
 
     def said(self, rows: Sequence[Row]) -> tuple[str, ...]:
