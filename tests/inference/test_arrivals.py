@@ -76,6 +76,9 @@ def test_prompts_that_begin_alike_are_read_one_after_the_other_others_together(m
     read.clear()
     finished(engine, *(Request((*ids[:BLOCK], 7, 8, 9), max_tokens=1) for ids in apart))
     assert read == [(1, 3)] * 4, "what was read together is kept too"
+    read.clear()
+    finished(engine, *(Request((*apart[0][:BLOCK], *range(n, n + BLOCK + 1)), max_tokens=1) for n in range(4)))
+    assert read == [(4, 2 * BLOCK + 1)], "together, where less than half of each is kept"
 
 
 @pytest.mark.parametrize("family", ["llama", "lstm"])

@@ -162,7 +162,7 @@ def test_a_file_of_something_else_stays_as_it_is(run, prompts, tmp_path, content
     assert out.read_bytes() == before
 
 
-@pytest.mark.parametrize("torn", ["", "{", '{"num', '{"number": ', '{"number": 1, "text": "to'])
+@pytest.mark.parametrize("torn", ["", "{", '{"num', '{"number": ', '{"number": 1, "text": "to', "\0\0", '{"num\0\0'])
 def test_a_torn_row_is_one_of_ours(tmp_path, torn):
     out = tmp_path / "out.jsonl"
     assert kept_rows(out, ["a"]) == {}

@@ -73,10 +73,12 @@ def test_another_recipe_is_refused(half, tmp_path):
         train(wider, half, resume=True)
 
 
-def test_other_data_are_refused(half, tmp_path):
+@pytest.mark.parametrize("tokenizer", ["byte", "bpe:300"])
+def test_other_data_are_refused(half, tokenizer, tmp_path):
+    """Also where the model would have another size by them."""
     shutil.rmtree(tmp_path / "data")
     (tmp_path / "text.txt").write_text(text(301), encoding="utf-8")
-    prepare(PrepareConfig((str(tmp_path / "text.txt"),), tokenizer="byte", context=16), tmp_path / "data")
+    prepare(PrepareConfig((str(tmp_path / "text.txt"),), tokenizer=tokenizer, context=16), tmp_path / "data")
     with pytest.raises(UserError, match="the data differ from those the run was begun with"):
         train(None, half, resume=True, inexact=True)
 

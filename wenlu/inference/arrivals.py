@@ -113,14 +113,16 @@ class Arrivals:
         return members
 
     def _kind(self, ids: tuple[int, ...], begun: Counter[tuple[int, ...]]) -> Hashable:
-        """What prompts that can be read at once have in common: their length, for rows are even; all, where a part of
-        one need not be read, since it is kept, or will be once another has been read that begins alike (`begun`: how
-        many do)."""
+        """What prompts that can be read at once have in common: their length, for rows are even; all, where half of
+        one or more need not be read, since it is kept, or may be once another has been read that begins alike
+        (`begun`: how many do)."""
         if self._model.config.family == "t5":
             return None
-        first = ids[:BLOCK]
-        alike = self._prefixes and len(ids) > BLOCK and (begun[first] > 1 or self._prefixes.knows(first))
-        return ids if alike else len(ids)
+        if self._prefixes and len(ids) > BLOCK:
+            kept = self._prefixes.kept(ids)
+            if 2 * kept >= len(ids) or (begun[ids[:BLOCK]] > 1 and not kept):
+                return ids
+        return len(ids)
 
     def _open(self, members: list[tuple[Text, tuple[int, ...]]]) -> Begun:
         prompts = list(dict.fromkeys(ids for _, ids in members))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -67,8 +68,14 @@ class Engine:
     others go on.
     """
 
-    def __init__(self, model: nn.Module, vocab: int | None = None, options: Options | None = None):
-        """vocab: choose among the first so many ids only.
+    def __init__(
+        self,
+        model: nn.Module,
+        vocab: int | None = None,
+        options: Options | None = None,
+        barred: Sequence[int] = (),
+    ):
+        """vocab: choose among the first so many ids only, but for those that are barred.
 
         Raises UserError for guesses of an LSTM, which cannot forget wrong ones, and for a draft that does not fit.
         Prefixes are kept of models with keys and values that grow with the text: not of an LSTM's state, nor of what
@@ -85,6 +92,7 @@ class Engine:
         self.prefixes = PrefixCache(options.prefix_bytes) if kept else None
         self._arrivals = Arrivals(model, vocab, options.chunk, options.batch_invariant, self.prefixes)
         self._groups: list[_Group] = []
+        self._barred = torch.tensor(barred, device=next(model.parameters()).device) if barred else None
 
     @property
     def texts(self) -> list[Text]:
@@ -179,6 +187,8 @@ class Engine:
         texts, read = group.texts, logits.shape[1]
         before = [len(text.ids) for text in texts]
         unsound = {} if _all_finite(logits) else _not_finite(logits)
+        if self._barred is not None:
+            logits = logits.index_fill(-1, self._barred, -torch.inf)
         going = list(range(len(texts)))
         for place in range(read):
             for row in going:

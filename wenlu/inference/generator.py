@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 from torch import nn
@@ -114,11 +113,11 @@ class Generator:
             raise UserError(f"{why}: leave chat out" + ("" if t5 else ", or tune the model on conversations first"))
         self._format = ChatFormat(tokenizer) if chat else None
         self.options = options or Options()
-        self.engine = Engine(model, tokenizer.vocab, self.options)
-        self.answers = t5 or chat
-        """Whether the model answers a prompt with a text of its own, instead of continuing it."""
         self._gaps = tuple(id for id in range(tokenizer.vocab) if id not in tokenizer)
         """Ids among the tokenizer's that no token has: the model has rows for them, but they are no text."""
+        self.engine = Engine(model, tokenizer.vocab, self.options, self._gaps)
+        self.answers = t5 or chat
+        """Whether the model answers a prompt with a text of its own, instead of continuing it."""
 
     def prompt_ids(self, prompt: str) -> list[int]:
         """The prompt as tokens after the one that begins a document, where the model has such a token.
@@ -151,7 +150,7 @@ class Generator:
         ids = self.prompt_ids(prompt) if isinstance(prompt, str) else list(prompt)
         request = Request(
             tuple(ids), settings.strategy, settings.max_tokens, frozenset(self._ends()),
-            row_generator(settings.seed, sample), self._adjustments(settings), self._matcher(ids, settings),
+            row_generator(settings.seed, sample), settings.adjustments, self._matcher(ids, settings),
             settings.alternatives,
         )  # fmt: skip
         return Stream(self.engine, self.engine.add(request), self._row(ids, settings))
@@ -215,12 +214,6 @@ class Generator:
         row.flush()
         beyond = config.family in ROTARY and len(ids) + len(hypothesis.ids) - 1 > config.context
         return Result(row.text, hypothesis.ids, hypothesis.finish, len(ids), beyond, hypothesis.log_probability)
-
-    def _adjustments(self, settings: Settings) -> Adjustments:
-        """Those that are asked for; ids without a token are barred."""
-        asked = settings.adjustments
-        barred = tuple((id, -math.inf) for id in self._gaps)
-        return replace(asked, logit_bias=(*asked.logit_bias, *barred)) if barred else asked
 
     @cached_property
     def _constrainer(self) -> Constrainer:

@@ -49,9 +49,9 @@ class PrefixCache:
         self.found += BLOCK * len(path)
         return [self._blocks[name].kept for name in path]
 
-    def knows(self, ids: tuple[int, ...]) -> bool:
-        """Whether the first block of texts is kept."""
-        return (0, ids) in self._blocks
+    def kept(self, ids: Sequence[int]) -> int:
+        """How many tokens `find` would find."""
+        return BLOCK * len(self._path(ids[: len(ids) - 1]))
 
     def add(self, ids: Sequence[int], cache: KeyValueCache, row: int) -> None:
         """Keep what a row of a cache remembers of its first tokens, `ids`, as far as there is room."""

@@ -58,7 +58,7 @@ def kept_rows(out: Path, keys: list[str]) -> dict[int, dict[str, Any]]:
                 f"{out} holds results of another model, other prompts or settings: give another --out, or remove it"
             )
         done[number] = row
-    torn = out.read_bytes().rpartition(b"\n")[2] if out.exists() else b""
+    torn = out.read_bytes().rpartition(b"\n")[2].rstrip(b"\0") if out.exists() else b""  # zeros are of a crash
     if not _BEGINNING.startswith(torn[: len(_BEGINNING)]):
         raise UserError(f"{out} ends in what is no row of results: give another --out, or remove it")
     return done
@@ -120,11 +120,14 @@ def continue_all(
     prompts or settings (it is never overwritten), before the first step for prompts that the model cannot read, and at
     the end where texts have failed, which have no row then.
     """
-    done = kept_rows(out, [prompt.key(model) for prompt in prompts])
+    keys = [prompt.key(model) for prompt in prompts]
+    done = kept_rows(out, keys)
     rest = [prompt for prompt in prompts if prompt.number not in done]
     _check(generator, rest)
     file = JsonLines(out)  # only now: it cuts off a torn row
     try:
+        done = kept_rows(out, keys)  # another process may have ended meanwhile
+        rest = [prompt for prompt in rest if prompt.number not in done]
         advance(len(done), None)
         _write_rest(generator, model, rest, file, advance)
         file.sync()

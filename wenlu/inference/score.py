@@ -159,6 +159,7 @@ class Scorer:
 
     def _ids(self, texts: Sequence[str]) -> dict[str, list[int]]:
         """Of each text, encoded in parts where the tokenizer may be given such: what begins alike is encoded once."""
+        texts = list(dict.fromkeys(texts))
         for text in texts:
             require_unicode(text)
         parts = {text: list(self._tokenizer.cut(text, PART)) for text in texts}

@@ -161,6 +161,8 @@ class Loop:
         self.folder.sweep()
         events = read_rows(self.folder.events_file)
         begun = next((row for row in events if row["event"] == "start"), None)
+        if begun:  # before weights are put into a model whose size follows from the data
+            self._same_data(begun)
         path, damaged = newest_whole(self.folder.checkpoints)
         for problem in damaged:
             say(f"{problem}; looking for an older one", "yellow")
@@ -172,9 +174,7 @@ class Loop:
             self.progress, tensors = load_checkpoint(path)
             restore_weights(self.model, tensors["weights"])
             self.updates.optimizer.load(tensors.get("optimizer", {}))
-        if begun and self.progress.finished:  # by what is there: the last checkpoint may be gone, and training goes on
-            self._same_data(begun)
-        elif begun:
+        if begun and not self.progress.finished:  # by what is there: the last checkpoint may be gone
             self._same_ground(begun, [row["machine"] for row in events if "machine" in row][-1], inexact)
         step = self.progress.step
         rows = [*read_rows(self.folder.metrics_file), *(row for row in events if "step" in row)]

@@ -39,6 +39,8 @@ class Signatures:
         self._waiting = self._count = self._units = 0
         self._rows = bytearray()
         self._wanted, self._documents, self._replaced = array("q"), array("q"), array("q")
+        self._groups: list[list[int]] | None = None
+        """As they were found last; None: something has changed since."""
 
     def add(self, numbers: np.ndarray) -> None:
         """A part of the document at hand: the numbers of its units (`units.unit_numbers`)."""
@@ -53,6 +55,7 @@ class Signatures:
         """The document at hand ends; its number, higher than those before, is `document`. Without `keep` it is
         forgotten."""
         assert not self._replaced
+        self._groups = None
         if keep and self._units >= LEAST:
             self._wanted.append(self._count)
             self._documents.append(document)
@@ -60,6 +63,7 @@ class Signatures:
 
     def replace(self, document: int, *, keep: bool = True) -> None:
         """The document at hand ends and takes the place of one that ended before, with its number."""
+        self._groups = None
         if not keep or self._units < LEAST:
             self.forget(document)
         self._replaced.append(document)
@@ -71,7 +75,7 @@ class Signatures:
         """Compare a document no more."""
         place = bisect_left(self._documents, document)
         if self._documents[place : place + 1] == array("q", [document]):
-            self._wanted[place] = FORGOTTEN
+            self._wanted[place], self._groups = FORGOTTEN, None
 
     def _settle(self) -> None:
         """Move the rows of documents that replace others, the last ones, into the places of those."""
@@ -88,6 +92,11 @@ class Signatures:
 
     def groups(self) -> list[list[int]]:
         """The documents that are nearly the same, as lists of two or more, in order."""
+        if self._groups is None:
+            self._groups = self._found_groups()
+        return self._groups
+
+    def _found_groups(self) -> list[list[int]]:
         self._settle()
         rows = np.frombuffer(self._rows, dtype=np.uint32).reshape(-1, VALUES)
         wanted = np.array(self._wanted, dtype=np.int64)
