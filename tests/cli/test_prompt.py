@@ -178,7 +178,9 @@ def test_a_dry_run_prints_what_would_be_sent_and_sends_nothing(work, capsys, mon
         assert all(body["max_completion_tokens"] == 1 and body["top_k"] == 40 for body in bodies)
         planned = [json.loads(row) for row in run(capsys, *line, "--dry-run").splitlines()]
         found = json.loads(run(capsys, *line[:2], "steps.toml", *line[4:], "--dry-run", "--json"))
-        assert len(found["requests"]) == 4 and "steps: its further requests go on with" in found["notes"][-1]
+        assert len(found["requests"]) == 4 and "steps: its further requests go on with" in found["notes"][0]
+        scored = json.loads(run(capsys, *line[:2], "batch.toml", *line[4:], "--dry-run", "--json"))
+        assert [len(one["notes"]) for one in (found, scored)] == [1, 1] and "four to six" in scored["notes"][0]
         assert not server.seen and not Path("m.jsonl").exists()
         run(capsys, *line)
         sent = {json.dumps(body, sort_keys=True) for _, _, body in server.seen}

@@ -53,7 +53,7 @@ def test_many_that_look_better_by_chance_are_not_called_so():
     rows = compared([15] * 31)
     assert all(row.verdict.p <= 0.05 < row.adjusted and row.verdict.difference.interval.low > 0 for row in rows)
     assert {row.verdict.word for row in rows} == {"undecided"}
-    assert all(row.verdict.adjusted == row.adjusted for row in rows)
+    assert all(row.verdict.adjusted == row.adjusted and row.verdict.smallest is None for row in rows)
     assert f"p = 0.041 by McNemar's exact test ({rows[0].adjusted:.2g} adjusted for so many comparisons)" in str(
         rows[0].verdict
     )
@@ -68,4 +68,5 @@ def test_one_that_is_better_is_found_among_many():
 def test_a_single_comparison_goes_by_its_own_p():
     (row,) = compared([15])
     assert row.verdict.word == "better" and row.verdict.adjusted is None and "adjusted" not in str(row.verdict)
+    assert row.verdict.smallest > 0
     assert row.adjusted == pytest.approx(row.verdict.p, abs=0.02)

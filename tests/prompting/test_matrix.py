@@ -254,6 +254,7 @@ def test_a_failure_is_no_answer_and_is_tried_again(prompt, model, tmp_path, caps
     again = Matrix(file, backend)
     (cells,) = again.cells([prompt], MANY)
     assert not any(cell.failed for cell in cells) and again.computed == 1
+    assert again.tried == again.found + 2 + 1, "what failed was asked for as well"
     assert [row.failed for row in compare(again, [prompt, other], MANY)] == [0, 0]
 
 

@@ -74,6 +74,7 @@ def _estimate(
 
 _HAN = "\u3400-\u4dbf\u4e00-\u9fff"
 _BESIDE_HAN = re.compile(rf"(?<=[{_HAN}]) | (?=[{_HAN}])")
+_BEFORE_PERCENT = re.compile(r"(?<=\d) (?=[%‰])")
 _SIGNS = frozenset("%‰-#@&")
 """Punctuation to Unicode, but part of what an answer says where it touches it: 50%, -3, C#; symbols such as + $ € are
 no punctuation."""
@@ -84,9 +85,10 @@ def normalised(text: str) -> str:
 
     Unicode's NFKC (full-width forms become plain ones) and case folding; the minus sign is a hyphen; marks and brackets
     at both ends go, those within stay (3.5, e-mail), as do signs (50%, -3, C++), but for those that stand apart, as of
-    a list or heading (- yes), or of a line (---); spaces beside Chinese characters go.
+    a list or heading (- yes), or of a line (---); spaces beside Chinese characters go, and before a per cent.
     """
     spaced = " ".join(unicodedata.normalize("NFKC", text).replace("−", "-").casefold().split())
+    spaced = _BEFORE_PERCENT.sub("", spaced)
     first, last = 0, len(spaced)
     while first < last and _is_mark(spaced[first], spaced[first + 1 : last][:1]):
         first += 1

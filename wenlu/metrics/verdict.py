@@ -39,7 +39,7 @@ class Verdict:
     lost: int
     smallest: float | None
     """The smallest difference that so many examples would show with 80 % power, given how much these differ; None
-    where no difference of a size would be shown, or nothing differs that would tell."""
+    where no difference of a size would be shown, nothing differs that would tell, or several are compared."""
     adjusted: float | None = None
     """p adjusted for all the comparisons that this is one of, by which the word goes; None where it is the only one."""
 
@@ -104,6 +104,8 @@ def verdict(
         hidden = (1 - (ALPHA / 2) ** (1 / together)) * _reach(np.stack(rows))
         spread = _spread(after - before, numbers, below)
         smallest = smallest_mean_effect(spread, together) if spread > 0 else None
+    if adjusted is not None:  # One comparison alone would show it, which is not what decides.
+        smallest = None
     word = _word(difference, p if adjusted is None else max(p, adjusted), delta, hidden)
     return Verdict(word, difference, p, test, delta, count, together, gained, lost, smallest, adjusted)
 

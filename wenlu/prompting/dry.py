@@ -51,7 +51,7 @@ def requests_of(
     """What is asked of the matrix's endpoint for cells that are not there, each request once, with the prompt that it
     is of; and what cannot be told beforehand, in words."""
     found: dict[str, dict[str, Any]] = {}
-    untold = ["before these, four to six short requests verify what the endpoint can do"]
+    untold, probed = [], False
     for prompt in prompts:
         steps = prompt.scoring is None and isinstance(prompt.way, STEPS)
         listening = _Listening(matrix.backend, steps)
@@ -63,9 +63,12 @@ def requests_of(
             asked = matrix.missing(prompt, examples)
         if asked:
             try_on(prompt, listening, asked, matrix.embed)
+        probed |= prompt.scoring is not None and not all(request["kept"] for request in listening.heard)
         for request in listening.heard:
             place = json.dumps([request["url"], request["body"]], sort_keys=True)
             found.setdefault(place, {"prompt": prompt.name, **request})
         if steps:
             untold.append(f"{prompt.name}: its further requests go on with what is written to these")
+    if probed:
+        untold.insert(0, "before these, four to six short requests verify what the endpoint can do")
     return list(found.values()), untold

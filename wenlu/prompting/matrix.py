@@ -64,6 +64,8 @@ class Matrix:
         """Those that failed now: another `Matrix` tries them again."""
         self._priors: dict[tuple[str, str], Prior] = {}
         """Of a prompt without its mean, learned from a set of examples."""
+        self.tried = 0
+        """Cells that were asked for by whatever process, those that failed among them."""
         for row in read_rows(self.path):
             try:
                 if row.get("event") == "prior":
@@ -71,6 +73,7 @@ class Matrix:
                     continue
                 if row.get("event") == "spent":
                     self.tally.read(row)
+                self.tried += row.get("event") != "spent"
                 if row.get("event") == "spent" or row.get("failed"):
                     continue
                 key = row.pop("prompt"), row.pop("example"), row.pop("content")
@@ -194,6 +197,7 @@ class Matrix:
             file.write(**row, **({"failed": cell.failed} if cell.failed else asdict(cell)))
             (self._failed if cell.failed else self._cells)[key, example.id, content] = cell
             self.computed += not cell.failed
+            self.tried += 1
 
 
 def _content(example: Example) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from typing import Any, Literal
 
 from wenlu.base.errors import UserError, did_you_mean
@@ -187,7 +187,7 @@ class Template:
             own |= {"letters": letters, "options": self.option_separator.join(lines)}
         return own | more
 
-    @property
+    @cached_property
     def shows_letters(self) -> bool:
         """Whether choices have letters, to be answered by or to be seen."""
         texts = (self.question, self.answer, self.instruction, *(part.content for part in self.chat))
