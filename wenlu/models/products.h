@@ -29,7 +29,8 @@
 namespace {
 
 constexpr long WORTH_SHARING = 1 << 15;  // weights below which a second thread costs more than it brings
-constexpr long CHUNK = 1 << 16;          // bytes of weights that a thread takes at once
+constexpr long CHUNK = 1 << 18;          // bytes of weights that a thread takes at once where it reads them once
+constexpr long AGAIN = 1 << 16;          // and where more rows meet them, which read them from its cache
 constexpr long AHEAD = 1 << 14;          // bytes of weights that are asked for before they are needed
 constexpr long NEAR = 24 << 10;          // bytes of rows that stay in the first cache beside weights
 
@@ -151,9 +152,13 @@ struct Product {
     const float *scale;
     long rows, out, in;
 
+    // Rows that meet the weights together, at most.
+    long most() const { return 8 * in * long(sizeof(Row)) <= NEAR ? 8 : 4; }
+
     // Outputs that a thread takes at once: few enough to be shared, and to stay in its cache while all rows meet them.
     long chunk(int threads) const {
-        const long fitting = std::max(1l, CHUNK / long(in * sizeof(W))), shared = (out + threads - 1) / threads;
+        const long bytes = rows <= most() ? CHUNK : AGAIN;
+        const long fitting = std::max(1l, bytes / long(in * sizeof(W))), shared = (out + threads - 1) / threads;
         if (by_tiles<W>()) return std::max(16l, std::min(64l, shared) / 16 * 16);
         return std::max(8l, std::min(fitting, shared) / 8 * 8);
     }
@@ -186,9 +191,9 @@ struct Product {
                 first = whole;
             }
 #endif
-        const long most = 8 * in * long(sizeof(Row)) <= NEAR ? 8 : 4;
+        const long together = most();
         for (long row = 0; row < rows;) {
-            const long groups = (rows - row + most - 1) / most, size = (rows - row + groups - 1) / groups;
+            const long groups = (rows - row + together - 1) / together, size = (rows - row + groups - 1) / groups;
             switch (size) {
                 case 1: group<1>(row, first, end, to, line); break;
                 case 2: group<2>(row, first, end, to, line); break;
@@ -205,7 +210,9 @@ struct Product {
 
     template <int Rows>
     void group(long row, long first, long end, float *to, long line) const {
-        constexpr int Tall = ACCUMULATORS / Rows >= 4 ? 4 : ACCUMULATORS / Rows >= 2 ? 2 : 1;
+        constexpr int Most = ACCUMULATORS / Rows >= 4 ? 4 : ACCUMULATORS / Rows >= 2 ? 2 : 1;
+        // For one row of floats memory is all that counts, and gives more when it is read in two streams than in four.
+        constexpr int Tall = Rows == 1 && std::is_same<W, float>::value ? 2 : Most;
         for (; first + Tall <= end; first += Tall) tile<Rows, Tall>(row, first, to, line);
         for (; first < end; first++) tile<Rows, 1>(row, first, to, line);
     }
