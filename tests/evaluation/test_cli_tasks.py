@@ -72,7 +72,7 @@ def test_results_are_kept_and_gone_on_with(here, capsys, tmp_path):
     assert first["tasks"][0]["examples"] == 3 and whole["tasks"][0]["examples"] == 8
     again = run(here, capsys, "--tasks", here / "mine.toml", "--out", out, "--json")
     assert json.loads(again.out) == whole and f"8 answers in {out} already" in " ".join(again.err.split())
-    with pytest.raises(UserError, match="other prompts, shots or settings: give another --out"):
+    with pytest.raises(UserError, match="other prompts, shots or settings, or by an older wenlu: give another --out"):
         run(here, capsys, "--tasks", here / "mine.toml", "--out", out, "--shots", 1)
 
 
