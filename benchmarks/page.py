@@ -308,7 +308,8 @@ def dial(result: dict) -> list[str]:
             )
         )
     header = "text, time | seeds | ours | nanoGPT's recipe | fewer bits | foretold | part of the time used | processor"
-    return [*lines, *table(header, rows), "", where(result["about"]), ""]
+    noted = [result["note"], ""] if "note" in result else []
+    return [*lines, *table(header, rows), "", *noted, where(result["about"]), ""]
 
 
 def dial_fit(result: dict) -> list[str]:
