@@ -19,7 +19,7 @@ from wenlu.prompting.examples import Example
 from wenlu.prompting.matrix import Matrix
 from wenlu.prompting.strategies import Direct, write_strategy
 from wenlu.prompting.template import Template, as_chat
-from wenlu.prompting.trial import bare, fitted, softmax, try_on
+from wenlu.prompting.trial import bare, learned, softmax, try_on
 from wenlu.prompting.writing import Form
 
 from small_models import model_of
@@ -59,7 +59,7 @@ def test_a_cell_is_what_scoring_by_hand_gives(backend):
 
 
 def test_a_cell_does_not_depend_on_the_other_examples(backend):
-    prompt = fitted(replace(PLAIN, scoring=Scoring("batch")), backend, EXAMPLES)
+    prompt, _ = learned(replace(PLAIN, scoring=Scoring("batch")), backend, EXAMPLES)
     together = try_on(prompt, backend, EXAMPLES)
     for example, cell in zip(EXAMPLES, together, strict=True):
         (alone,) = try_on(prompt, backend, [example])
@@ -70,9 +70,8 @@ def test_a_cell_does_not_depend_on_the_other_examples(backend):
 def test_the_mean_of_a_batch_is_learned_from_questions_alone(backend):
     prompt = replace(PLAIN, scoring=Scoring("batch"))
     turned = [replace(example, gold=1 - example.gold) for example in EXAMPLES]
-    assert fitted(prompt, backend, EXAMPLES).prior == fitted(prompt, backend, turned).prior
-    assert fitted(PLAIN, backend, EXAMPLES) is PLAIN
-    with pytest.raises(UserError, match="the prompt plain is scored by batch calibration and keeps no mean: fit it"):
+    assert learned(prompt, backend, EXAMPLES)[0].prior == learned(prompt, backend, turned)[0].prior
+    with pytest.raises(UserError, match="the prompt plain is scored by batch calibration and keeps no mean: learn it"):
         try_on(prompt, backend, EXAMPLES)
 
 
@@ -121,7 +120,7 @@ def test_means_of_a_batch_are_learned_once_and_kept(backend, tmp_path):
     file = tmp_path / "matrix.jsonl"
     rows = compare(Matrix(file, backend), batch, EXAMPLES)
     assert backend.asked == 2 * len(EXAMPLES), "and a question that the mean is learned from is not asked again"
-    by_hand = [try_on(fitted(one, backend, EXAMPLES), backend, EXAMPLES) for one in batch]
+    by_hand = [learned(one, backend, EXAMPLES)[1] for one in batch]
     assert [row.accuracy.value for row in rows] == [np.mean([cell.value for cell in row]) for row in by_hand]
     compare(Matrix(file, backend), batch, EXAMPLES, forms=True)
     asked = backend.asked
@@ -190,7 +189,7 @@ def test_comparisons_choose_demonstrations_by_the_same_vectors_to_learn_means_an
         prompt = replace(PLAIN, name=kind, scoring=Scoring("batch"), demonstrations=Demonstrations(kind, 1), pool=pool)
         matrix = Matrix(tmp_path / f"{kind}.jsonl", backend, embed)
         (row,) = compare(matrix, [prompt], EXAMPLES, forms=True)
-        known = fitted(prompt, backend, EXAMPLES, embed)
+        known, _ = learned(prompt, backend, EXAMPLES, embed)
         assert row.robustness.forms > FEWEST_FORMS and matrix.key(known) in {key for key, *_ in matrix._cells}
 
 

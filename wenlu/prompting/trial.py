@@ -88,18 +88,13 @@ def unlearned(prompt: Artifact) -> bool:
     return prompt.scoring is not None and prompt.scoring.kind == "batch" and prompt.prior is None
 
 
-def fitted(prompt: Artifact, backend: Backend, examples: Sequence[Example], embed: Embed | None = None) -> Artifact:
-    """The prompt with the mean that batch calibration takes off, where it needs one and has none.
-
-    It is learned from the questions alone: the examples' answers are not used.
-    """
-    return learned(prompt, backend, examples, embed)[0] if unlearned(prompt) else prompt
-
-
 def learned(
     prompt: Artifact, backend: Backend, examples: Sequence[Example], embed: Embed | None = None
 ) -> tuple[Artifact, list[Cell]]:
-    """The same for a prompt that needs a mean, and what it comes to on the examples: asked once for both."""
+    """A prompt that wants a mean with the one of these examples, and what it comes to on them: asked once for both.
+
+    The mean is learned from the questions alone: their answers are not used.
+    """
     score = prompt.scoring.score
     assert isinstance(score, Batch)
     found = readings(backend, [score], prompt.template, examples, prompt.chooser(embed))[score.name]
@@ -111,7 +106,7 @@ def learned(
 def try_on(prompt: Artifact, backend: Backend, examples: Sequence[Example], embed: Embed | None = None) -> list[Cell]:
     """What the prompt comes to on each example; an example's cell does not depend on the others.
 
-    Raises UserError for an example without a right answer, a score of a batch without its mean (`fitted`), and for
+    Raises UserError for an example without a right answer, a score of a batch without its mean (`learned`), and for
     what the backend cannot do; Failed where no score came.
     """
     for example in examples:
@@ -129,7 +124,7 @@ def try_on(prompt: Artifact, backend: Backend, examples: Sequence[Example], embe
             for answer, example in zip(answers, examples, strict=True)
         ]
     if unlearned(prompt):
-        raise UserError(f"the prompt {prompt.name} is scored by batch calibration and keeps no mean: fit it first")
+        raise UserError(f"the prompt {prompt.name} is scored by batch calibration and keeps no mean: learn it first")
     score = prompt.scoring.score
     return _cells(prompt, readings(backend, [score], prompt.template, examples, choose)[score.name], examples)
 

@@ -16,7 +16,7 @@ from wenlu.prompting.matrix import Matrix
 from wenlu.prompting.search import select
 from wenlu.prompting.search.own import asked_for
 from wenlu.prompting.search.proposals import Room
-from wenlu.prompting.search.select import Selection, Told, TooSmall
+from wenlu.prompting.search.select import Selection, TooSmall
 from wenlu.prompting.search.settings import Search
 from wenlu.prompting.search.split import Parts
 from wenlu.prompting.spending import Tally
@@ -125,11 +125,10 @@ class Limit:
         places = {round(turn * (len(order) - 1) / (TIMED - 1)) for turn in range(TIMED)}
         return [self.examples[order[place]] for place in sorted(places)]
 
-    def met(self, ask: select.Ask, told: Sequence[Told], matrix: Matrix, *beside: Tally) -> bool:
-        """Whether the next rung and the select examples would pass the limit, at what an answer of the rungs has cost.
+    def met(self, ask: select.Ask, prompts: Sequence[Artifact], matrix: Matrix, *beside: Tally) -> bool:
+        """Whether the next rung and the select examples would pass the limit, at what an answer has cost so far.
 
-        matrix: holds these, and of the next rung what a process had before it was cut off; beside: what was spent
-        beside it.
+        matrix: holds what is there already; beside: what was spent beside it.
         """
         search = self.search
         if not (search.tokens or search.minutes):
@@ -139,11 +138,11 @@ class Limit:
             return tally.spent.all_tokens if search.tokens else tally.seconds
 
         limit = search.tokens or 60 * search.minutes
-        spent, there = sum(map(cost, (matrix.tally, *beside))), matrix.tried
-        finalists = min(len(told[0].ask.candidates), search.keep + 1)
-        rungs = sum(answer.scores.size for answer in told) + len(ask.candidates) * len(ask.examples)
-        wanted = rungs - there + finalists * len(self.parts.select) * (1 + self._further)
-        if spent + cost(matrix.tally) / max(there, 1) * wanted <= limit:
+        spent, finalists = sum(map(cost, (matrix.tally, *beside))), min(len(prompts), search.keep + 1)
+        asked = [self.examples[number] for number in ask.examples]
+        rung = sum(len(matrix.missing(prompts[number], asked)) for number in ask.candidates)
+        wanted = rung + finalists * len(self.parts.select) * (1 + self._further)
+        if spent + cost(matrix.tally) / max(matrix.tried, 1) * wanted <= limit:
             return False
         unit = "tokens" if search.tokens else "seconds"
         say(

@@ -30,7 +30,7 @@ from wenlu.prompting.search.select import Ask, Chosen, Selection, Told, choose, 
 from wenlu.prompting.search.settings import Search, difference
 from wenlu.prompting.search.split import Looks, Parts, part
 from wenlu.prompting.spending import Tally
-from wenlu.prompting.trial import Cell, always, answered, fitted, lost
+from wenlu.prompting.trial import Cell, always, answered, lost
 
 if TYPE_CHECKING:
     from wenlu.prompting.backend import Backend
@@ -110,7 +110,8 @@ class Optimizer:
         prompts, selection = self._begun(log)
         if self.watcher:
             self.watcher.begin(len(prompts), selection.planned)
-        prompts = self._fitted(prompts, log)
+        sample = self._of("search")[:LEARNED]
+        prompts = [self.matrix.fitted(prompt, sample) for prompt in prompts]
         told = [Told.from_dict(row["told"]) for row in self._rows if row["event"] == "told"]
 
         def note(answer: Told) -> None:
@@ -133,7 +134,7 @@ class Optimizer:
         def enough(ask: Ask, told: Sequence[Told]) -> bool:
             if len(told) in going:  # So it was decided, by what was known then.
                 return False
-            met = self.limit.met(ask, told, self.matrix, self.tally, self.written)
+            met = self.limit.met(ask, prompts, self.matrix, self.tally, self.written)
             log.write(event="short" if met else "rung", rungs=len(told))
             log.sync()
             return met
@@ -217,22 +218,6 @@ class Optimizer:
             log.write(event="own", **row)
             log.sync()
         return [from_dict(Artifact, one) for one in row["made"]] if row else []
-
-    def _fitted(self, prompts: list[Artifact], log: JsonLines) -> list[Artifact]:
-        """The prompts with the means that batch calibration takes off, as the log has them or learned now."""
-        known = {row["number"]: from_dict(Prior, row["prior"]) for row in self._rows if row["event"] == "learned"}
-        sample, found = self._of("search")[:LEARNED], []
-        for number, prompt in enumerate(prompts):
-            if number in known:
-                prompt = replace(prompt, prior=known[number])
-            open_ = prompt
-            with self.tally.counted(self.backend, log):
-                prompt = fitted(prompt, self.backend, sample, self.embed)
-            if prompt is not open_:
-                log.write(event="learned", number=number, prior=to_dict(prompt.prior))
-                log.sync()
-            found.append(prompt)
-        return found
 
     def _finalists(
         self, picked: Chosen, prompts: list[Artifact], log: JsonLines
