@@ -226,8 +226,8 @@ def test_ids_without_a_token_are_never_chosen(tmp_path):
     found += generator.generate("ab", Settings(max_tokens=20, beams=4), samples=4)
     found += generator.generate("ab", replace(settings, adjustments=bias))
     assert all(len(result.ids) >= 20 and all(id in gaps for id in result.ids) for result in found)
-    (likeliest,) = generator.generate("ab", replace(settings, alternatives=3))
-    assert all(id in gaps for place in likeliest.alternatives for id, _ in place)
+    (likeliest,) = generator.generate("ab", replace(settings, alternatives=gaps.vocab))
+    assert all({id for id, _ in place} == set(range(0, gaps.vocab, 2)) for place in likeliest.alternatives)
     (tmp_path / "prompts").write_text('{"prompt": "ab"}\n{"prompt": "ba"}')
     prompts = read_prompts(tmp_path / "prompts", settings)
     assert continue_all(generator, "m", prompts, tmp_path / "out", lambda rows, result: None) == 0

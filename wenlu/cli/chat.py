@@ -67,13 +67,14 @@ def run(command: Command) -> int:
     from wenlu.inference.batch import Options
     from wenlu.inference.conversation import Conversation, read_messages
     from wenlu.inference.generator import Settings
+    from wenlu.inference.prefix import ROOM
 
     settings = Settings(**command.sampling, alternatives=ALTERNATIVES)
     command.check()
     messages = None if command.load is None else read_messages(command.load)
     with command.model(command.run) as (model, tokenizer, guesses):
         # What was said is said again with every turn: it is read once.
-        options = Options(prefix_bytes=256 << 20, guesses=guesses)
+        options = Options(prefix_bytes=ROOM, guesses=guesses)
         conversation = Conversation(model, tokenizer, system=command.system, options=options)
         if messages is not None:
             conversation.messages = messages

@@ -87,12 +87,12 @@ def run(command: Command) -> int:
     """Carry out the command; what is wrong with its flags and prompts is said before the model is read."""
     from wenlu.inference.batch import Options
     from wenlu.inference.generator import Generator
+    from wenlu.inference.prefix import ROOM
     from wenlu.inference.prompts import read_prompts
-    from wenlu.prompting.backend import PREFIX_BYTES
 
     settings = _settings(command)
     _check(command)
-    kept = PREFIX_BYTES if command.prompts is not None and not command.batch_invariant else 0
+    kept = ROOM if command.prompts is not None and not command.batch_invariant else 0
     options = Options(command.rows, kept, batch_invariant=command.batch_invariant)
     prompts = read_prompts(command.prompts, settings) if command.prompts is not None else []
     prompt = _read_prompt() if command.prompt == "-" else command.prompt

@@ -10,14 +10,12 @@ from torch import nn
 
 from wenlu.inference.batch import Options
 from wenlu.inference.generator import Generator
+from wenlu.inference.prefix import ROOM
 from wenlu.inference.score import Query, Scorer
 from wenlu.prompting.backend import FolderBackend
 from wenlu.prompting.rendering import query, render
 from wenlu.prompting.template import Prompt
 from wenlu.tokenization.tokenizer import Tokenizer
-
-PREFIX_BYTES = 256 << 20
-"""Room for what prompts begin with alike, their shots first of all."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +41,12 @@ class Candidate:
     @cached_property
     def generator(self) -> Generator:
         """As a writer of what follows a text or ids."""
-        return Generator(self.model, self.tokenizer, options=Options(prefix_bytes=PREFIX_BYTES))
+        return Generator(self.model, self.tokenizer, options=Options(prefix_bytes=ROOM))
 
     @cached_property
     def replier(self) -> Generator:
         """As a writer of replies in a conversation."""
-        return Generator(self.model, self.tokenizer, chat=True, options=Options(prefix_bytes=PREFIX_BYTES))
+        return Generator(self.model, self.tokenizer, chat=True, options=Options(prefix_bytes=ROOM))
 
     @cached_property
     def backend(self) -> FolderBackend:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -100,7 +101,8 @@ def _add(text: Text, token: int, near: bool, logits: Tensor) -> None:
         log_probabilities = logits.float().log_softmax(-1)
         text.log_probabilities.append(log_probabilities[token].item())
         best = log_probabilities.topk(min(request.alternatives, len(logits)))
-        text.alternatives.append(list(zip(best.indices.tolist(), best.values.tolist(), strict=True)))
+        pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        text.alternatives.append([pair for pair in pairs if pair[1] > -math.inf])  # what is barred is none
     if request.matcher is not None:
         request.matcher.push(token)
         # One that was cancelled while this step was made stays so.

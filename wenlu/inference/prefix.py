@@ -13,6 +13,8 @@ from wenlu.models.cache import KeyValueCache
 
 BLOCK = 16
 """Tokens that are kept, and given up, together."""
+ROOM = 1 << 28
+"""Bytes for what prompts begin with alike, where many are read one after another."""
 
 Name = tuple[int, tuple[int, ...]]
 """Of a block: the number of the one that it follows (0: none), and its own tokens."""

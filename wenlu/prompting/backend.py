@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     Prompt = str | tuple[Message, ...]
     """A text that a model goes on with, or a conversation whose next part is the assistant's."""
 
-PREFIX_BYTES = 1 << 28
-"""Room for what prompts that begin alike have in common."""
-
 
 class Failed(UserError):
     """What was asked for came to nothing, as it might not another time: such an answer is none, neither right nor
@@ -160,15 +157,17 @@ class FolderBackend:
         model: Path | str | tuple[nn.Module, Tokenizer],
         *,
         name: str = "",
-        prefix_bytes: int = PREFIX_BYTES,
+        prefix_bytes: int | None = None,
         rows: int = 64,
     ):
         """model: a folder or hub id, or a model and its tokenizer that are loaded already. prefix_bytes: room for keys
-        and values of what prompts begin with alike, which is read once. rows: most texts written side by side.
+        and values of what prompts begin with alike, which is read once; None = 256 MiB. rows: most texts written side
+        by side.
 
         Raises UserError where model and tokenizer do not belong together.
         """
         from wenlu.inference.batch import Options
+        from wenlu.inference.prefix import ROOM
         from wenlu.inference.score import Scorer
 
         if isinstance(model, tuple):
@@ -179,7 +178,7 @@ class FolderBackend:
             self.name = name or str(model)
             model = load(model)
         self.model, self.tokenizer = model
-        self._options = Options(rows, prefix_bytes)
+        self._options = Options(rows, ROOM if prefix_bytes is None else prefix_bytes)
         self._scorer = Scorer(self.model, self.tokenizer)
         self._generators: dict[bool, Generator] = {}
         self._read_tokens = self._written_tokens = self._beyond = 0
@@ -287,7 +286,7 @@ class FolderBackend:
 
     def _written(self, result: Result) -> Written:
         def shown(id: int) -> str:
-            return self.tokenizer.token_bytes(id).decode("utf-8", "replace") if id in self.tokenizer else "\ufffd"
+            return self.tokenizer.token_bytes(id).decode("utf-8", "replace")
 
         self._read_tokens += result.prompt_tokens
         self._written_tokens += len(result.ids)
