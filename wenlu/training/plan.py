@@ -102,9 +102,8 @@ class Planner:
             choices += 1
             timed = [recipe for recipe, _ in self.machine.timed.values()]
             early = time.monotonic() - started < MEASURING * 60 * self.recipe.training.minutes
-            best = self._best(
-                shapes if choices <= MOST_CHOICES and early else timed
-            )  # one timed without dropout may yet need it
+            # One that was timed without dropout may yet need it.
+            best = self._best(shapes if choices <= MOST_CHOICES and early else timed)
         return self._described(best, len(shapes))
 
     def _shapes(self) -> list[Recipe]:
