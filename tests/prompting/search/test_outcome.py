@@ -11,6 +11,8 @@ from wenlu.prompting.answers import Extractor
 from wenlu.prompting.artifact import Decoding
 from wenlu.prompting.backend import Failed, FolderBackend, Spent, Written
 from wenlu.prompting.search.optimize import Optimizer
+from wenlu.prompting.search.outcome import Finalist
+from wenlu.prompting.search.page import constant, write_page
 
 
 class Costly:
@@ -144,3 +146,25 @@ def test_what_is_kept_from_a_measure_cut_off_counts_as_measured(backend, tmp_pat
     )
     Optimizer(kept, BASELINE, EXAMPLES, search, tmp_path / "kept").run()
     assert planned(tmp_path / "kept")["evaluations"] == planned(tmp_path / "whole")["evaluations"]
+
+
+def test_prompts_that_always_say_the_same_are_told_together_behind_the_verdict(backend, tmp_path):
+    optimizer = Optimizer(backend, BASELINE, EXAMPLES, SEARCH, tmp_path)
+    outcome = optimizer.run()
+    named = [replace(BASELINE, name=name) for name in ("one", "two", "three", "four")]
+    right = outcome.finalists[0].right
+    said = [Finalist(one, right, always) for one, always in zip(named, ("four", "热的", "four", None), strict=True)]
+    told = replace(outcome, finalists=tuple(said), luck=replace(outcome.luck, chosen=(1.0, 0.0, 0.0, 0.0)), always=())
+    assert constant(told) == [
+        "one; three gave every select example the answer 'four': whatever they are asked",
+        "two gave every select example the answer '热的': whatever it is asked",
+    ]
+    assert constant(replace(told, always=(("one", "four"),))) == [
+        "one gives every example the answer 'four': whatever it is asked",
+        "two gave every select example the answer '热的': whatever it is asked",
+        "three gave every select example the answer 'four': whatever it is asked",
+    ]
+    write_page(tmp_path / "report.html", optimizer, told)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    judged = told.verdict.word if told.verdict else "The baseline was chosen"
+    assert page.index("Verdict, on") < page.index(judged) < page.index("one; three gave every")

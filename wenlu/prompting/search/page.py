@@ -64,20 +64,27 @@ def write_page(path: Path, optimizer: Optimizer, outcome: Outcome) -> None:
 
 
 def constant(outcome: Outcome) -> list[str]:
-    """A line for each prompt that tells no example from another."""
-    several = [f"{name} gives every example the answer {answer!r}" for name, answer in outcome.always]
-    several += [
-        f"{one.prompt.name} gave every select example the answer {one.always!r}"
-        for one in outcome.finalists
-        if one.always is not None and one.prompt.name not in dict(outcome.always)
-    ]
-    return [f"{line}: whatever it is asked" for line in several]
+    """Which prompts tell no example from another, a line for each answer."""
+    told = "gives every example the answer"
+    lines = [f"{name} {told} {answer!r}: whatever it is asked" for name, answer in outcome.always]
+    alike: dict[str, list[str]] = {}
+    for one in outcome.finalists:
+        if one.always is not None and one.prompt.name not in dict(outcome.always):
+            alike.setdefault(one.always, []).append(one.prompt.name)
+    for answer, names in alike.items():
+        they = "it is" if len(names) == 1 else "they are"
+        lines.append(f"{'; '.join(names)} gave every select example the answer {answer!r}: whatever {they} asked")
+    return lines
 
 
 def _verdict(page: Page, outcome: Outcome) -> None:
     page.heading("Verdict, on the test examples")
+    _told(page, outcome)
     for line in constant(outcome):
         page.text(line)
+
+
+def _told(page: Page, outcome: Outcome) -> None:
     if outcome.unjudged:
         page.text(f"{outcome.best.name} was chosen, but has no verdict: {outcome.unjudged}")
         return
