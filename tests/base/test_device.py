@@ -77,6 +77,24 @@ def test_what_the_c_library_has_kept_of_freed_memory_is_free():
     assert resident() < kept - (48 << 20)
 
 
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library keeps no freed memory for us")
+def test_what_a_process_holds_is_what_it_uses_not_what_it_has_freed():
+    device.keep_freed_memory()
+    before = device.held_memory(CPU)
+    blocks = [np.ones(1 << 17) for _ in range(64)]  # 1 MiB each
+    assert before + (60 << 20) < device.held_memory(CPU) < before + (80 << 20)
+    del blocks
+    assert device.held_memory(CPU) < before + (8 << 20)
+
+
+def test_where_the_system_does_not_tell_what_is_held_it_is_the_most_so_far(monkeypatch):
+    def untold(path, *args, **kwargs):
+        raise OSError(path)
+
+    monkeypatch.setattr(device.Path, "read_text", untold)
+    assert device.held_memory(CPU) == device.peak_memory(CPU)
+
+
 @pytest.mark.parametrize(
     ("flags", "kind", "wanted"),
     [

@@ -45,7 +45,7 @@ def test_json(here, capsys):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("lstm --out a.gguf", "lstm holds a lstm, which cannot be exported: gpt2, llama, mistral, qwen2, qwen3 can"),
+        ("lstm --out a.gguf", "the family lstm, which cannot be exported: gpt2, llama, mistral, qwen2, qwen3 can"),
         ("run --out a.gguf --dtype int8", "dtype must be one of f32, bf16, q8_0, not 'int8'"),
         ("some/hub-id --out a.gguf --dtype q4_0", "dtype must be one of f32, bf16, q8_0, not 'q4_0'"),
         ("run --out lstm", "lstm is a folder: --out names the file, such as lstm/model.gguf"),

@@ -251,7 +251,7 @@ def test_dropout_that_is_not_told_apart_is_said(capsys):
 def test_other_families_have_no_such_heads(tmp_path):
     config = transformers.GPT2Config(vocab_size=40, n_embd=24, n_layer=1, n_head=3, n_positions=16)
     transformers.GPT2LMHeadModel(config).save_pretrained(tmp_path)
-    with pytest.raises(UserError, match=r"holds a gpt2, whose only head is for tokens: .*'span' needs a bert"):
+    with pytest.raises(UserError, match=r"is of the family gpt2, whose only head is for tokens: .*'span' needs a bert"):
         load(tmp_path, head="span")
     assert load(tmp_path, head="tokens")[0].config.family == "gpt2"
 

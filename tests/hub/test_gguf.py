@@ -165,9 +165,9 @@ def test_ends_beyond_the_third_are_told(folder, tmp_path):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (ModelConfig(family="lstm", dim=8, vocab=9), "a lstm, which cannot be exported: gpt2, llama, mistral, qwen2"),
-        (ModelConfig(family="t5", **SMALL), "holds a t5, which cannot be exported"),
-        (ModelConfig(family="bert", **SMALL), "holds a bert, which cannot be exported"),
+        (ModelConfig(family="lstm", dim=8, vocab=9), "lstm, which cannot be exported: gpt2, llama, mistral, qwen2"),
+        (ModelConfig(family="t5", **SMALL), "is of the family t5, which cannot be exported"),
+        (ModelConfig(family="bert", **SMALL), "is of the family bert, which cannot be exported"),
         (replace(QWEN, activation="relu2"), "llama.cpp's qwen3 computes silu, not relu2"),
         (replace(SHAPES["gpt2"], activation="relu"), "llama.cpp's gpt2 computes gelu_new, not relu"),
         (replace(QWEN, window=16), r"no sliding window, and this model's \(16\) is shorter than its context \(32\)"),

@@ -255,8 +255,8 @@ def test_tokenizers_must_be_the_same():
         (lambda: Draft(random_model("lstm")), "must go back where it was wrong: an lstm cannot take back what it has"),
         (lambda: Draft(random_model("bert")), "must go back where it was wrong: a bert cannot write on"),
         (lambda: engine("lstm", Lookup()), "an lstm cannot take back what it"),
-        (lambda: engine("t5", Draft(random_model("llama"))), "a llama cannot draft for a t5"),
-        (lambda: engine("gpt2", Draft(random_model("t5"))), "a t5 cannot draft for a gpt2"),
+        (lambda: engine("t5", Draft(random_model("llama"))), "the family llama cannot draft for t5"),
+        (lambda: engine("gpt2", Draft(random_model("t5"))), "the family t5 cannot draft for gpt2"),
         (
             lambda: engine("gpt2", Draft(random_model("gpt2", vocab=20))),
             f"knows 20 ids, but the model chooses among {VOCAB}",

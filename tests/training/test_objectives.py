@@ -221,5 +221,5 @@ def test_the_best_span_ends_after_it_begins_and_is_not_too_long():
 
 
 def test_a_head_that_nothing_is_known_to_train():
-    with pytest.raises(UserError, match="no training is known for a bert with the head 'pool': take"):
+    with pytest.raises(UserError, match="no training is known for the family bert with the head 'pool': take"):
         objective_of(ModelConfig("bert", dim=16, heads=2, head="pool"))

@@ -214,6 +214,10 @@ def test_the_planned_recipe_is_what_is_saved(timed, tmp_path):
     assert json.loads((tmp_path / "run/config.json").read_text())["hidden_size"] == 16
     page = (tmp_path / "run/wenlu/report.html").read_text()
     assert "Planned and actual" in page
+    rows = read_rows(tmp_path / "run/wenlu/events.jsonl")
+    held = next(row["held_bytes"] for row in rows if row["event"] == "plan")
+    peak = next(row["peak"] for row in rows if row["event"] == "finished")
+    assert f"{(peak - held) / 2**20:,.0f} MiB more, {peak / 2**20:,.0f} MiB in all" in page
 
 
 def test_another_recipe_is_refused_on_resume_but_not_what_was_left_open(timed, tmp_path):

@@ -168,6 +168,19 @@ def out_of_memory(remedy: str) -> Iterator[None]:
         raise UserError(f"the GPU has run out of memory ({str(error).splitlines()[0]}): {remedy}") from None
 
 
+def held_memory(device: torch.device) -> int:
+    """The bytes this process holds now: allocated on the GPU, or resident on the processor (where the system does not
+    tell that: the most it has held so far)."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    _give_back_freed_memory()
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return peak_memory(device)
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
 def peak_memory(device: torch.device) -> int:
     """The most bytes this process has held so far: allocated on the GPU, or resident on the processor."""
     if device.type == "cuda":

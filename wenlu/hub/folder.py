@@ -83,7 +83,7 @@ def load(
     config = read_config(folder, body)
     if config.family != "bert" and (head or "tokens") != "tokens":
         raise UserError(
-            f"{folder} holds a {config.family}, whose only head is for tokens: the head {head!r} needs a bert"
+            f"{folder} is of the family {config.family}, whose only head is for tokens: the head {head!r} needs a bert"
         )
     tensors = _read_weights(folder)
     if config.family == "t5" and body.get("scale_decoder_outputs") is False and "shared.weight" in tensors:

@@ -95,7 +95,8 @@ def check(config: ModelConfig, where: str) -> None:
     """`UserError` for a model that llama.cpp has no form for, by name."""
     config = config.resolved()
     if config.family not in ARCHITECTURES:
-        raise UserError(f"{where} holds a {config.family}, which cannot be exported: {', '.join(ARCHITECTURES)} can")
+        known = ", ".join(ARCHITECTURES)
+        raise UserError(f"{where} is of the family {config.family}, which cannot be exported: {known} can")
     wanted = "gelu_new" if config.family == "gpt2" else "silu"
     if config.activation != wanted:
         raise UserError(

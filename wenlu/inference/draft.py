@@ -41,7 +41,9 @@ class Draft:
         """Raises UserError where it cannot draft for this model, which chooses among the first `vocab` ids."""
         ours, theirs = model.config, self.model.config
         if (ours.family == "t5") != (theirs.family == "t5"):
-            raise UserError(f"a {theirs.family} cannot draft for a {ours.family}: t5 reads a source, the others do not")
+            raise UserError(
+                f"the family {theirs.family} cannot draft for {ours.family}: t5 reads a source, the others do not"
+            )
         needed = min(vocab or ours.vocab, ours.vocab)
         if theirs.vocab < needed:
             raise UserError(f"the draft knows {theirs.vocab} ids, but the model chooses among {needed}: take another")

@@ -171,7 +171,7 @@ class FolderBackend:
         from wenlu.inference.score import Scorer
 
         if isinstance(model, tuple):
-            self.name = name or f"a {model[0].config.family}"
+            self.name = name or f"a model of the family {model[0].config.family}"
         else:
             from wenlu.hub.folder import load
 

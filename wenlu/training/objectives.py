@@ -297,7 +297,7 @@ def objective_of(config: ModelConfig) -> Objective:
     """What a model of this family and head is trained for; UserError where that is unknown."""
     if (config.family, config.head) not in OBJECTIVES:
         raise UserError(
-            f"no training is known for a {config.family} with the head {config.head!r}: take model.head tokens"
+            f"no training is known for the family {config.family} with the head {config.head!r}: take model.head tokens"
         )
     return OBJECTIVES[config.family, config.head]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from wenlu.base.device import available_memory
+from wenlu.base.device import available_memory, held_memory
 from wenlu.base.errors import UserError
 from wenlu.base.log import counted, say
 from wenlu.data.corrupt import RATE
@@ -70,6 +70,9 @@ class Plan:
     epochs: float
     flops: float
     memory_bytes: int
+    """Predicted for the peak, beside what is held already."""
+    held_bytes: int
+    """Held when the plan was made."""
     step_seconds: float
     bits_per_byte: float | None
     """Predicted for held-out text; None for what the law knows nothing of."""
@@ -228,6 +231,7 @@ class Planner:
             epochs=tokens / self.text.tokens,
             flops=flops_per_token(best.model, best.model.context) * tokens,
             memory_bytes=self.machine.bytes(best),
+            held_bytes=held_memory(self.machine.device),
             step_seconds=self.machine.seconds(best),
             bits_per_byte=None if self._unforetold() else self._expected(best),
             unforetold=self._unforetold(),

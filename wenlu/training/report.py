@@ -92,6 +92,15 @@ def _machine(noted: dict[str, Any]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in told.items() if value != "")
 
 
+def _memory(plan: dict, ended: dict) -> str:
+    """The peak of a run, over what was held before it where the plan notes that."""
+    if "peak" not in ended:
+        return "not ended"
+    peak = f"{ended['peak'] / 2**20:,.0f} MiB in all"
+    more = f"{max(0, ended['peak'] - plan['held_bytes']) / 2**20:,.0f} MiB more, " if "held_bytes" in plan else ""
+    return more + peak
+
+
 def _planned(plan: dict, steps: list[dict], held_out: list[dict], events: list[dict]) -> list[tuple[str, str, str]]:
     """What a plan for a length of time foretold beside what came."""
     ended = next((event for event in events if event["event"] == "finished"), {})
@@ -104,11 +113,7 @@ def _planned(plan: dict, steps: list[dict], held_out: list[dict], events: list[d
         ("steps", f"{plan['steps']:,}", f"{last['step']:,}"),
         ("tokens", f"{plan['tokens']:,}", f"{last['tokens']:,}"),
         ("time of a step", f"{1e3 * plan['step_seconds']:.1f} ms", f"{pace:.1f} ms"),
-        (
-            "peak memory",
-            f"{plan['memory_bytes'] / 2**20:,.0f} MiB more",
-            f"{ended.get('peak', 0) / 2**20:,.0f} MiB in all",
-        ),
+        ("peak memory", f"{plan['memory_bytes'] / 2**20:,.0f} MiB more", _memory(plan, ended)),
         ("held out, bits per byte", foretold, f"{min(bits):.3f}" if bits else "–"),
     ]
 

@@ -125,7 +125,7 @@ def _start(recipe: TuningRecipe) -> _Start:
     config, task = read_config(place), recipe.rows.task
     if config.family not in FAMILIES[task]:
         raise UserError(
-            f"{recipe.tuning.model} holds a {config.family}, which cannot be tuned for {task}: "
+            f"{recipe.tuning.model} is of the family {config.family}, which cannot be tuned for {task}: "
             f"that is for {', '.join(FAMILIES[task])}; choose another --task, or another model (wenlu train --model)"
         )
     foreign = config.family in ROTARY and not RunFolder(place).exists()

@@ -51,8 +51,8 @@ def test_a_given_length_in_time(models, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (dict(task="classify", family="qwen3"), "holds a qwen3, which cannot be tuned for classify: that is for bert"),
-        (dict(task="chat", family="t5"), "holds a t5, which cannot be tuned for chat"),
+        (dict(task="classify", family="qwen3"), "the family qwen3, which cannot be tuned for classify: that is for"),
+        (dict(task="chat", family="t5"), "is of the family t5, which cannot be tuned for chat"),
         (dict(task="chat", compile="on"), "rows differ in length"),
         (dict(task="chat", start="bigrams"), "begins with its own weights"),
         (dict(task="classify", rows={"context": 100}), r"rows.context \(100\) exceeds the positions"),
