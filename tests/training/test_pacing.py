@@ -47,10 +47,10 @@ def walk(pacing: Pacing, progress: Progress, clock: list[float], seconds: float)
     return progress.turns
 
 
-@pytest.mark.parametrize("seconds", [0.05, 0.1, 0.2])
-def test_the_time_is_met_whatever_the_pace(clock, events, seconds):
+@pytest.mark.parametrize(("planned", "seconds"), [(500, 0.05), (500, 0.1), (500, 0.2), (28, 0.15), (2, 0.05)])
+def test_the_time_is_met_whatever_the_pace(clock, events, planned, seconds):
     progress = Progress()
-    pacing = Pacing(1.0, 500, clock[0], progress, events)
+    pacing = Pacing(1.0, planned, clock[0], progress, events)
     clock[0] += 5
     walk(pacing, progress, clock, seconds)
     assert 0.9 * 60 <= pacing.clock() + pacing_module.REPORT_SECONDS <= 60

@@ -10,6 +10,9 @@ from wenlu.training.checkpoint import Progress
 
 MARKS = (0.25, 0.5, 0.75, 0.875, 0.9375)
 """Parts of the time at which the rest is planned anew, at the pace since the last of them."""
+EARLY = 0.5
+"""Part of the steps still planned after which that is done too, where all would be over before the next mark: a
+machine may be much faster than it was when it was measured."""
 AIM = 0.97
 """Part of the time by which a run should have ended: an end too late is worse than one too early."""
 REPORT_SECONDS = 2.0
@@ -29,7 +32,7 @@ class Pacing:
         self._began, self._before = began, progress.clock
         self._recorded: list[list[int]] = []
         self._reached = 0
-        self._since, self._due = (progress.step, self.clock()), math.inf
+        self._since, self._due, self._look = (progress.step, self.clock()), math.inf, progress.step
         self.ending = 0.0
         """Seconds that the last evaluation and checkpoint took: they will be due once more at the end."""
 
@@ -73,8 +76,10 @@ class Pacing:
 
     def _look_ahead(self, now: float) -> None:
         """From now on the pace counts; the next turn is due at the next mark."""
-        self._since = (self._progress.step, now)
+        step = self._progress.step
+        self._since = (step, now)
         self._due = min((mark * self._seconds for mark in MARKS if mark * self._seconds > now), default=math.inf)
+        self._look = step + max(1, math.floor(EARLY * (self.steps - step)))
 
     def after_step(self) -> bool:
         """Take a turn where one is due; whether one was taken."""
@@ -86,9 +91,12 @@ class Pacing:
                 return True
             return False
         now, (step, then) = self.clock(), self._since
-        if now < self._due or step == progress.step or not self._reached < progress.step < self.steps:
+        if step == progress.step or not self._reached < progress.step < self.steps:
             return False
         pace = (now - then) / (progress.step - step)
+        over = progress.step >= self._look and now + (self.steps - progress.step) * pace < self._due < math.inf
+        if now < self._due and not over:
+            return False
         left = AIM * self._seconds - now - self.ending - REPORT_SECONDS
         turn = [progress.step, progress.step + max(1, math.floor(left / pace))]
         self._events.write(event="turn", step=turn[0], steps=turn[1], pace=round(pace, 6))
