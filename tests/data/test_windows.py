@@ -64,6 +64,17 @@ def test_the_last_whole_window_is_held_out_too(windows):
         assert sum(len(batch["ids"]) for batch in windows.held_out(length + count * seq - 1, 3)) == count
 
 
+def test_a_part_of_what_is_held_out_comes_evenly_from_all_of_it(windows, monkeypatch):
+    store, length, seq = windows.data.validation, windows._length, windows.order.seq
+    read, starts, whole = store.windows, [], 1 + (len(store) - length) // seq
+    monkeypatch.setattr(store, "windows", lambda at, length: starts.extend(at.tolist()) or read(at, length))
+    for count in (1, 3):
+        starts.clear()
+        list(windows.held_out(length + (count - 1) * seq, 2))
+        middles = [(2 * number + 1) * whole // (2 * count) for number in range(count)]
+        assert whole > 6 and starts == [seq * middle for middle in middles]
+
+
 def test_another_epoch_masks_otherwise(opened):
     windows = MaskedWindows(opened["bert"], 32, 4, 7)
     sample = np.array([40, 40, 40])

@@ -36,10 +36,13 @@ class Windows:
         return self._form(self.data.train.windows(samples, self._length), keys(self._seed, samples, epochs))
 
     def held_out(self, limit: int, at_once: int) -> Iterator[Batch]:
-        """Whole windows one after another over the first `limit` held-out tokens (0 = all)."""
+        """Whole windows one after another; with a `limit` as many as it has tokens for, evenly from all of them: the
+        beginning alone may be easier, or harder, than what follows."""
         store, seq = self.data.validation, self.order.seq
-        limit = min(len(store), limit or len(store))
-        starts = np.arange(0, max(1, limit - self._length + 1), seq, dtype=np.int64)
+        starts = np.arange(0, max(1, len(store) - self._length + 1), seq, dtype=np.int64)
+        if limit:
+            count = min(len(starts), 1 + max(0, limit - self._length) // seq)
+            starts = starts[(2 * np.arange(count) + 1) * len(starts) // (2 * count)]
         for first in range(0, len(starts), at_once):
             samples = starts[first : first + at_once]
             windows = store.windows(samples, self._length)

@@ -97,7 +97,7 @@ class TrainingConfig:
     eval_every: int = 100
     """Steps between held-out evaluations; 0 = none."""
     eval_tokens: int = 100_000
-    """Held-out tokens read at each of them; 0 = all."""
+    """Held-out tokens read at each of them, evenly from all; 0 = all."""
     checkpoint_every: int = 0
     """Steps between checkpoints; 0 = about one a minute. Every run ends with one."""
     keep: int = 2

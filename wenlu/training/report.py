@@ -70,7 +70,9 @@ def _summary(
         rows += [("training loss", f"{last['loss']:.4f} {unit}")]
         rows += [("throughput", f"{last['tokens'] / max(1e-9, last['seconds']):,.0f} tokens/s")]
     if held_out and eval_tokens:
-        rows += [("read at an evaluation", f"{eval_tokens:,} held-out tokens at most; wenlu eval reads all")]
+        rows += [
+            ("read at an evaluation", f"{eval_tokens:,} held-out tokens at most, evenly from all; wenlu eval reads all")
+        ]
     if held_out:
         best = min(held_out, key=lambda row: row["held_out"])
         rows += [("best held-out loss", f"{best['held_out']:.4f} {unit} at step {best['step']:,}")]
