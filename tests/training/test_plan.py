@@ -174,8 +174,45 @@ def test_a_slow_measurement_ends_with_what_was_timed(data, monkeypatch):
         timed.clear()
         monkeypatch.setattr(plan_module, "time", SimpleNamespace(monotonic=lambda each=each: each * len(timed)))
         Planner(recipe(1), data, CPU, 0.0).plan()
-        shapes[each] = len({one[:-1] for one in timed})
+        shapes[each] = len({one[:4] for one in timed})
     assert shapes[5.0] == 4 < shapes[0.1]
+
+
+@pytest.mark.parametrize(("with_one", "stated", "taken"), [(0.2, 0, 1), (0.95, 0, 0), (0.2, 4, 4)])
+def test_fewer_threads_are_taken_where_they_are_faster_and_none_are_stated(data, monkeypatch, with_one, stated, taken):
+    """Four threads that wait for one another: half of them take 0.8 of the time, one takes 0.2 or 0.95 of that."""
+
+    def time(self, shape):
+        self._weights = None
+        factor = {2: 0.8, 1: 0.8 * with_one}.get(shape.training.threads, 1.0)
+        self.timed[key(shape)] = shape, factor * work(shape) / 1e11
+
+    monkeypatch.setattr(Machine, "time", time)
+    monkeypatch.setattr(plan_module.torch, "get_num_threads", lambda: 4)
+    wanted = recipe(1, training=TrainingConfig(minutes=1, threads=stated))
+    plan, resolved = planned(wanted, data)
+    assert resolved.training.threads == (taken or 2)
+    assert {row["threads"] for row in plan.measured} >= {resolved.training.threads}
+
+
+def test_threads_are_as_they_were_after_a_shape_is_timed_with_fewer(data, monkeypatch):
+    seen, updates = [], timing.Updates.gradients
+
+    def gradients(self, step):
+        seen.append(torch.get_num_threads())
+        return updates(self, step)
+
+    monkeypatch.setattr(timing.Updates, "gradients", gradients)
+    usual = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        small = ModelConfig(dim=16, layers=1, heads=2, vocab=512)
+        Machine(partial(text_material, data), CPU, 0.0).time(
+            recipe(1, model=small, training=TrainingConfig(batch=2, threads=1))
+        )
+        assert set(seen) == {1} and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(usual)
 
 
 def test_the_machine_is_modelled_from_what_was_timed(data, machine):

@@ -39,6 +39,8 @@ MOST_CHOICES = 4
 """How often what was chosen is timed before the choice is among what was timed."""
 MEASURING = 0.2
 """The part of the time after which it is among those too: a machine with much else to do measures slowly."""
+FEWER = 0.9
+"""Of the time of an update, what it must take at most with half the threads for those to be taken."""
 MEMORY = 0.8
 """Of what is free, the part that a plan may count on."""
 RATES = {"lr": 0.02, "muon_lr": 0.025, "momentum": 0.9}
@@ -62,7 +64,7 @@ class Plan:
     chosen: dict[str, dict[str, Any]]
     """Section of the recipe → field → value."""
     measured: list[dict[str, float]]
-    """Shapes that were timed: width, layers, context, batch, seconds a step."""
+    """Shapes that were timed: width, layers, context, batch, dropout, threads (0: all), seconds a step."""
     considered: int
     parameters: int
     steps: int
@@ -90,12 +92,24 @@ class Planner:
     def __init__(self, recipe: Recipe, data: Data, device: torch.device, began: float):
         self.recipe, self.data, self.began = recipe, data, began
         self.probe_seconds = min(LONGEST_PROBE, PROBE_SECONDS * recipe.training.minutes)
-        self.machine = Machine(partial(text_material, data), device, self.probe_seconds)
+        self.device, self.threads = device, 0
+        self.machine = self._unknown_machine()
         self.room = MEMORY * available_memory(device)
         train = data.description["train"]
         self.text = Text(train["bytes"], train["tokens"], data.tokenizer.vocab, level_of(data))
 
+    def _unknown_machine(self) -> Machine:
+        return Machine(partial(text_material, self.data), self.device, self.probe_seconds)
+
     def plan(self) -> Plan:
+        """The choice; made anew where its updates are faster with fewer threads."""
+        shapes, best = self._choice()
+        if fewer := self._fewer_threads(best):
+            self.threads, self.machine = fewer, self._unknown_machine()
+            shapes, best = self._choice()
+        return self._described(best, len(shapes))
+
+    def _choice(self) -> tuple[list[Recipe], Recipe]:
         """Time a few shapes, choose by the law, time what was chosen, and choose again if that changes the choice."""
         shapes, started = self._shapes(), time.monotonic()
         self._probe(shapes)
@@ -107,7 +121,24 @@ class Planner:
             early = time.monotonic() - started < MEASURING * 60 * self.recipe.training.minutes
             # One that was timed without dropout may yet need it.
             best = self._best(shapes if choices <= MOST_CHOICES and early else timed)
-        return self._described(best, len(shapes))
+        return shapes, best
+
+    def _fewer_threads(self, best: Recipe) -> int:
+        """Half of the threads, or fewer still, as long as an update is faster for it: where other work goes on, threads
+        wait for one another. 0: as many as there are, or as stated."""
+        found, threads, fastest = 0, torch.get_num_threads(), self.machine.seconds(best)
+        while self.device.type == "cpu" and not self.recipe.training.threads and threads > 1:
+            fewer = replace(best, training=replace(best.training, threads=threads // 2))
+            self.machine.time(fewer)
+            seconds = self.machine.seconds(fewer)
+            if seconds > FEWER * fastest:
+                break
+            say(
+                f"an update takes {1e3 * fastest:,.0f} ms with {counted(threads, 'thread')}, "
+                f"{1e3 * seconds:,.0f} ms with {threads // 2:,}: as many are taken"
+            )
+            found, threads, fastest = threads // 2, threads // 2, seconds
+        return found
 
     def _shapes(self) -> list[Recipe]:
         """Every shape that fits into memory and keeps to what the recipe states; steps and dropout come later."""
@@ -122,7 +153,7 @@ class Planner:
                 model = replace(self.recipe.model, **shape, vocab=self.data.tokenizer.vocab)
             except UserError:  # a width that the stated heads do not divide
                 continue
-            batch = stated(self.recipe.training, batch=max(1, tokens // model.context))
+            batch = stated(self.recipe.training, batch=max(1, tokens // model.context), threads=self.threads)
             recipe = replace(self.recipe, model=model, training=replace(self.recipe.training, **batch))
             long = self.text.tokens > 4 * model.context
             if long and key(recipe) not in found and self.machine.bytes(recipe) <= self.room:
@@ -182,7 +213,7 @@ class Planner:
         evaluations = min(10, max(4, round(2.5 * math.sqrt(minutes))))
         read = max(8192, int(3 * EVALUATION * tokens / evaluations))
         from_bigrams = recipe.model.family in bigrams.FAMILIES and not recipe.model.tied
-        on_processor = self.machine.device.type == "cpu"  # measured as it is there, without a compiler's half minute
+        on_processor = self.device.type == "cpu"  # measured as it is there, without a compiler's half minute
         training = stated(
             self.recipe.training,
             compile="off" if on_processor else TrainingConfig.compile,
@@ -217,7 +248,7 @@ class Planner:
             chosen[section] = {name: new[name] for name in old if old[name] != new[name] and name != "vocab"}
         timed = [
             {"dim": r.model.dim, "layers": r.model.layers, "context": r.model.context, "batch": r.training.batch}
-            | {"dropout": r.model.dropout, "seconds": round(seconds, 6)}
+            | {"dropout": r.model.dropout, "threads": r.training.threads, "seconds": round(seconds, 6)}
             for r, seconds in self.machine.timed.values()
         ]
         return Plan(
@@ -231,7 +262,7 @@ class Planner:
             epochs=tokens / self.text.tokens,
             flops=flops_per_token(best.model, best.model.context) * tokens,
             memory_bytes=self.machine.bytes(best),
-            held_bytes=held_memory(self.machine.device),
+            held_bytes=held_memory(self.device),
             step_seconds=self.machine.seconds(best),
             bits_per_byte=None if self._unforetold() else self._expected(best),
             unforetold=self._unforetold(),
@@ -266,7 +297,7 @@ def lines(plan: Plan, recipe: Recipe) -> list[tuple[str, str]]:
     model, training, optimizer = recipe.model, recipe.training, recipe.optimizer
     heads = "" if model.family == "lstm" else f", {counted(model.heads, 'head')}"
     shape = f"{model.family}, {counted(model.layers, 'layer')} of {model.dim}{heads}"
-    within = f"two of three novels came within {100 * plan.error:.0f} %"
+    within = f"if the pace holds; two of three novels came within {100 * plan.error:.0f} %"
     bits = (
         f"no prediction: {plan.unforetold}"
         if plan.bits_per_byte is None
@@ -285,6 +316,7 @@ def lines(plan: Plan, recipe: Recipe) -> list[tuple[str, str]]:
             "pace",
             f"{1e3 * plan.step_seconds:.1f} ms a step, {plan.tokens / plan.steps / plan.step_seconds:,.0f} tokens/s",
         ),
+        ("held out", f"{counted(training.eval_tokens, 'token')} read at an evaluation, evenly from all"),
         ("work", f"{plan.flops:.2e} FLOPs"),
         ("memory", f"about {plan.memory_bytes / 2**20:,.0f} MiB"),
         ("expected", bits),

@@ -77,6 +77,7 @@ def set_up(recipe: Recipe, folder: RunFolder, began: float, *, verify: bool = Fa
     use_processor(recipe, device)
     if recipe.training.minutes:
         recipe = _planned(recipe, folder, lambda: Planner(recipe, data, device, began).plan())
+        use_processor(recipe, device)
         bf16 = in_bf16(recipe, device)
     training = recipe.training
     material = text_material(data, recipe)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -60,7 +61,7 @@ class Machine:
         model = build(config, 0).to(self.device)
         updates = Updates(recipe, model, material, objective_of(config), self.device, bf16)
         taken, began = [], time.monotonic()
-        with arithmetic(bf16, kernels_for(self.device)):
+        with arithmetic(bf16, kernels_for(self.device)), _threads(recipe.training.threads):
             while (passed := time.monotonic() - began) < self._probe_seconds or len(taken) < 3:
                 if taken and passed > LONGEST * self._probe_seconds:
                     break
@@ -91,6 +92,17 @@ class Machine:
         return np.array([config.layers, numbers, slower * work(recipe)])
 
 
+@contextmanager
+def _threads(wanted: int) -> Iterator[None]:
+    """So many threads of the processor within this context; 0: as many as there are."""
+    usual = torch.get_num_threads()
+    torch.set_num_threads(wanted or usual)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(usual)
+
+
 def work(recipe: Recipe) -> float:
     """Operations of one update, those of Muon's five iterations among them."""
     config = recipe.model
@@ -101,4 +113,4 @@ def work(recipe: Recipe) -> float:
 def key(recipe: Recipe) -> tuple:
     """What the time of an update depends on."""
     model = recipe.model
-    return model.dim, model.layers, model.context, recipe.training.batch, bool(model.dropout)
+    return model.dim, model.layers, model.context, recipe.training.batch, bool(model.dropout), recipe.training.threads
