@@ -113,7 +113,7 @@ def test_a_fingerprint_is_the_models_however_it_came(tmp_path, pair, here):
     model, tokenizer = pair
     save(model, tokenizer, tmp_path / "model")
     by_path = FolderBackend(tmp_path / "model")
-    assert by_path.name == str(tmp_path / "model") and here.name == "a llama"
+    assert by_path.name == str(tmp_path / "model") and here.name == "a model of the family llama"
     assert by_path.fingerprint == FolderBackend(load(tmp_path / "model"), name="mine").fingerprint
     other_template = tokenizer.extended(chat_template="{{ messages }}")
     others = [
