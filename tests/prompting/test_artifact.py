@@ -280,6 +280,8 @@ def test_a_file_without_its_hash_is_read_and_told(tmp_path, capsys):
         (lambda: read_artifact("/nowhere/p.json"), "cannot read /nowhere/p.json: No such file"),
         (lambda: Artifact(), "a prompt that is kept needs a name"),
         (lambda: Artifact("x", pool=WHOLE.pool), "a pool of examples without demonstrations"),
+        (lambda: replace(WHOLE, pool=()), r"wants 2 demonstrations, but has no pool .*, each as \[\[pool\]\] with id"),
+        (lambda: Artifact("x", demonstrations=Demonstrations("bm25", 1)), "wants 1 demonstration, but has no pool"),
         (lambda: Artifact("x", prior=WHOLE.prior), "a prior belongs to the score batch"),
         (lambda: Artifact("x", strategy={"kind": "direct", "a": 1}), "unknown setting 'strategy.a'"),
         (lambda: replace(WHOLE, strategy=write_strategy(ReasonThenConstrain()) | {"answer_tokens": 0}), "at least 1"),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from wenlu.base.config import from_dict, to_dict
 from wenlu.base.errors import UserError, did_you_mean
 from wenlu.base.files import atomic_write
-from wenlu.base.log import say
+from wenlu.base.log import counted, say
 from wenlu.inference.draws import Draws
 from wenlu.prompting.answers import WHOLE_TEXT, Extractor
 from wenlu.prompting.backend import Spent
@@ -159,6 +159,11 @@ class Artifact:
         _ = self.way
         if self.demonstrations.kind == "none" and self.pool:
             raise UserError("a pool of examples without demonstrations is of no use: set demonstrations.kind")
+        if self.demonstrations.kind != "none" and not self.pool:
+            raise UserError(
+                f"the prompt wants {counted(self.demonstrations.shots, 'demonstration')}, but has no pool to choose "
+                "among: give it examples, each as [[pool]] with id, fields, choices and gold (or answers)"
+            )
         if self.prior is not None and (self.scoring is None or self.scoring.kind != "batch"):
             raise UserError("a prior belongs to the score batch: leave it out, or set scoring.kind")
         at_once = self.scoring is None and self.template.stopped_at_once(self.stop)
