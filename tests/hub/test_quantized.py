@@ -1,6 +1,7 @@
 """int8 weights beside their source: what is loaded is what was saved, and those of another source are refused."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -45,6 +46,19 @@ def test_what_is_loaded_is_what_was_saved(config, tmp_path, shaken):
     given = (ids, ids) if config.family == "t5" else (ids,)
     with torch.inference_mode():
         assert torch.equal(model(*given), again(*given))
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o027])
+def test_whoever_may_read_other_files_may_read_weights(mask, tmp_path, shaken):
+    before = os.umask(mask)
+    try:
+        save(shaken(build(SHAPES[2], seed=1)), None, tmp_path)
+        save_int8(quantize(load(tmp_path)[0]), tmp_path)
+    finally:
+        os.umask(before)
+    found = {file.name: file.stat().st_mode & 0o777 for file in tmp_path.rglob("*") if file.is_file()}
+    assert found.keys() >= {"model.safetensors", "int8.safetensors", "config.json"}
+    assert set(found.values()) == {0o666 & ~mask}, found
 
 
 def test_the_file_names_its_source(folder):

@@ -52,12 +52,16 @@ def their_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def write_tensors(tensors: dict[str, Tensor], file: Path, about: dict[str, str] | None = None) -> None:
-    """A safetensors file, with `about` in its metadata.
+    """A safetensors file, with `about` in its metadata and a mode by the umask.
 
     A full disk and the like are an `OSError` with its number, which the library hides.
     """
+    file.touch()
+    mode = file.stat().st_mode
     try:
         save_file(tensors, file, metadata={"format": "pt", **(about or {})})
+        if file.stat().st_mode != mode:  # the library puts a file of its own there, which only its owner may read
+            file.chmod(mode)
     except SafetensorError as error:
         if number := re.search(r"os error (\d+)", str(error)):
             raise OSError(int(number[1]), os.strerror(int(number[1])), str(file)) from error
