@@ -218,7 +218,7 @@ def test_the_hub_has_the_same_sets(name, monkeypatch):
     ("names", "data", "words"),
     [
         ([], "", "which tasks? Name some after --tasks"),
-        (["arc_esy"], "", "no task 'arc_esy'. Did you mean 'arc_easy'?"),
+        (["arc_esy"], "", "no task 'arc_esy'. Did you mean 'arc_easy'? Known: arc_challenge, arc_easy"),
         (["zzz"], "", "no task 'zzz'. Known: arc_challenge, arc_easy"),
         (["zzz"], "", "; also lambada for lambada_openai, openbookqa for openbook_qa"),
         (["arc_easy/x"], "", "no task 'arc_easy/x'."),

@@ -58,5 +58,4 @@ def _check(name: str) -> None:
         return
     known = ", ".join(sorted(set(READERS) - set(gauntlet.OTHER_NAMES)))
     others = ", ".join(f"{other} for {own}" for other, own in gauntlet.OTHER_NAMES.items())
-    near = did_you_mean(name, READERS) or f" Known: {known}; also {others}"
-    raise UserError(f"no task {name!r}.{near}")
+    raise UserError(f"no task {name!r}.{did_you_mean(name, READERS)} Known: {known}; also {others}")
