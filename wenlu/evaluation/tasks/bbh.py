@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from wenlu.base.errors import UserError, did_you_mean
+from wenlu.base.errors import UserError
 from wenlu.evaluation.task import Task
-from wenlu.evaluation.tasks.source import Source, wanted
+from wenlu.evaluation.tasks.source import Source, instead_of, wanted
 from wenlu.evaluation.writing import Writing
 from wenlu.prompting.examples import Example
 from wenlu.prompting.template import Template
@@ -28,8 +28,7 @@ def read(source: Source, name: str) -> Task:
     task = name.partition("/")[2]
     if source.folder is not None and source.find(f"bbh/{task}.json", ARCHIVE) is None:
         known = [one.partition("/")[2] for one in names(source)]
-        near = did_you_mean(task, known)
-        raise UserError(f"BBH has no task {task!r} in {source.folder}.{near}")
+        raise UserError(f"BBH has no task {task!r} in {source.folder}.{instead_of(task, known)}")
     rows = source.rows(name, f"bbh/{task}.json", ARCHIVE, f"lukaemon/bbh/{task}:test")
     instruction, pool, notes = "", (), ()
     if source.folder is None:

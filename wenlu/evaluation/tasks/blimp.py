@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from wenlu.base.errors import UserError, did_you_mean
+from wenlu.base.errors import UserError
 from wenlu.evaluation.kinds import Pairs
 from wenlu.evaluation.task import Task
-from wenlu.evaluation.tasks.source import Source, wanted
+from wenlu.evaluation.tasks.source import Source, instead_of, wanted
 from wenlu.prompting.examples import Example
 
 FILE = "blimp_67x1000.jsonl"
@@ -24,7 +24,7 @@ def read(source: Source, name: str) -> Task:
         rows = source.rows(name, FILE)
         known = {row.get("UID") for row in rows} - {None}
         if paradigm and paradigm not in known:
-            raise UserError(f"BLiMP has no paradigm {paradigm!r}.{did_you_mean(paradigm, sorted(known))}")
+            raise UserError(f"BLiMP has no paradigm {paradigm!r}.{instead_of(paradigm, sorted(known))}")
         rows = [row for row in rows if paradigm in ("", row.get("UID"))]
     examples = []
     for number, row in enumerate(rows):

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from wenlu.base.errors import UserError, did_you_mean
+from wenlu.base.errors import UserError
 from wenlu.evaluation.task import Task
-from wenlu.evaluation.tasks.source import Source, wanted
+from wenlu.evaluation.tasks.source import Source, instead_of, wanted
 from wenlu.evaluation.writing import Writing
 from wenlu.prompting.examples import Example
 from wenlu.prompting.template import Template
@@ -39,7 +39,7 @@ def read(source: Source, name: str) -> Task:
     task = name.removeprefix(PREFIX)
     known = [one.removeprefix(PREFIX) for one in names(source)]
     if task not in known:
-        raise UserError(f"instruction induction has no task {task!r} in {source.folder}.{did_you_mean(task, known)}")
+        raise UserError(f"instruction induction has no task {task!r} in {source.folder}.{instead_of(task, known)}")
     rows = source.rows(name, f"raw/execute/{task}.json", ARCHIVE)
     pool = source.rows(name, f"raw/induce/{task}.json", ARCHIVE)
     notes = json.loads(source.read(name, f"annotations/{task}.json", ARCHIVE))["annotations"]

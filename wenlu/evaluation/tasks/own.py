@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wenlu.base.config import from_dict, read_toml
-from wenlu.base.errors import UserError, did_you_mean
+from wenlu.base.errors import UserError
 from wenlu.evaluation.kinds import Choice, Cloze, Contexts, Kind, Pairs, Texts
 from wenlu.evaluation.task import Task
-from wenlu.evaluation.tasks.source import rows_of_file
+from wenlu.evaluation.tasks.source import instead_of, rows_of_file
 from wenlu.evaluation.writing import Measure, Writing
 from wenlu.metrics.text import is_chinese
 from wenlu.prompting.answers import Extractor
@@ -154,6 +154,6 @@ def _field(own: Own, row: Row, setting: str) -> Any:
     """The value of a field that a setting names."""
     name = getattr(own, setting)
     if row.get(name) in (None, ""):
-        near = did_you_mean(name, row) or f" There are: {', '.join(map(str, row))}"
-        raise UserError(f"nothing for {setting} under {name!r}.{'' if name in row else near}")
+        there = "" if name in row else instead_of(name, row)
+        raise UserError(f"nothing for {setting} under {name!r}.{there}")
     return row[name]

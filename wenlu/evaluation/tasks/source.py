@@ -7,7 +7,7 @@ import json
 import os
 import tarfile
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -103,11 +103,15 @@ def wanted(row: Mapping[str, Any], names: Sequence[str], where: str, kind: type 
     there, or is of another kind."""
     for name in names:
         if name not in row:
-            near = did_you_mean(name, row) or f" There are: {', '.join(map(str, row))}"
-            raise UserError(f"{where}: nothing under {name!r}.{near}")
+            raise UserError(f"{where}: nothing under {name!r}.{instead_of(name, row)}")
         if not isinstance(row[name], kind) or isinstance(row[name], bool):
             raise UserError(f"{where}: {str(row[name])[:60]!r} under {name!r} is no {_KINDS[kind]}: mend it")
     return [row[name] for name in names]
+
+
+def instead_of(name: str, known: Iterable[str]) -> str:
+    """What there is where a name is not: the nearest, else all."""
+    return did_you_mean(name, known) or f" There are: {', '.join(map(str, known)) or 'none'}"
 
 
 def lines_of(content: bytes, encoding: str = "utf-8") -> list[str]:
