@@ -178,6 +178,11 @@ def test_a_torn_row_is_one_of_ours(tmp_path, torn):
         ('{"prompt": "a"}\n[]', "line 2: a row is an object with a text named prompt"),
         ('{"text": "a"}', "line 1: a row is an object with a text named prompt"),
         ('{"prompt": "a", "temprature": 1}', "line 1: a row has no 'temprature'. Did you mean 'temperature'?"),
+        (
+            '{"prompt": "a", "id": "x"}\n\n{"prompt": "b", "id": "x"}',
+            r"prompts.jsonl: lines 1 and 3 have the id 'x': leave one out, or change its id",
+        ),
+        ('{"prompt": "a", "id": [1]}\n{"prompt": "b", "id": [1]}', r"lines 1 and 2 have the id \[1\]"),
         ('{"prompt": "a", "top_p": 2}', "line 1: top_p must lie in"),
         ('{"prompt": "a", "max_tokens": 0}', "line 1: max_tokens must be at least 1"),
         ('{"prompt": "a", "max_tokens": "9"}', "line 1: max_tokens must be a whole number, not '9'"),
@@ -203,6 +208,12 @@ def test_wrong_rows_are_refused_with_their_line(tmp_path, content, message):
     file.write_text(content)
     with pytest.raises(UserError, match=message):
         read_prompts(file, Settings())
+
+
+def test_ids_that_are_no_text_or_none_are_apart(tmp_path):
+    file, given = tmp_path / "prompts.jsonl", [1, "1", True, None, None, [1]]
+    file.write_text("".join(json.dumps({"prompt": "a", "id": id}) + "\n" for id in given))
+    assert [prompt.kept["id"] for prompt in read_prompts(file, Settings())] == given
 
 
 def test_lines_end_at_line_ends_only(tmp_path):

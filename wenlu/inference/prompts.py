@@ -78,7 +78,8 @@ def check_out(prompts: Path | None, out: Path | None) -> None:
 
 def read_prompts(file: Path, settings: Settings) -> list[Prompt]:
     """The rows of a file of JSON lines: `prompt`, if wanted `id`, and settings of its own; each row's seed is the
-    common one plus its number, unless it has one. Raises UserError, with the line, for anything else."""
+    common one plus its number, unless it has one. Raises UserError, with the line, for anything else, and for two rows
+    of one id."""
     if not file.is_file():
         raise UserError(f"no file {file}: give one of JSON lines, each with a prompt")
     try:
@@ -95,7 +96,21 @@ def read_prompts(file: Path, settings: Settings) -> list[Prompt]:
                 raise UserError(f"{file}, line {line}: {reason}") from None
     if not found:
         raise UserError(f"{file} holds no prompts: give JSON lines such as {{'prompt': 'It was'}}".replace("'", '"'))
+    _check_ids(file, found)
     return found
+
+
+def _check_ids(file: Path, prompts: list[Prompt]) -> None:
+    """Results come as they are done, so an id that two rows share would tell nobody which is whose."""
+    lines: dict[str, int] = {}
+    for prompt in prompts:
+        if (id := prompt.kept.get("id")) is None:
+            continue
+        first = lines.setdefault(json.dumps(id, sort_keys=True), prompt.line)
+        if first != prompt.line:
+            raise UserError(
+                f"{file}: lines {first} and {prompt.line} have the id {id!r}: leave one out, or change its id"
+            )
 
 
 def _prompt(row: Any, number: int, line: int, settings: Settings) -> Prompt:
