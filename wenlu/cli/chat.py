@@ -39,6 +39,8 @@ HELP = """/system TEXT      another system message; without TEXT, none
 A line that ends in \\ goes on in the next."""
 
 SETTABLE = {"temperature": float, "top_k": int, "top_p": float, "min_p": float, "max_tokens": int, "seed": int}
+ALONE = ("help", "reset", "regenerate", "why", "quit", "exit")
+"""Commands with nothing after them."""
 ALTERNATIVES = 3
 
 
@@ -125,6 +127,8 @@ class Chat:
                 self._show(self._conversation.ask(text, self._settings))
             return True
         name, _, rest = text[1:].partition(" ")
+        if name in ALONE and rest.strip():
+            raise UserError(f"/{name} takes nothing after it, but {rest.strip()!r} was given: leave it out")
         if name in ("quit", "exit"):
             return False
         if name not in self._commands:
