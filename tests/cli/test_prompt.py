@@ -76,7 +76,7 @@ def test_compare_keeps_its_answers(folder, work, capsys):
     assert main(["prompt", *map(str, line), "--json"]) == 0
     said = capsys.readouterr()
     again = json.loads(said.out)
-    assert "40 answers are in matrix.jsonl already" in said.err and again["tokens"] == 0
+    assert "40 answers in matrix.jsonl already" in said.err and again["tokens"] == 0
     assert again["prompts"] == first["prompts"]
     table = run(capsys, *line, "--forms")
     assert "baseline" in table and "careful: " in table and "forms, from" in table and "20 examples" in table

@@ -109,7 +109,7 @@ def test_an_interrupted_file_is_gone_on_with(run, prompts, tmp_path, capsys, mon
     with out.open("a") as file:
         file.write('{"number": 3, "text": "torn')
     assert main([*line, str(out)]) == 0
-    assert f"({len(before)} were there already)" in capsys.readouterr().err
+    assert f"({len(before)} there already)" in capsys.readouterr().err
     assert rows_of(out) == rows_of(whole)
     assert main([*line, str(out)]) == 0
     assert "0 texts" in capsys.readouterr().err and rows_of(out) == rows_of(whole)

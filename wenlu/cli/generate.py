@@ -209,7 +209,7 @@ def _many(generator: Generator, pair: tuple[nn.Module, Tokenizer], command: Comm
             say(f"interrupted; what was made is in {command.out}: the same command goes on with it")
             return INTERRUPTED
     seconds = time.monotonic() - began
-    there = f" ({before} were there already)" if before else ""
+    there = f" ({before:,} there already)" if before else ""
     told = f"{counted(made, 'token')} in {seconds:.1f} s{_acceptance(guessed, taken)}{_closeness(near)}"
     say(f"{counted(len(prompts) - before, 'text')}{there}, {told}; in {command.out}", style="dim")
     if command.json:

@@ -83,7 +83,7 @@ def run(command: Command) -> int:
             "yellow",
         )
     if command.out:
-        there = f" ({len(before):,} were there already)" if before else ""
+        there = f" ({len(before):,} there already)" if before else ""
         say(f"{counted(len(rest), 'text')}{there}; in {command.out}", "dim")
     if command.json:
         facts = {"out": str(command.out), "texts": len(questions), "there_before": len(before), "cut": cut}

@@ -96,7 +96,7 @@ def test_the_example_of_the_page(language, write, tmp_path):
 def test_rows_that_are_there_twice_are_left_out_and_said(write):
     task = write(rows=[*ROWS, ROWS[2]])
     assert len(task.examples) == 6
-    assert task.notes == ("1 rows of rows.jsonl say what others say already, and are left out",)
+    assert task.notes == ("1 row of rows.jsonl left out, for others say the same",)
 
 
 @pytest.mark.parametrize(

@@ -251,7 +251,7 @@ def test_a_kept_answer_that_is_none_is_asked_for_again(served, clock, tmp_path, 
     file.write_text(json.dumps(json.loads(file.read_text()) | {"answer": {"choices": []}}))
     with endpoint(server, clock, cache=tmp_path) as there:
         assert there.generate(["It was"], SETTINGS)[0].tokens == 3
-    assert len(server.seen) == 2 and "1 kept answers in" in capsys.readouterr().err
+    assert len(server.seen) == 2 and "1 kept answer in" in capsys.readouterr().err
 
 
 def test_the_key_is_sent_and_seen_nowhere_else(served, clock, tmp_path, capsys):

@@ -227,7 +227,7 @@ def test_a_token_across_the_border_is_the_continuations_and_said(capsys):
         found = there.score([query])[0][0]
     whole = Scorer(model, tokenizer).score(before, [word + after])[0]
     assert found.log_probabilities == pytest.approx(whole.log_probabilities, abs=1e-4)
-    assert "1 continuations begin within a token that holds their prefix's end too" in capsys.readouterr().err
+    assert "1 beginning within a token that holds a prefix's end too" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("query, message", [

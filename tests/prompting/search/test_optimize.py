@@ -261,7 +261,9 @@ def test_what_a_model_cannot_read_is_left_out_and_others_come(backend, capsys):
     room = Room(backend, EXAMPLES)
     prompts = propose(BASELINE, EXAMPLES, 12, 0, fits=lambda one: room(one) and not one.pool)
     assert len(prompts) == 12 and not any(one.pool for one in prompts)
-    assert "prompts were left out: they are longer than the model reads" in capsys.readouterr().err
+    assert "prompts left out, longer than the model reads" in capsys.readouterr().err
+    propose(BASELINE, EXAMPLES, 12, 0, fits=lambda one: one != prompts[1])
+    assert capsys.readouterr().err == "1 prompt left out, longer than the model reads\n"
     assert max(map(room.needed, prompts)) <= backend.model.config.context
 
 

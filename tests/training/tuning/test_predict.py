@@ -103,7 +103,7 @@ def test_a_file_is_gone_on_with_and_never_overwritten(runs, tmp_path, capsys):
     whole = out.read_bytes()
     out.write_bytes(b"".join(whole.splitlines(keepends=True)[:3]) + b'{"number": 3, "la')
     assert main(line) == 0
-    assert "1 text (3 were there already)" in capsys.readouterr().err
+    assert "1 text (3 there already)" in capsys.readouterr().err
     numbers = [row["number"] for row in read_rows(out)]
     assert numbers == [0, 1, 2, 3] and [row["label"] for row in read_rows(out)] == [
         json.loads(row)["label"] for row in whole.splitlines()

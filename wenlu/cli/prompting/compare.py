@@ -93,7 +93,7 @@ def run(command: Command) -> int:
         if command.dry_run:
             return dry(command, matrix, prompts, examples)
         if matrix.found:
-            say(f"{matrix.found:,} answers are in {file} already")
+            say(f"{counted(matrix.found, 'answer')} in {file} already")
         bar = stack.enter_context(progress("trying"))
         task = bar.add_task("", total=total, note="")
         rows = compare(
@@ -166,4 +166,4 @@ def show(rows: list[Row], examples: int, tokens: int, notes: list[str]) -> None:
             console.print(told, markup=False, soft_wrap=True, style="yellow")
     for note in notes:
         console.print(note, markup=False, soft_wrap=True, style="yellow")
-    console.print(f"{examples:,} examples, {tokens:,} tokens computed")
+    console.print(f"{counted(examples, 'example')}, {counted(tokens, 'token')} computed")

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from wenlu.base.config import from_dict, read_toml
 from wenlu.base.errors import UserError
+from wenlu.base.log import counted
 from wenlu.evaluation.kinds import Choice, Cloze, Contexts, Kind, Pairs, Texts
 from wenlu.evaluation.task import Task
 from wenlu.evaluation.tasks.source import instead_of, rows_of_file
@@ -94,7 +95,7 @@ def read(path: str) -> Task:
     folder = Path(path).parent
     examples, twice = _examples(own, own.file, folder)
     pool, _ = _examples(own, own.train, folder) if own.train else ((), 0)
-    notes = (f"{twice:,} rows of {own.file} say what others say already, and are left out",) if twice else ()
+    notes = (f"{counted(twice, 'row')} of {own.file} left out, for others say the same",) if twice else ()
     task = Task(
         own.name or Path(path).stem, _kind(own, examples), examples, own.template, pool, own.shots, own.part, notes
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wenlu.base.errors import UserError
-from wenlu.base.log import say
+from wenlu.base.log import counted, say
 from wenlu.prompting.backend import Failed, Level, Spent, Written, refused
 from wenlu.prompting.endpoint.address import Address
 from wenlu.prompting.endpoint.budget import Account, Budget
@@ -217,9 +217,9 @@ class Endpoint:
             unknown += greedy is None
             scores.append(Score(echo.after(border), len(text.encode()), bool(greedy)))
         if joined:
-            say(f"{joined} continuations begin within a token that holds their prefix's end too: it counts as theirs")
+            say(f"{counted(joined, 'beginning')} within a token that holds a prefix's end too: counted as what follows")
         if unknown:
-            say(f"{unknown} continuations count as not greedy: {self.name} does not tell the likeliest tokens")
+            say(f"{counted(unknown, 'continuation')} taken for not greedy: {self.name} tells no likeliest tokens")
         return scores
 
     def _borders(self, pairs: list[tuple[str, str]], echoes: list[Echo]) -> list[int]:
@@ -248,7 +248,7 @@ class Endpoint:
 
     def _say_damaged(self) -> None:
         if self._cache.damaged:
-            say(f"{self._cache.damaged} kept answers in {self._cache} were damaged: asked for again")
+            say(f"{counted(self._cache.damaged, 'kept answer')} in {self._cache} damaged: asked for again")
             self._cache.damaged = 0
 
 

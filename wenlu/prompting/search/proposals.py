@@ -10,7 +10,7 @@ from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any
 
 from wenlu.base.errors import UserError
-from wenlu.base.log import JsonLines, say
+from wenlu.base.log import JsonLines, counted, say
 from wenlu.prompting.artifact import Artifact, Shown
 from wenlu.prompting.backend import Written
 from wenlu.prompting.demonstrations import Demonstrations
@@ -73,7 +73,7 @@ def propose(
             else:
                 left_out += 1
     if left_out:
-        say(f"{left_out} prompts were left out: they are longer than the model reads")
+        say(f"{counted(left_out, 'prompt')} left out, longer than the model reads")
     if len(found) < 2:
         raise UserError(
             "nothing to try beside the baseline: give it an instruction of some sentences, or more examples"
