@@ -27,6 +27,12 @@ def test_rows_survive_a_torn_line(tmp_path):
     assert [row["step"] for row in read_rows(path)] == [1, 2, 4]
 
 
+def test_a_folder_that_is_made_for_a_file_is_said(tmp_path, capsys):
+    for name in ("new/inner/rows.jsonl", "new/inner/others.jsonl", "rows.jsonl"):
+        JsonLines(tmp_path / name).close()
+    assert capsys.readouterr().err == f"made the folder {tmp_path}/new/inner\n"
+
+
 @pytest.mark.parametrize("content", [b"a,b\n1,2", b"[1, 2]", b'{"step": 1}\nan end'])
 def test_a_file_of_something_else_is_left_as_it_is(content, tmp_path):
     path = tmp_path / "mine"

@@ -330,6 +330,8 @@ def test_every_command(run, monkeypatch, capsys, kernel_cache, tmp_path):
     assert len(rows) == 3 and rows[0]["text"] != rows[1]["text"] and rows[2]["tokens"] <= 3
     assert "with seed 1" in said and "3 messages in" in said and "/regenerate the last answer again" in said
     assert [m["role"] for m in json.loads(file.read_text())["messages"]] == ["system", "user", "assistant"]
+    _, said = chat(monkeypatch, capsys, run, [f"/save {tmp_path}/new/a", f"/save {tmp_path}/new/b"], "--json")
+    assert said.count(f"made the folder {tmp_path}/new ") == 1
     rows, _ = chat(monkeypatch, capsys, run, [f"/save {file}"], "--json", "--load", str(file), "--system", "sat")
     assert json.loads(file.read_text())["messages"][0] == {"role": "system", "content": "sat"}
 

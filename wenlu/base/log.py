@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextCol
 from rich.text import Text
 
 from wenlu.base.errors import UserError
-from wenlu.base.files import lock_file, writing
+from wenlu.base.files import lock_file, make_folder, writing
 
 console = Console(stderr=True, highlight=False)
 _in_background = False
@@ -42,6 +42,13 @@ def say(text: str, style: str = "") -> None:
 def counted(number: int, noun: str) -> str:
     """`1 part`, `2 parts`; for nouns whose plural is made by an s."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def make_folder_of(file: Path) -> None:
+    """The folder that a file is to lie in, which is said where it was not there: its name may have been mistyped."""
+    if not file.parent.exists():
+        make_folder(file.parent)
+        say(f"made the folder {file.parent}")
 
 
 class _TimeLeft(TimeRemainingColumn):
@@ -95,8 +102,8 @@ class JsonLines:
 
     def __init__(self, path: Path):
         self.path = path
+        make_folder_of(path)
         with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
             held = lock_file(path, f"another process is writing {path}: wait for it, or give another --out")
             self._file = os.fdopen(held, "r+b")
             whole = self._file.read()

@@ -11,6 +11,7 @@ from torch import nn
 
 from wenlu.base.errors import UserError
 from wenlu.base.files import atomic_write
+from wenlu.base.log import make_folder_of
 from wenlu.inference.batch import Options
 from wenlu.inference.generator import Generator, Settings
 from wenlu.inference.stream import Result, Stream
@@ -71,6 +72,7 @@ class Conversation:
                 read_messages(file)
             except UserError as error:
                 raise UserError(f"{error}; it is not overwritten: name another file") from None
+        make_folder_of(file)
         atomic_write(file, json.dumps({"messages": self.messages}, ensure_ascii=False, indent=1))
 
     def load(self, file: Path) -> None:
