@@ -176,9 +176,24 @@ def test_what_a_server_does_not_have(pair, capsys, code):
         with Server(*pair, twist) as server, endpoint(server) as there:
             assert (there.level, there.verified.conversations) == (level, level is Level.C)
             assert there.verified.texts is (level is Level.D)
-            assert f"small at 127.0.0.1 (level {level.name}): no scores: " in capsys.readouterr().err
-            with pytest.raises(UserError, match=f"level {level.name} "):
+            with pytest.raises(UserError, match=rf"level {level.name} .*, or another server \(scores: [^;]*\)$"):
                 there.score(QUERIES)
+            assert capsys.readouterr().err == "", "why stands in the refusal, once"
+
+
+@CHARACTERS
+def test_what_nobody_asked_for_is_not_missed(pair, here, capsys):
+    """Scores of texts want nothing of conversations, nor of log-probabilities of what is written."""
+
+    def silent(_, body, reply):
+        if "messages" in body:
+            reply.body["choices"][0]["logprobs"] = None
+        return reply
+
+    with Server(*pair, silent) as server, endpoint(server) as there:
+        assert alike(there.score(QUERIES), here.score(QUERIES))
+        assert there.verified.notes[0].startswith("conversations, with log-probabilities: ")
+    assert capsys.readouterr().err == ""
 
 
 @CHARACTERS

@@ -109,7 +109,7 @@ class Endpoint:
     @cached_property
     def verified(self) -> Verified:
         """What the endpoint can do, asked now: four to six requests of a few tokens, never taken from what is kept.
-        Why it can do no more is said."""
+        Why it can do no more is told by whoever is refused for it."""
         from wenlu.inference.generator import Settings
 
         def ask(request: Request) -> Any:
@@ -119,14 +119,11 @@ class Endpoint:
             return Settings(max_tokens=4, temperature=0, alternatives=1 if told else None)
 
         conversation = ({"role": "user", "content": ASKED},)
-        found = verify(
+        return verify(
             lambda text: ask(echo_request(self.address, self.extra, text)),
             lambda told: ask(text_request(self.address, self.extra, ASKED, settings(told))),
             lambda told: ask(text_request(self.address, self.extra, conversation, settings(told))),
         )
-        for note in found.notes:
-            say(f"{self.name} (level {found.level.name}): no {note}")
-        return found
 
     def score(
         self, queries: Sequence[Query], advance: Callable[[int], None] | None = None
