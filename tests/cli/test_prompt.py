@@ -189,6 +189,21 @@ def test_a_dry_run_prints_what_would_be_sent_and_sends_nothing(work, capsys, mon
         assert run(capsys, *line, "--dry-run") == "", "what is kept is not asked again"
 
 
+def test_an_endpoint_without_scores_refuses_them_before_texts_are_paid_for(work, capsys):
+    Path("write.toml").write_text(PLAIN.split("[scoring]")[0] + "[decoding]\nmax_tokens = 3\n", encoding="utf-8")
+
+    def silent(_, body, reply):
+        reply.body["choices"][0]["logprobs"] = None
+        return reply
+
+    with Server(*model_of("char"), silent) as server:
+        line = ("compare", f"{server.url}#m", "write.toml", "plain.toml", *COLUMNS, "--limit", 6)
+        assert main(["prompt", *map(str, line)]) == 2
+        said = capsys.readouterr().err
+        assert "which has no scores of given texts" in said and said.count("log-probabilities of prompts") == 1
+        assert all(body["max_tokens"] != 3 for _, _, body in server.seen) and len(server.seen) <= 6
+
+
 def test_help_names_every_command(capsys):
     shown = run(capsys, "--help")
     assert all(name in shown for name in commands.COMMANDS) and "example: wenlu prompt" in shown

@@ -139,7 +139,8 @@ class Matrix:
         self, prompts: Sequence[Artifact], examples: Sequence[Example], advance: Advance | None = None
     ) -> list[list[Cell]]:
         """Of each prompt on each example; what is not there is computed and written down, prompt by prompt. What
-        failed is written down as a failure, with why, and tried again by the next `Matrix`.
+        failed is written down as a failure, with why, and tried again by the next `Matrix`. Prompts that are scored
+        come first: a backend that has no scores refuses them before texts are paid for.
 
         Raises UserError for two examples of one id, where another process writes the file, where `trial.too_many` of a
         prompt's failed, and as `trial.try_on`.
@@ -147,7 +148,7 @@ class Matrix:
         examples = distinct(examples)
         contents = list(map(_content, examples))
         with self.held() as file:
-            for prompt in prompts:
+            for prompt in sorted(prompts, key=lambda one: one.scoring is None):
                 self._fill(prompt, examples, contents, file, advance)
         known = self._cells | self._failed
         return [
