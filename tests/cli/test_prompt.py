@@ -16,7 +16,7 @@ from wenlu.prompting.examples import Example
 from wenlu.prompting.similarity import FolderEmbedder
 from wenlu.prompting.template import Template
 
-from endpoint_server import Server
+from endpoint_server import Reply, Server
 from small_models import model_of
 
 PLAIN = """
@@ -189,6 +189,12 @@ def test_a_dry_run_prints_what_would_be_sent_and_sends_nothing(work, capsys, mon
         assert run(capsys, *line, "--dry-run") == "", "what is kept is not asked again"
 
 
+def test_an_endpoint_that_refuses_the_key_is_answered_by_its_flag(work, capsys):
+    with Server(*model_of("char"), lambda *_: Reply(401, {"error": "who?"})) as server:
+        line = ("compare", f"{server.url}#m", "plain.toml", *COLUMNS)
+        refused(capsys, "without a key (401: who?): set the right --endpoint.key-variable", *line)
+
+
 def test_an_endpoint_without_scores_refuses_them_before_texts_are_paid_for(work, capsys):
     Path("write.toml").write_text(PLAIN.split("[scoring]")[0] + "[decoding]\nmax_tokens = 3\n", encoding="utf-8")
 
@@ -277,18 +283,25 @@ REFUSED = {
         "compare", "MODEL", "plain.toml", *COLUMNS, "--endpoint.requests", "3"
     ],
     "does not show how it reads a prompt": ["render", "http://127.0.0.1:9/v1#m", "plain.toml", *COLUMNS],
-    "budget.money needs prices": [
+    "--endpoint.money needs prices: give --endpoint.prompt-price and --endpoint.written-price": [
         "compare", "http://127.0.0.1:9/v1#m", "plain.toml", *COLUMNS, "--endpoint.money", "3"
     ],
     "--dry-run shows requests to an endpoint, and": ["compare", "MODEL", "plain.toml", *COLUMNS, "--dry-run"],
-    "extra fields of an endpoint are a JSON object": [
+    "--endpoint.extra must be a JSON object": [
         "compare", "http://127.0.0.1:9/v1#m", "plain.toml", *COLUMNS, "--endpoint.extra", "[1]"
     ],
-    "timeout must be at least 0.001": [
+    "--endpoint.timeout must be at least 0.001": [
         "compare", "http://127.0.0.1:9/v1#m", "plain.toml", *COLUMNS, "--endpoint.timeout", "0"
     ],
-    "without encryption: use https, or set plain_http": [
+    "without encryption: use https, or set --endpoint.plain-http": [
         "compare", "http://10.0.0.7/v1#m", "plain.toml", *COLUMNS, "--endpoint.key-variable", "HOME"
+    ],
+    "--endpoint.extra holds stop, which settings decide": [
+        "compare", "http://127.0.0.1:9/v1#m", "plain.toml", *COLUMNS, "--endpoint.extra", '{"stop": 1}'
+    ],
+    "without encryption: use https, or set --writer-endpoint.plain-http": [
+        "optimize", "MODEL", "plain.toml", *COLUMNS, "--out", "w", "--writer", "http://10.0.0.7/v1#m",
+        "--writer-endpoint.key-variable", "HOME"
     ],
     "labels must be two different ones": ["render", "MODEL", "plain.toml", *COLUMNS[:-1]],
 }  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -96,7 +96,7 @@ def backend_of(
 
     named: what the flags are called."""
     if is_address(model):
-        with endpoint_of(model, flags, cache) as backend:
+        with endpoint_of(model, flags, cache, named) as backend:
             yield backend
         return
     from wenlu.cli.loading import loaded
@@ -108,7 +108,7 @@ def backend_of(
         yield FolderBackend(pair, name=model)
 
 
-def endpoint_of(model: str, flags: EndpointFlags, cache: Path | None) -> Any:
+def endpoint_of(model: str, flags: EndpointFlags, cache: Path | None, named: str) -> Any:
     """The endpoint behind ADDRESS#NAME; nothing is sent yet."""
     from wenlu.prompting.endpoint.address import Address
     from wenlu.prompting.endpoint.budget import Budget
@@ -118,22 +118,21 @@ def endpoint_of(model: str, flags: EndpointFlags, cache: Path | None) -> Any:
     url, _, name = model.partition("#")
     if not name:
         raise UserError(f"which model at {url}? give its name after #, such as {url}#qwen3")
-    budget = Budget(
-        flags.requests or None, flags.tokens or None, flags.money or None, flags.prompt_price, flags.written_price
-    )
+    limits = (flags.requests or None, flags.tokens or None, flags.money or None)
+    budget = Budget(*limits, flags.prompt_price, flags.written_price, named)
     kept = Path(flags.cache) if flags.cache else cache
-    sending = replace(Sending(), concurrency=flags.concurrency, timeout=flags.timeout)
-    address = Address(url, name, flags.key_variable, flags.limit_name, flags.plain_http)
-    return Endpoint(address, sending=sending, budget=budget, cache=kept, extra=_extra(flags.extra))
+    sending = Sending(flags.concurrency, flags.timeout, flags=named)
+    address = Address(url, name, flags.key_variable, flags.limit_name, flags.plain_http, named)
+    return Endpoint(address, sending=sending, budget=budget, cache=kept, extra=_extra(flags.extra, named))
 
 
-def _extra(text: str) -> dict[str, Any]:
+def _extra(text: str, named: str) -> dict[str, Any]:
     try:
         found = json.loads(text or "{}")
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise UserError(f"extra fields of an endpoint are a JSON object, such as '{{\"top_k\": 40}}', not {text!r}")
+        raise UserError(f"{named}.extra must be a JSON object, such as '{{\"top_k\": 40}}', not {text!r}")
     return found
 
 

@@ -13,6 +13,11 @@ from wenlu.base.errors import UserError
 PATHS = ("/completions", "/chat/completions")
 
 
+def called(setting: str, flags: str) -> str:
+    """A setting as whoever gives it writes it: by its name, or as a flag, where `flags` stands before it."""
+    return f"{flags}.{setting.replace('_', '-')}" if flags else setting
+
+
 @dataclass(frozen=True)
 class Address:
     """An OpenAI-compatible endpoint. Raises UserError for an address that a key had better not be sent to."""
@@ -27,6 +32,8 @@ class Address:
     """What it calls the longest text; some know the newer name only."""
     plain_http: bool = False
     """Send the key without encryption to another machine: for a network of your own only."""
+    flags: str = ""
+    """What settings of the endpoint are called on a command line, such as --endpoint; none: as they are in Python."""
 
     def __post_init__(self):
         if not self.model:
@@ -47,9 +54,13 @@ class Address:
             self._refuse("names one of the endpoint's paths")
         if self.key_variable and parts.scheme == "http" and not self.plain_http and not is_here(host):
             raise UserError(
-                f"the key would go to {host} without encryption: use https, or set plain_http where the network is "
-                "your own"
+                f"the key would go to {host} without encryption: use https, or set {self.called('plain_http')} where "
+                "the network is your own"
             )
+
+    def called(self, setting: str) -> str:
+        """A setting's name, for messages."""
+        return called(setting, self.flags)
 
     def _refuse(self, why: str) -> NoReturn:
         raise UserError(f"{self.url!r} {why}: give what stands before /completions, such as http://127.0.0.1:8000/v1")

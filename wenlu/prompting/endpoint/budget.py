@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from wenlu.base.config import at_least
 from wenlu.base.errors import UserError
+from wenlu.prompting.endpoint.address import called
 
 MILLION = 1_000_000
 
@@ -29,14 +30,18 @@ class Budget:
     """Of a million tokens that are read."""
     written_price: float = 0.0
     """Of a million tokens that are written."""
+    flags: str = ""
+    """As of `Address`."""
 
     def __post_init__(self):
+        section = self.flags or "budget"
         for name in ("requests", "tokens", "money"):
             if getattr(self, name) is not None:
-                at_least("budget", self, 0, name)
-        at_least("budget", self, 0, "prompt_price", "written_price")
+                at_least(section, self, 0, name)
+        at_least(section, self, 0, "prompt_price", "written_price")
         if self.money is not None and not self.prompt_price and not self.written_price:
-            raise UserError("budget.money needs prices: give prompt_price and written_price, of a million tokens each")
+            prices = " and ".join(called(name, self.flags) for name in ("prompt_price", "written_price"))
+            raise UserError(f"{section}.money needs prices: give {prices}, of a million tokens each")
 
     def price(self, prompt_tokens: int, tokens: int) -> float:
         """Of so many tokens."""

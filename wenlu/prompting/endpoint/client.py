@@ -46,11 +46,14 @@ class Sending:
     """Seconds before the second time; it doubles each time, and half of it is drawn by lot."""
     longest_wait: float = 60.0
     """Seconds of one wait at most, also where the endpoint asks for more (Retry-After)."""
+    flags: str = ""
+    """As of `Address`."""
 
     def __post_init__(self):
-        at_least("sending", self, 1, "concurrency", "attempts")
-        at_least("sending", self, 0.001, "timeout")
-        at_least("sending", self, 0, "first_wait", "longest_wait")
+        section = self.flags or "sending"
+        at_least(section, self, 1, "concurrency", "attempts")
+        at_least(section, self, 0.001, "timeout")
+        at_least(section, self, 0, "first_wait", "longest_wait")
 
 
 @dataclass(frozen=True)
@@ -238,8 +241,8 @@ class Client:
                 failure, asked = self._refusal(reply), reply.wait(self.clock.now())
                 if reply.status not in AGAIN or reply.status in final:
                     raise failure
-            if asked > self.sending.longest_wait:
-                failure.args = (f"{failure}; it asks to wait {asked:.0f} s, longer than longest_wait allows",)
+            if asked > (longest := self.sending.longest_wait):
+                failure.args = (f"{failure}; it asks to wait {asked:.0f} s, beyond the longest wait of {longest:g} s",)
                 raise failure
             drawn = min(self.sending.longest_wait, self.sending.first_wait * 2 ** (attempt - 1))
             wait = max(asked, drawn * (0.5 + 0.5 * self.clock.lot()))
@@ -279,7 +282,8 @@ class Client:
         address, status = self.address, reply.status
         if status in (401, 403):
             holder = f"the key in {address.key_variable}" if address.key_variable else "requests without a key"
-            text = f"{address.host} refuses {holder} ({status}: {reply.message}): set the right key_variable"
+            right = address.called("key_variable")
+            text = f"{address.host} refuses {holder} ({status}: {reply.message}): set the right {right}"
         elif 300 <= status < 400:
             text = (
                 f"{address.host} redirects to {reply.location[:200]}, which is not followed, for the key is for "
@@ -289,7 +293,8 @@ class Client:
             text = f"{address.base} has no such path, or no model {address.model!r} ({status}: {reply.message})"
             text += "" if address.base.endswith("/v1") else "; most addresses end with /v1"
         elif status == 429:
-            text = f"{address.host} wants fewer requests (429: {reply.message}): lower the concurrency, or wait"
+            fewer = address.called("concurrency")
+            text = f"{address.host} wants fewer requests (429: {reply.message}): lower {fewer}, or wait"
         elif status >= 500 or status in AGAIN:
             text = f"{address.host} fails ({status}: {reply.message})"
         else:

@@ -55,7 +55,7 @@ class Endpoint:
         Raises UserError where extra has fields that settings decide. Nothing is sent yet.
         """
         self.address, self.extra = address, dict(extra or {})
-        check_extra(self.extra)
+        check_extra(address, self.extra)
         self.name = f"{address.model} at {address.host}"
         self.account = Account(budget or Budget())
         self._sending, self._cache, self._clock = sending or Sending(), Cache(cache), clock or Clock()

@@ -26,10 +26,10 @@ _ADDED = 64
 """Tokens that a chat template or a tokenizer may add to a message."""
 
 
-def check_extra(extra: Mapping[str, Any]) -> None:
+def check_extra(address: Address, extra: Mapping[str, Any]) -> None:
     """Raises UserError for fields that are set here."""
     if own := sorted(set(SET_HERE) & set(extra)):
-        raise UserError(f"extra holds {', '.join(own)}, which settings decide: leave it out")
+        raise UserError(f"{address.called('extra')} holds {', '.join(own)}, which settings decide: leave it out")
 
 
 def echo_request(address: Address, extra: Mapping[str, Any], text: str) -> Request:
@@ -46,7 +46,7 @@ def echo_request(address: Address, extra: Mapping[str, Any], text: str) -> Reque
 
 def text_request(address: Address, extra: Mapping[str, Any], prompt: Prompt, settings: Settings) -> Request:
     """For a text after a prompt. Raises UserError for settings that the protocol does not know."""
-    check_settings(settings)
+    check_settings(address, settings)
     body: dict[str, Any] = {"model": address.model, address.limit_name: settings.max_tokens}
     body["temperature"] = settings.temperature
     if settings.temperature > 0:
@@ -68,7 +68,7 @@ def text_request(address: Address, extra: Mapping[str, Any], prompt: Prompt, set
     return Request(CHAT, {**extra, **body}, Cost(read, settings.max_tokens))
 
 
-def check_settings(settings: Settings) -> None:
+def check_settings(address: Address, settings: Settings) -> None:
     """Raises UserError, which names what the protocol has no field for."""
     adjustments = settings.adjustments
     asked = {
@@ -82,7 +82,7 @@ def check_settings(settings: Settings) -> None:
     if unknown := [name for name, wanted in asked.items() if wanted]:
         raise UserError(
             f"endpoints have no {', '.join(unknown)} in common: leave it out, take a model's folder, or give the "
-            "field that this server has for it as extra"
+            f"field that this server has for it as {address.called('extra')}"
         )
 
 

@@ -111,7 +111,7 @@ class Limit:
         if not tokens and search.minutes:
             raise UserError(
                 "what an answer costs cannot be measured in time, for those asked for are kept from before: limit the "
-                "search by tokens or evaluations, or give another cache"
+                "search by --tokens or --evaluations, or give another --endpoint.cache"
             )
         seconds *= whole / max(tokens, 1)
         if search.tokens:
