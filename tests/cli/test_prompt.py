@@ -195,6 +195,20 @@ def test_an_endpoint_that_refuses_the_key_is_answered_by_its_flag(work, capsys):
         refused(capsys, "without a key (401: who?): set the right --endpoint.key-variable", *line)
 
 
+def test_what_a_spent_budget_has_paid_for_is_lost_or_kept_as_is_said(work, capsys):
+    Path("write.toml").write_text(PLAIN.split("[scoring]")[0] + "[decoding]\nmax_tokens = 3\n", encoding="utf-8")
+    lost = "2 of 6 answers came, and all is lost: give --out FILE or --endpoint.cache FOLDER to keep it"
+    with Server(*model_of("char")) as server:
+        line = ("compare", f"{server.url}#m", "write.toml", *COLUMNS, "--limit", 6, "--endpoint.requests", 2)
+        refused(capsys, lost, *line)
+        for more in (("--out", "m.jsonl"), ("--endpoint.cache", "kept")):
+            server.seen.clear()
+            folder = more[1].replace("m.jsonl", "m.jsonl.answers")
+            refused(capsys, f"2 of 6 answers are kept in {folder}; the same call goes on from there", *line, *more)
+            refused(capsys, f"4 of 6 answers are kept in {folder}", *line, *more)
+            assert len(server.seen) == 4
+
+
 def test_an_endpoint_without_scores_refuses_them_before_texts_are_paid_for(work, capsys):
     Path("write.toml").write_text(PLAIN.split("[scoring]")[0] + "[decoding]\nmax_tokens = 3\n", encoding="utf-8")
 

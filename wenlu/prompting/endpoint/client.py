@@ -213,6 +213,9 @@ class Client:
         error = [*told, *failures, Stopped("stopped")][0]
         if isinstance(error, UserError):
             kept = f"{done} of {wanted} answers are kept in {self.cache}; the same call goes on from there"
+            if self.address.flags and self.cache.folder is None:  # memory ends with the command
+                keeps = f"--out FILE or {self.address.called('cache')} FOLDER"
+                kept = f"{done} of {wanted} answers came, and all is lost: give {keeps} to keep it"
             error.args = (f"{error}. {kept}",)
         return error
 
