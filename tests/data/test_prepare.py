@@ -142,12 +142,21 @@ def _saved(tmp_path, kind):
     return tmp_path / kind
 
 
-@pytest.mark.parametrize("kind, characters", [("bpe", 40), ("char", 10)])
-def test_a_folders_tokenizer_decides_how_wide_the_gap_is(text, tmp_path, kind, characters):
-    tokenizer = str(_saved(tmp_path, kind))
-    made = prepare(PrepareConfig((text,), tokenizer=tokenizer, context=10), tmp_path / "data")
-    assert characters <= made["gap_bytes"] < characters + 80
-    assert made["tokenizer"]["kind"] == kind
+CHINESE = "".join(f"第{i}回，炉火正红，{i * i % 89}人围炉读书；窗外下着雪。\n" for i in range(1500))
+
+
+@pytest.mark.parametrize("language", ["English", "Chinese"])
+@pytest.mark.parametrize("tokenizer", ["bpe:300", "bpe", "unigram", "char", "char:20", "byte", "folder"])
+def test_the_gap_holds_the_tokens_that_are_stated(tmp_path, language, tokenizer):
+    text = {"English": PARAGRAPHS * 2, "Chinese": CHINESE}[language]
+    (tmp_path / "text.txt").write_text(text, encoding="utf-8")
+    name = str(_saved(tmp_path, "bpe")) if tokenizer == "folder" else tokenizer
+    config = PrepareConfig((str(tmp_path / "text.txt"),), tokenizer=name, context=200, validation=0.2, skip=("all",))
+    prepare(config, tmp_path / "data")
+    (train,), (held_out,) = texts_of(tmp_path / "data")
+    gap = text[len(train) : len(text) - len(held_out)]
+    assert text == train + gap + held_out
+    assert 200 <= len(open_data(tmp_path / "data").tokenizer.encode(gap)) <= 300
 
 
 def test_refusals(text, tmp_path):

@@ -99,6 +99,16 @@ def test_a_gap_is_at_most_half_of_what_is_held_out():
     assert {side: len(text) for side, text in sides.items()} == {"train": 850, "gap": 50, "validation": 100}
 
 
+@pytest.mark.parametrize("size", [7, 35, 10**9])
+def test_a_gap_of_tokens_is_counted_up_to_the_cut(size):
+    parts = pieces(["".join(f"Paragraph {i}, of words.\n\n" for i in range(200))], size)
+    made = Split(Documents.of(parts), 0.1)
+    for tokens, widest in ((0, 6), (1, 6), (30, 30), (10**6, 100)):
+        made.leave_out(tokens, lambda text: len(text.split()), parts)
+        gap = "".join(piece.text for side, piece in made.parts(parts) if side == "gap")
+        assert min(tokens, 35) <= len(gap.split()) <= widest
+
+
 @settings(max_examples=300, deadline=None)
 @given(
     texts=st.lists(st.text(st.sampled_from("ab \n"), min_size=1, max_size=60), min_size=1, max_size=6),

@@ -33,8 +33,6 @@ if TYPE_CHECKING:  # what only cleaning needs is imported where it begins: train
     from wenlu.data.cleaning.spool import Spool
 
 PAGE = "audit.html"
-TOKEN_CHARACTERS = 4
-"""Of a token of byte BPE or Unigram, about: how wide the gap of one context is."""
 
 
 def prepare(config: PrepareConfig, out: Path | str, *, page: bool = True, lasting: bool = True) -> dict[str, Any]:
@@ -54,9 +52,10 @@ def prepare(config: PrepareConfig, out: Path | str, *, page: bool = True, lastin
         list_files(paths, SourceCounts())
         with contextlib.ExitStack() as stack:
             spool = _spool(folder, stack) if active_rules(config.skip) else None
-            texts = _Texts(config, paths[: len(config.paths)], paths[len(config.paths) :], given, spool)
+            texts = _Texts(config, paths[: len(config.paths)], paths[len(config.paths) :], spool)
             contamination = _judge(texts, evaluation)
             tokenizer = given or _learn(spec, texts, config.tokenizer)
+            texts.leave_gap(tokenizer)
             profile = _profile(texts) if page or texts.cleaning else None
             description = _write(folder, texts, tokenizer, profile)
         if contamination:
@@ -104,7 +103,7 @@ def _load(spec: Spec) -> Tokenizer:
 
 
 def _learn(spec: Spec, texts: _Texts, name: str) -> Tokenizer:
-    """Learned from the training part alone."""
+    """Learned from what comes before the held-out text alone; how wide the gap is, is known only by its tokens."""
     console.print(f"learning the tokenizer ({name}) …", markup=False, soft_wrap=True)
     train = (piece.text for side, piece in texts.parts() if side == "train")
     return learn(spec.kind, train, spec.vocab, texts.config.purpose)
@@ -129,7 +128,6 @@ class _Texts:
         config: PrepareConfig,
         paths: tuple[str, ...],
         held_out: tuple[str, ...],
-        tokenizer: Tokenizer | None,
         spool: Spool | None,
     ):
         self.config, self._paths, self._held_out = config, paths, held_out
@@ -146,13 +144,15 @@ class _Texts:
         else:
             parts = [_Raw(partial(self._read, names), self._read(names, counts)) for names, counts in read]
         self.training, self.given = parts[0], parts[1] if held_out else None
-        kind = tokenizer.kind if tokenizer else config.tokenizer.partition(":")[0]
-        characters = config.context * (1 if kind in ("char", "byte") else TOKEN_CHARACTERS)
-        self.split = Split(self.training.documents, 0.0 if self.given else config.validation, characters)
+        self.split = Split(self.training.documents, 0.0 if self.given else config.validation)
         trained = set(self.training.documents.likenesses) if self.given else set()
         self.overlap = sum(k in trained for k in self.given.documents.likenesses) if self.given else self.split.overlap
         for counts in (self.counts, self.held_out_counts):
             counts.examples = [self._as_given(example) for example in counts.examples]
+
+    def leave_gap(self, tokenizer: Tokenizer) -> None:
+        """Leave one context of tokens out before a held-out end of the text."""
+        self.split.leave_out(self.config.context, lambda text: len(tokenizer.encode(text)), self.training.pieces())
 
     def parts(self) -> Iterator[tuple[Side, Piece]]:
         yield from self.split.parts(self.training.pieces())

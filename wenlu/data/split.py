@@ -1,9 +1,10 @@
 """Which text is held out: documents by their hash, or, where they are few, the last part of the text."""
 
+import bisect
 import hashlib
 import itertools
 import math
-from collections.abc import Iterable, Iterator, MutableSequence
+from collections.abc import Callable, Iterable, Iterator, MutableSequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -12,6 +13,8 @@ from wenlu.base.log import counted
 from wenlu.data.reading.sources import Piece
 
 FEW_DOCUMENTS = 20
+LONGEST_TOKEN = 64
+"""Characters, more than any tokenizer's tokens have on an average: how far back the gap is looked for."""
 
 Side = Literal["train", "validation", "gap"]
 
@@ -64,21 +67,35 @@ class Split:
 
     Documents go by their hash, so that the same text always lies on the same side. Fewer than 20 documents: the last
     `fraction` of all characters is held out, from a paragraph's beginning on, with a gap of `gap` characters before it
-    that is in neither part (at most half as long as what is held out).
+    (or of so many tokens, by `leave_out`) that is in neither part, at most half as long as what is held out.
     """
 
-    def __init__(self, documents: Documents, fraction: float, gap: int):
+    def __init__(self, documents: Documents, fraction: float, gap: int = 0):
         self._documents, self._fraction = documents, fraction
         self.by_hash = len(documents.digests) >= FEW_DOCUMENTS
-        total = sum(documents.characters)
-        self._target = total - round(fraction * total)
-        self._gap = min(gap, (total - self._target) // 2)
+        self._total = sum(documents.characters)
+        self._target = self._total - round(fraction * self._total)
         self._cut: int | None = None
-        if fraction and not self.by_hash and (self._target - self._gap < 1 or self._target >= total):
-            few = f"{counted(total, 'character')} {'is' if total == 1 else 'are'} too few"
-            raise UserError(f"{few} to hold {100 * fraction:g}% of them out: give more text, or --validation 0")
+        self._leave_out(gap)
         if fraction and self.by_hash:
             self._refuse_empty()
+
+    def leave_out(self, tokens: int, count: Callable[[str], int], pieces: Iterable[Piece]) -> None:
+        """Make the gap so wide that it holds this many tokens, of which `count` tells how many a text has."""
+        if self.by_hash or not self._fraction or not tokens:
+            return
+        before = ""
+        for side, piece in self.parts(pieces):
+            if side == "validation":
+                break
+            before = (before + piece.text)[-LONGEST_TOKEN * tokens :]
+        self._leave_out(width_of(before, tokens, count) - ((self._cut or self._target) - self._target))
+
+    def _leave_out(self, gap: int) -> None:
+        self._gap = max(0, min(gap, (self._total - self._target) // 2))
+        if self._fraction and not self.by_hash and not self._gap < self._target < self._total:
+            few = f"{counted(self._total, 'character')} {'is' if self._total == 1 else 'are'} too few"
+            raise UserError(f"{few} to hold {100 * self._fraction:g}% of them out: give more text, or --validation 0")
 
     def _refuse_empty(self) -> None:
         places = sorted({place_of(key) for key in self._documents.keys})
@@ -147,6 +164,15 @@ class Split:
 def place_of(digest: bytes) -> float:
     """Where a digest of at least eight bytes lies in [0, 1)."""
     return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
+
+
+def width_of(text: str, tokens: int, count: Callable[[str], int]) -> int:
+    """How many characters at the end of a text hold so many tokens; all of them where it has fewer."""
+    width = 1
+    while width < len(text) and count(text[-width:]) < tokens:
+        width *= 2
+    found = range(min(width, len(text)))
+    return bisect.bisect_left(found, tokens, width // 2, key=lambda width: count(text[len(text) - width :]))
 
 
 def paragraph_at(text: str, place: int) -> int:
