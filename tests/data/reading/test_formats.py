@@ -275,6 +275,19 @@ def test_patterns_are_resolved_as_a_shell_would(tmp_path, monkeypatch):
     assert refusal("b/*.epub") == "no file matches b/*.epub: check the pattern"
 
 
+@pytest.mark.parametrize("packed", ["", ".gz"])
+def test_json_is_refused_with_the_way_to_jsonl(tmp_path, packed):
+    file = tmp_path / f"a.json{packed}"
+    raw = b'[{"text": "one"}, {"text": "two"}]'
+    file.write_bytes(gzip.compress(raw) if packed else raw)
+    way = f"jq -c '.[]' {tmp_path / 'a.json'} > {tmp_path / 'a.jsonl'}), or name it .jsonl where it is so already"
+    why = f"{file} is JSON, which is not read as text: write one object a line ({way}"
+    assert refusal(file) == refusal(f"{tmp_path}/*.json{packed}") == why
+    assert refusal(tmp_path) == f"{tmp_path} holds no text; {why}"
+    (tmp_path / "b.txt").write_text("text")
+    assert read(tmp_path)[0] == ["text"] and read(tmp_path)[1].skipped_files == 1
+
+
 def test_standard_input_may_be_utf16(monkeypatch):
     from wenlu.data.reading.sources import spooled
 

@@ -35,11 +35,25 @@ def is_known(file: Path) -> bool:
     return kind in READERS and not (packed and kind in IN_ITSELF)
 
 
+def refusal_of_json(file: Path) -> str:
+    """Why a JSON file is not read, and the way out; "" for any other kind."""
+    kind, packed = _kind(file)
+    if kind != ".json":
+        return ""
+    plain = file.with_suffix("") if packed else file
+    return (
+        f"{file} is JSON, which is not read as text: write one object a line "
+        f"(jq -c '.[]' {plain} > {plain.with_suffix('.jsonl')}), or name it .jsonl where it is so already"
+    )
+
+
 def reader_of(file: Path) -> Reader:
-    """The reader of a file that is named itself: one without a known ending is text."""
+    """The reader of a file that is named itself: one without a known ending is text, but JSON is refused."""
     kind, packed = _kind(file)
     if packed and kind in IN_ITSELF:
         raise UserError(f"{file} cannot be read compressed: decompress it and name the result")
+    if refusal := refusal_of_json(file):
+        raise UserError(refusal)
     return READERS.get(kind, read_text)
 
 

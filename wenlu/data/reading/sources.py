@@ -16,7 +16,7 @@ from wenlu.base.log import counted
 from wenlu.data.reading.compression import OPENERS, opened
 from wenlu.data.reading.counts import SourceCounts
 from wenlu.data.reading.encodings import Utf8
-from wenlu.data.reading.formats import READERS, is_known, reader_of
+from wenlu.data.reading.formats import READERS, is_known, reader_of, refusal_of_json
 from wenlu.data.reading.hub_rows import fetch, is_hub_id
 from wenlu.data.reading.pieces import CHUNK, LONGEST
 
@@ -58,6 +58,9 @@ def list_files(paths: tuple[str, ...], counts: SourceCounts) -> list[Path]:
         if not inside and len(counts.made_here) > made:
             raise UserError(f"{name} holds no text but what wenlu made (data, runs, sweeps): name the texts themselves")
         if not inside:
+            for refusal in (refusal_of_json(file) for path in found for file in _inside(Path(path), SourceCounts())):
+                if refusal:
+                    raise UserError(f"{name} holds no text; {refusal}")
             kinds, packed = ", ".join(READERS), ", ".join(OPENERS)
             raise UserError(f"{name} holds no text: it has no file ending in {kinds} (text also in {packed})")
         files += inside
@@ -72,6 +75,7 @@ def _files_of(name: str, counts: SourceCounts) -> list[Path]:
         counts.skipped_files += len(inside) - len(found)
         return found
     if os.path.exists(name):
+        reader_of(path)  # which refuses what is not read
         return [path]
     if is_hub_id(name):
         raise UserError(f"{name} is fetched first: read what `spooled` makes of the paths")
