@@ -103,7 +103,7 @@ def test_everything_left_out_is_said(tmp_path, capsys):
     for note in (
         "1 bad line left out",
         "1 row with an empty text",
-        "500 parts of texts with CRLF or CR line ends read as LF",
+        "500 documents with CRLF or CR line ends read as LF",
         "1 path passed over: hidden, linked, or of kinds that are not read",
         "1 document that repeats another",
         "a.jsonl:503: no JSON",

@@ -155,9 +155,11 @@ class _Texts:
         self.split.leave_out(self.config.context, lambda text: len(tokenizer.encode(text)), self.training.pieces())
 
     def parts(self) -> Iterator[tuple[Side, Piece]]:
+        """Every piece with its side; documents are numbered through both."""
         yield from self.split.parts(self.training.pieces())
-        if self.given:
-            yield from (("validation", piece) for piece in self.given.pieces())
+        first = len(self.training.documents.digests)
+        for piece in self.given.pieces() if self.given else ():
+            yield "validation", Piece(first + piece.document, piece.text, piece.last)
 
     @property
     def bytes(self) -> int:

@@ -286,6 +286,17 @@ def test_the_page_tells_all_and_is_part_of_the_manifest(tmp_path):
     assert verify_folder(tmp_path / "data") == [f"audit.html has 1 bytes instead of {len(page.encode())}"]
 
 
+def test_a_text_of_which_the_end_is_held_out_is_one_document_and_one_held_out_beside_it_another(tmp_path):
+    lines = "".join(f"第{n}回，{n * n % 97}人围炉读书；窗外下着雪。\n" for n in range(400))
+    for name in "ab":
+        (tmp_path / f"{name}.txt").write_text(name + lines.replace("雪", name), encoding="utf-8")
+    given = {"validation_paths": (str(tmp_path / "b.txt"),), "allow": ("overlap",)}
+    for documents, settings in ((1, {}), (2, given)):
+        config = PrepareConfig((str(tmp_path / "a.txt"),), tokenizer="byte", context=9, **settings)
+        profile = prepare(config, tmp_path / f"{documents}")["profile"]
+        assert sum(profile["length_histogram"]["documents_by_length"]) == documents
+
+
 def test_a_share_that_rounds_to_nothing_is_not_called_nothing():
     counts = {"documents": 1, "dropped": 0, "bytes": 3}
     rows = rule_rows({"bytes": 1_000_000, "rules": {"html": counts, "spaces": counts | {"bytes": 0}}})

@@ -41,6 +41,18 @@ def test_many_pieces_are_counted_as_each(documents, at_once):
     assert [line["characters"] for line in found["longest_lines"]] == longest
 
 
+def test_a_document_on_both_sides_of_the_split_is_one():
+    lost = "话说唐僧师徒一路西行。" * 300
+    made = Profile(2)
+    for side, number, text in (("train", 0, lost), ("train", 1, "炉火"), ("validation", 1, lost)):
+        made.add(side, Piece(number, text, True))
+    found = made.as_dict()
+    assert found["documents_without_commas"] == 2 and sum(found["length_histogram"]["documents_by_length"]) == 2
+    assert (found["document_characters"]["shortest"], found["document_characters"]["longest"]) == (3300, 3302)
+    assert [sample["text"][:2] for sample in found["samples"]] == ["话说", "炉火"]
+    assert [example["document"] for example in found["without_commas_examples"]] == [0, 1]
+
+
 def test_sentences_that_were_run_together_are_noticed():
     found = profile_of([["It ended in socialism.Humans lived on. No more.Was it thus?Yes."]])["damage"]
     assert found[RUN_ON]["times"] == 3 and "socialism.Humans" in found[RUN_ON]["example"]

@@ -117,6 +117,17 @@ def test_byte_order_mark_and_line_ends(tmp_path):
     assert counts.line_ends == 2 and counts.lines == 6
 
 
+def test_a_file_with_other_line_ends_counts_once_however_many_pieces_it_is_read_in(tmp_path, monkeypatch):
+    monkeypatch.setattr("wenlu.data.reading.pieces.CHUNK", 100)
+    for name in ("a.txt", "b.md", "c.html"):
+        (tmp_path / name).write_bytes(b"one line\r\n" * 100)
+    (tmp_path / "d.txt").write_bytes(b"one line\n" * 100)
+    counts = SourceCounts()
+    documents(tmp_path, counts=counts)
+    assert counts.line_ends == 3 and counts.lines == 400
+    assert notes(counts.as_dict()) == ["3 documents with CRLF or CR line ends read as LF"]
+
+
 BAD_ROWS = {
     b'{"text": "x"': "no JSON (Expecting ',' delimiter",
     b"[1]": "no JSON object",

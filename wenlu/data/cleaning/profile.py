@@ -68,7 +68,8 @@ def _class_of(character: str) -> str:
 
 
 class Profile:
-    """Figures of the text that is kept, gathered as it is encoded."""
+    """Figures of the text that is kept, gathered as it is encoded. A document that lies on both sides of the split is
+    one: its pieces bear one number."""
 
     def __init__(self, documents: int):
         self._classes, self._totals = _Classes(), dict.fromkeys(CLASSES, 0)
@@ -81,7 +82,7 @@ class Profile:
         self._lengths: list[int] = []
         self._here = dict.fromkeys((*PER_DOCUMENT, "characters"), 0)
         self._few_commas: list[dict[str, Any]] = []
-        self._beginning = True
+        self._document: int | None = None
 
     def add(self, side: str, piece: Piece) -> None:
         """A piece of the text, and its side of the split. Characters are counted for many pieces at a time."""
@@ -94,18 +95,20 @@ class Profile:
         waiting, self._waiting, self._size = self._waiting, [], 0
         rows, suspect = self._classes.count([piece.text for _, piece in waiting])
         for (side, piece), row, is_suspect in zip(waiting, rows, suspect):
-            self._add(side, piece, dict(zip(CLASSES, row)))
+            if piece.document != self._document:
+                self._begin(side, piece)
+            self._add(piece.text, dict(zip(CLASSES, row)))
             self._look_for_damage(piece.text, is_suspect)
-            self._beginning = piece.last
-            if piece.last:
-                self._end()
 
-    def _add(self, side: str, piece: Piece, counts: dict[str, int]) -> None:
-        text, number, here = piece.text, len(self._lengths), self._here
-        if self._beginning and number in self._sampled:
-            self._samples.append({"side": side, "text": text[:SHOWN]})
-        if self._beginning:
-            self._head = text[:60]
+    def _begin(self, side: str, piece: Piece) -> None:
+        """A document begins, and the one before it has ended."""
+        self._end()
+        self._document, self._head = piece.document, piece.text[:60]
+        if len(self._lengths) in self._sampled:
+            self._samples.append({"side": side, "text": piece.text[:SHOWN]})
+
+    def _add(self, text: str, counts: dict[str, int]) -> None:
+        number, here = len(self._lengths), self._here
         for name, count in counts.items():
             if count:
                 self._totals[name] += count
@@ -126,7 +129,9 @@ class Profile:
                 self._damage[name][1] = self._damage[name][1] or text[max(0, match.start() - 20) : match.end() + 20]
 
     def _end(self) -> None:
-        here = self._here
+        if self._document is None:
+            return
+        here, self._document = self._here, None
         script = max(FEW_COMMAS, key=lambda name: here[name])
         commas = 1000 * here["commas"] / max(1, here[script])
         prose = here["ends"] > 2e-3 * here[script] > 2e-3 * ENOUGH_LETTERS
@@ -138,6 +143,7 @@ class Profile:
     def as_dict(self) -> dict[str, Any]:
         """For data.json."""
         self._count()
+        self._end()
         scripts = {name: self._totals[name] for name in SCRIPTS}
         scripts["punctuation"] += self._totals["commas"] + self._totals["ends"]
         lengths = np.array(self._lengths or [0])

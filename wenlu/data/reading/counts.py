@@ -25,7 +25,7 @@ class SourceCounts:
     empty: int = 0
     """Rows with an empty text."""
     line_ends: int = 0
-    """Pieces and rows in which CRLF or CR became LF."""
+    """Documents in which CRLF or CR became LF."""
     front_matter: int = 0
     """Blocks of YAML at the head of Markdown files, left out."""
     skipped_files: int = 0
@@ -89,7 +89,7 @@ def notes(*read: dict[str, Any]) -> list[str]:
         ("bad_lines", "bad line", "left out"),
         ("textless_files", "file", "without any text left out"),
         ("empty", "row", "with an empty text left out"),
-        ("line_ends", "part", "of texts with CRLF or CR line ends read as LF"),
+        ("line_ends", "document", "with CRLF or CR line ends read as LF"),
         ("front_matter", "block", "of front matter in Markdown left out"),
         ("skipped_files", "path", "passed over: hidden, linked, or of kinds that are not read"),
     ):

@@ -70,14 +70,29 @@ def read_html(file: Path, counts: SourceCounts, _: str) -> Iterator[tuple[str, b
 
 
 def text_parts(stream: Utf8, counts: SourceCounts) -> Iterator[str]:
-    """Text with LF line ends, in parts that tear neither a character nor a line end."""
+    """A document's text with LF line ends, in parts that tear neither a character nor a line end."""
+    changed = False
+    for raw in _blocks(stream):
+        text = _decode(raw, counts, stream.encoding)
+        if "\r" in text:
+            counts.line_ends += not changed
+            changed = True
+            text = _with_line_feeds(text)
+        yield text
+
+
+def _with_line_feeds(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _blocks(stream: Utf8) -> Iterator[bytes]:
     pending = b""
     while block := stream.block(pieces.CHUNK):
         raw, pending = _whole_lines(pending + block)
         if raw:
-            yield _decode(raw, counts, stream.encoding)
+            yield raw
     if pending:
-        yield _decode(pending, counts, stream.encoding)
+        yield pending
 
 
 def _whole_lines(raw: bytes) -> tuple[bytes, bytes]:
@@ -92,18 +107,14 @@ def _whole_lines(raw: bytes) -> tuple[bytes, bytes]:
 
 
 def _decode(raw: bytes, counts: SourceCounts, encoding: str) -> str:
-    """Text with LF line ends; lines that cannot be decoded are counted and left out."""
+    """Text; lines that cannot be decoded are counted and left out."""
     first_line = counts.line + 1
     returns = raw.count(b"\r")
     counts.lines += raw.count(b"\n") + returns - (raw.count(b"\r\n") if returns else 0) + (raw[-1:] not in b"\r\n")
     try:
-        text = raw.decode("utf-8")
+        return raw.decode("utf-8")
     except UnicodeDecodeError:
-        text = "".join(_good_lines(raw.splitlines(keepends=True), first_line, counts, encoding))
-    if returns and "\r" in text:
-        counts.line_ends += 1
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return text
+        return "".join(_good_lines(raw.splitlines(keepends=True), first_line, counts, encoding))
 
 
 def _good_lines(lines: list[bytes], number: int, counts: SourceCounts, encoding: str) -> Iterator[str]:
@@ -166,7 +177,7 @@ def row_of(text: str, counts: SourceCounts) -> str:
     """A row's text with LF line ends; an empty one is counted."""
     if "\r" in text:
         counts.line_ends += 1
-        return text.replace("\r\n", "\n").replace("\r", "\n")
+        return _with_line_feeds(text)
     counts.empty += not text
     return text
 
