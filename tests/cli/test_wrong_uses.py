@@ -50,6 +50,8 @@ def test_a_bad_source_is_refused_beside_good_ones_and_for_evaluation(here, model
 def test_info_on_texts_that_cannot_be_read(here, models, refuse):
     refuse(f"info {models}/llama --text missing.txt", "no file or folder missing.txt: check the path")
     refuse(f"info {models}/llama --vocabulary 5", "START:COUNT, such as 0:100, not '5'")
+    for line in (f"info {models}/llama", f"info {models}/llama --against byte"):
+        refuse(f"{line} --vocabulary 9999:3", "begins at 9,999, beyond the 257 tokens: begin below 257")
     (here / "model.gguf").write_bytes(b"GGUF\x03\x00\x00\x00")
     refuse("info model.gguf", "model.gguf is a GGUF file", "does not read: give the folder that it was made of")
     refuse(["info", "pictures/a.png", "--text", "text.txt"], "a.png is not a tokenizer that can be read")

@@ -86,6 +86,11 @@ def _range(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
+def _check_range(wanted: tuple[int, int] | None, size: int) -> None:
+    if wanted and wanted[0] >= size:
+        raise UserError(f"vocabulary begins at {wanted[0]:,}, beyond the {size:,} tokens: begin below {size:,}")
+
+
 def _kind(path: Path) -> str:
     """run, data or tokenizer, by what lies there."""
     if not path.exists():
@@ -187,6 +192,7 @@ def _tokenizer_facts(
     from wenlu.tokenization.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.load(path)
+    _check_range(wanted, tokenizer.vocab)
     facts: dict[str, Any] = {
         "tokenizer": {
             "kind": tokenizer.kind,
@@ -241,6 +247,7 @@ def _comparison(command: Command, wanted: tuple[int, int] | None) -> dict[str, A
 
     names = [command.path, *command.against]
     tokenizers, readings = [_named(name) for name in names], []
+    _check_range(wanted, max(tokenizer.vocab for tokenizer in tokenizers))
     with spooled(command.text) as files:
 
         def texts() -> Iterable[str]:
