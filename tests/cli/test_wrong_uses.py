@@ -54,7 +54,7 @@ def test_info_on_texts_that_cannot_be_read(here, models, refuse):
         refuse(f"{line} --vocabulary 9999:3", "begins at 9,999, beyond the 257 tokens: begin below 257")
     (here / "model.gguf").write_bytes(b"GGUF\x03\x00\x00\x00")
     refuse("info model.gguf", "model.gguf is a GGUF file", "does not read: give the folder that it was made of")
-    refuse(["info", "pictures/a.png", "--text", "text.txt"], "a.png is not a tokenizer that can be read")
+    refuse(["info", "pictures/a.png", "--text", "text.txt"], "a.png is no tokenizer that can be read")
 
 
 def test_what_the_remedy_names_is_accepted(here, capsys):
@@ -152,7 +152,9 @@ COMMANDS = {
     "demo --out new --minutes 0": ("minutes must be above 0, not 0", "3 are enough"),
     "info gone": ("there is nothing at gone", "give a folder that exists"),
     "info pictures": ("pictures is no run", "give a folder that holds one of them"),
-    "info text.txt": ("text.txt is not a tokenizer that can be read", "copy or download it again"),
+    "info text.txt": ("text.txt is no tokenizer that can be read", "info takes a run, a prepared folder, a model"),
+    "info same.jsonl": ("same.jsonl is no tokenizer", "texts go to --text, or to wenlu prepare"),
+    "info text.txt --against byte": ("text.txt is no tokenizer", "texts go to --text, or to wenlu prepare"),
 }
 
 

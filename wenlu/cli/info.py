@@ -96,12 +96,7 @@ def _kind(path: Path) -> str:
     if not path.exists():
         raise UserError(f"there is nothing at {path}: give a folder that exists")
     if path.is_file():
-        with path.open("rb") as file:
-            if file.read(4) == b"GGUF":
-                raise UserError(
-                    f"{path} is a GGUF file, which wenlu writes for llama.cpp but does not read: "
-                    "give the folder that it was made of"
-                )
+        _check_file(path)
         return "tokenizer"
     if (path / "wenlu" / "recipe.json").is_file() or (path / "config.json").is_file():
         return "run"
@@ -113,6 +108,25 @@ def _kind(path: Path) -> str:
         f"{path} is no run (wenlu/recipe.json or config.json), no data (data.json) and no tokenizer (tokenizer.json): "
         "give a folder that holds one of them"
     )
+
+
+def _check_file(path: Path) -> None:
+    """Refuse a file that cannot be a tokenizer's, which is JSON with a model in it."""
+    with path.open("rb") as file:
+        if file.read(4) == b"GGUF":
+            raise UserError(
+                f"{path} is a GGUF file, which wenlu writes for llama.cpp but does not read: "
+                "give the folder that it was made of"
+            )
+    try:
+        is_tokenizer = "model" in json_format.loads(path.read_bytes())
+    except (ValueError, TypeError, RecursionError):
+        is_tokenizer = False
+    if not is_tokenizer:
+        raise UserError(
+            f"{path} is no tokenizer that can be read (copy a damaged one again): info takes a run, a prepared folder, "
+            "a model or a tokenizer; texts go to --text, or to wenlu prepare"
+        )
 
 
 def _data_facts(path: Path) -> dict[str, Any]:
@@ -284,6 +298,8 @@ def _named(name: str) -> Any:
 
     spec = parse_spec(name)
     if spec.kind == "folder":
+        if spec.folder.is_file():
+            _check_file(spec.folder)
         return Tokenizer.load(spec.folder)
     if spec.kind == "byte":
         return learn("byte", [])
