@@ -65,6 +65,17 @@ def test_a_run_that_has_only_begun(tmp_path, capsys):
         main([str(tmp_path), "--vocabulary", "0:3"])
 
 
+def test_the_steps_wanted_are_those_after_the_last_turn_of_a_run_by_minutes(tmp_path, capsys):
+    own = tmp_path / "wenlu"
+    own.mkdir()
+    (own / "recipe.json").write_text(json.dumps({"training": {"steps": 492, "minutes": 1.0}}))
+    (own / "metrics.jsonl").write_text('{"step": 254, "loss": 3.0, "tokens": 9, "seconds": 58.0}\n')
+    events = [{"event": "plan"}, *({"event": "turn", "step": n, "steps": n + 90} for n in (123, 164)), {"event": "end"}]
+    (own / "events.jsonl").write_text("".join(json.dumps(row) + "\n" for row in events))
+    facts = _json(capsys, tmp_path)["training"]
+    assert (facts["steps"], facts["steps_wanted"]) == (254, 254)
+
+
 def test_a_tokenizer_with_its_survey_and_vocabulary(tmp_path, capsys):
     tokenizer = learn("bpe", ["It was the best of times. 天气真好。\n" * 3], 280)
     tokenizer.save(tmp_path)

@@ -181,10 +181,9 @@ def _training_facts(own: Path) -> dict[str, Any]:
     rows = read_rows(own / "metrics.jsonl")
     steps = [row for row in rows if "loss" in row]
     held_out = [row for row in rows if row.get("held_out") is not None]
-    facts: dict[str, Any] = {
-        "steps": max((row["step"] for row in rows), default=0),
-        "steps_wanted": _read_json(own / "recipe.json")["training"]["steps"],
-    }
+    turns = [row["steps"] for row in read_rows(own / "events.jsonl") if row["event"] == "turn"]  # of a run by minutes
+    wanted = turns[-1] if turns else _read_json(own / "recipe.json")["training"]["steps"]
+    facts: dict[str, Any] = {"steps": max((row["step"] for row in rows), default=0), "steps_wanted": wanted}
     if steps:
         facts |= {"tokens": steps[-1]["tokens"], "seconds": steps[-1]["seconds"], "loss": steps[-1]["loss"]}
     if held_out:
