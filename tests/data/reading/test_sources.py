@@ -132,12 +132,27 @@ BAD_ROWS = {
     b'{"text": "x"': "no JSON (Expecting ',' delimiter",
     b"[1]": "no JSON object",
     b'{"title": "x", "n": 1}': "no text under 'text' (--field may name 'title')",
-    b'{"text": 3}': "no text under 'text'",
+    b'{"text": 7}': "'text' holds a number, not a text",
+    b'{"text": true, "title": "x"}': "'text' holds true or false, not a text (--field may name 'title')",
+    b'{"text": null}': "'text' holds null, not a text",
+    b'{"text": ["x"]}': "'text' holds a list, not a text",
+    b'{"text": {"en": "x"}}': "'text' holds an object, not a text",
     b'{"text": "\xff"}': "no UTF-8",
     b'{"text": "\\ud800"}': "a lone surrogate",
     b'{"text": "\xed\xa0\x80"}': "a lone surrogate",
     b"[" * 100_000: "no JSON",
 }
+
+
+@pytest.mark.parametrize("others", ["", '{"text": ""}\n' * 9])
+def test_to_allow_more_bad_lines_is_not_offered_where_no_text_would_be_left(tmp_path, others):
+    file = tmp_path / "a.jsonl"
+    file.write_text(others + '{"text": 7}\n')
+    with pytest.raises(UserError) as error:
+        documents(file)
+    assert str(error.value).endswith(
+        f"{file}:{others.count(chr(10)) + 1}: 'text' holds a number, not a text; mend the file, or leave it out"
+    )
 
 
 @pytest.mark.parametrize("line", BAD_ROWS, ids=lambda line: repr(line[:20]))

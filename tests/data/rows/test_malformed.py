@@ -114,7 +114,7 @@ REFUSED = [  # task, files, the message
     ("chat", {"a.jsonl": [{"story": "x"}]}, "holds no record of a known form"),
     ("chat", {"a.json": {"a": 1}}, "holds no list of records"),
     ("chat", {"a.json": "[{]"}, "is no JSON"),
-    ("chat", {"a.jsonl": "nonsense\n"}, "1 of 1 record is bad.*no JSON"),
+    ("chat", {"a.jsonl": "nonsense\n"}, "1 of 1 record is bad.*no JSON.*; mend them$"),
     ("chat", {"a.jsonl": ""}, "training: no rows: it is empty"),
     ("chat", {"a.exe": "x"}, "is of no kind that holds records"),
     ("pairs", {"a.de": "ein\nzwei\ndrei\n", "a.en": "one\n"}, r"a.en has fewer lines than .*a.de \(1 and 3\)"),

@@ -191,7 +191,7 @@ def read_documents(
             yield Piece(document, text, last)
             document += last
             counts.documents += last
-        _judge(file, counts, before, max_bad)
+        _judge(file, counts, before, max_bad, some=document > first)
         if document == first:
             counts.without_text()
             if file in named:
@@ -200,11 +200,13 @@ def read_documents(
         raise UserError(f"no text in {', '.join(paths)} ({counted(len(files), 'file')}): {file} {counts.lack}")
 
 
-def _judge(file: Path, counts: SourceCounts, before: tuple[int, int], max_bad: float) -> None:
+def _judge(file: Path, counts: SourceCounts, before: tuple[int, int], max_bad: float, *, some: bool) -> None:
+    """Refuse a file of which too many lines are bad; `some`: others hold text, so that more may be allowed."""
     lines, bad = counts.lines - before[0], counts.bad_lines - before[1]
     if bad > max_bad * lines:
         are = "is" if bad == 1 else "are"
+        more = f"or allow more with --max-bad {min(1.0, bad / lines + 0.01):.2f}" if some else "or leave it out"
         raise UserError(
             f"{bad:,} of {counted(lines, 'line')} {are} bad, more than {max_bad:.2%}, the first at {counts.first_bad}; "
-            f"mend the file, or allow more with --max-bad {min(1.0, bad / lines + 0.01):.2f}"
+            f"mend the file, {more}"
         )

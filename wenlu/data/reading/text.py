@@ -197,8 +197,13 @@ def _object(line: bytes, encoding: str) -> tuple[dict[str, Any], str]:
 
 
 def _no_field(row: dict[str, Any], field: str) -> str:
+    """Why a row has no text, and which fields have one."""
+    kinds = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
+    lack = f"no text under {field!r}"
+    if field in row:
+        lack = f"{field!r} holds {kinds.get(type(row[field]), 'null')}, not a text"
     texts = [repr(name) for name, value in row.items() if isinstance(value, str)]
-    return f"no text under {field!r}" + (f" (--field may name {', '.join(texts[:5])})" if texts else "")
+    return lack + (f" (--field may name {', '.join(texts[:5])})" if texts else "")
 
 
 def no_character(text: str) -> str:

@@ -60,9 +60,10 @@ class Tally:
         read = max(self.records + self.source.bad_lines, 1)
         if bad and bad / read > max_bad:
             are = "is" if bad == 1 else "are"
+            more = f", or allow more with --rows.max-bad {min(1.0, bad / read + 0.005):.2f}" if bad < read else ""
             raise UserError(
                 f"{self.part}: {bad:,} of {counted(read, 'record')} {are} bad, more than {max_bad:.1%}, the first at "
-                f"{self._first_bad}; mend them, or allow more with --rows.max-bad {min(1.0, bad / read + 0.005):.2f}"
+                f"{self._first_bad}; mend them{more}"
             )
 
     @property
