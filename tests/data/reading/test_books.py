@@ -180,7 +180,7 @@ def test_pages_that_cannot_be_read_are_counted(tmp_path, monkeypatch):
     assert counts.examples == [f"{book}:2: a page that cannot be read (KeyError: '/Font')"]
 
 
-def test_pdfs_without_text_locked_or_damaged_are_refused(tmp_path):
+def test_pdfs_without_text_locked_or_damaged_are_refused(tmp_path, caplog):
     assert "a.pdf has no text layer, as in a scan: have its text recognised (OCR)" in refusal(
         pdf(tmp_path / "a.pdf", b"")
     )
@@ -199,3 +199,4 @@ def test_pdfs_without_text_locked_or_damaged_are_refused(tmp_path):
     assert read(tmp_path / "c.pdf")[0] == "Page one\ngoes on.\n", "anyone may read what only forbids to print"
     (tmp_path / "d.pdf").write_bytes(b"no PDF at all")
     assert "d.pdf is damaged, locked, or no PDF (" in refusal(tmp_path / "d.pdf")
+    assert not caplog.records, "pypdf's own words, such as EOF marker not found"

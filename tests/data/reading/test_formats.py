@@ -140,6 +140,17 @@ def test_tables(tmp_path, kind, dialect, encoding):
     assert refusal(tmp_path, field="body") == f"{tmp_path / f'a.{kind}'} {columns}"
 
 
+def test_two_columns_of_the_wanted_name_are_refused(tmp_path):
+    (tmp_path / "a.csv").write_text("text, text,n,n\na,b,1,2\n")
+    (tmp_path / "b.tsv").write_text("text\ttext\na\tb\n")
+    parquet.write_table(pyarrow.Table.from_arrays([["a"], ["b"]], ["text", "text"]), tmp_path / "c.parquet")
+    for name in ("a.csv", "b.tsv", "c.parquet"):
+        why = "has 2 columns 'text': rename all but the one of the text"
+        assert refusal(tmp_path / name) == f"{tmp_path / name} {why}"
+    (tmp_path / "d.csv").write_text("text,n,n\na,1,2\n")
+    assert read(tmp_path / "d.csv")[0] == ["a"], "those that are not read may have any name"
+
+
 def test_bad_rows_of_tables_are_counted(tmp_path):
     good = b"good,1\r\n" * 5
     rows = [b"text,n", b"a,b,c", b'"open"x,1', b"\xff\xfe,1", b"fine,\xff"]  # what is not read may be anything

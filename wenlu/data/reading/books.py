@@ -1,6 +1,7 @@
 """PDF and EPUB: a book is one document, its pages or chapters one after the other."""
 
 import io
+import logging
 import posixpath
 import zipfile
 import zlib
@@ -25,6 +26,7 @@ Element = tuple[str, dict[str, str]]
 def read_pdf(file: Path, counts: SourceCounts, _: str) -> Iterator[tuple[str, bool]]:
     """The text layer of every page; pages that cannot be read are counted."""
     pypdf = extra("pypdf", "pdf", str(file))
+    logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # what cannot be read is counted or refused, in our words
     try:
         with open(file, "rb") as stream:
             reader = pypdf.PdfReader(stream)

@@ -82,11 +82,13 @@ def table_rows(
 
 
 def _column(file: Path, names: list[str], field: str) -> int:
-    """Where the column `field` is; names are compared without the space around them."""
+    """Where the one column `field` is; names are compared without the space around them."""
     names = [name.strip() for name in names]
     if field not in names:
         shown = ", ".join(map(repr, names[:20])) + (", …" if len(names) > 20 else "")
         raise UserError(f"{file} has no column {field!r}, it has {shown}: name the one that holds the text by --field")
+    if names.count(field) > 1:
+        raise UserError(f"{file} has {names.count(field)} columns {field!r}: rename all but the one of the text")
     return names.index(field)
 
 
