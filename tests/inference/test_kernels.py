@@ -48,7 +48,7 @@ def quicker(monkeypatch, kernel: bool) -> list[tuple]:
 
     def measure(ways, x, peers):
         measured.append((len(x), tuple(getattr(peers[0][0], "shape", ("block",)))))
-        return [0.0, 1.0] if kernel else [1.0, 0.0]
+        return [[0.0, 0.0], [1.0, 1.0]] if kernel else [[1.0, 1.0], [0.0, 0.0]]
 
     monkeypatch.setattr(module, "measure", measure)
     return measured
@@ -213,7 +213,26 @@ def test_a_damaged_file_of_measurements_is_written_anew(monkeypatch, shaken, own
     assert [set(answers.values()) for answers in written.values()][-1] == {"kernel"}
 
 
-def test_it_measures(shaken, own_cache):
+@pytest.mark.parametrize("unsteady", [0, 1])
+def test_what_is_measured_beside_other_work_is_not_kept(monkeypatch, shaken, own_cache, unsteady):
+    """A way whose least time did not come again: the choice holds for the process, and the next one measures anew."""
+    times = [[1.0, 1.4, 9.0], [2.0, 2.9, 9.0]]
+    times[unsteady][1] = 4.0
+    monkeypatch.setattr(module, "measure", lambda ways, x, peers: times)
+    model = shaken(build(LLAMA, seed=1))
+    with fast(model):
+        first = logits(model, rows=1)
+        monkeypatch.setattr(module, "measure", None)
+        assert torch.equal(logits(model, rows=1), first)
+    assert not (own_cache / "products.json").exists()
+    measured = quicker(monkeypatch, kernel=True)
+    with fast(model):
+        logits(model, rows=1)
+    assert len(measured) == 6 and (own_cache / "products.json").exists()
+
+
+def test_it_measures(shaken, own_cache, monkeypatch):
+    monkeypatch.setattr(module, "STEADY", float("inf"))
     model = shaken(build(LLAMA, seed=1))
     before = logits(model)
     with fast(model):

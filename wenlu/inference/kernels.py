@@ -32,6 +32,9 @@ _KNOWN = 32
 """Tokens that a block's texts have when it is measured."""
 _SECONDS = 0.004
 """How long a shape is measured, unless three of each way take longer."""
+STEADY = 1.5
+"""How many times the least of a way's times the next may be for the machine to have been at rest: what is found beside
+other work is not kept, for it may be wrong by far and would hold for ever."""
 
 
 WORTH = 8 << 20
@@ -182,17 +185,19 @@ class Chooser:
         return self._quicker(name, [self.kernels.product, plain], x.new_ones(rows, weight.shape[1]), peers)
 
     def _quicker(self, name: str, ways: list[Callable], x: Tensor, peers: list[tuple]) -> bool:
-        """Whether the first of two ways, the kernel's, is quicker than torch's: as was measured before, or is now."""
+        """Whether the first of two ways, the kernel's, is quicker than torch's: as was measured before, or is now. What
+        was measured on a machine at rest is kept on disk, else it holds for this process."""
         if not self._measured:
             return True
         if (known := self._recall(name)) is not None:
             return known
-        kernel, torchs = measure(ways, x, peers)
-        answers = _read(self._file)  # anew, for others may have written meanwhile; what is lost is measured again
-        answer = answers.setdefault(self._here, {})[self._full(name)] = "kernel" if kernel < torchs else "torch"
-        self._answers[self._full(name)] = answer
-        with suppress(OSError, UserError):  # where the folder takes nothing, the next process measures for itself
-            atomic_write(self._file, json.dumps(answers, indent=1, ensure_ascii=False))
+        (kernel, *_), (torchs, *_) = times = measure(ways, x, peers)
+        answer = self._answers[self._full(name)] = "kernel" if kernel < torchs else "torch"
+        if all(second <= STEADY * first for first, second, *_ in times):
+            answers = _read(self._file)  # anew, for others may have written meanwhile; what is lost is measured again
+            answers.setdefault(self._here, {})[self._full(name)] = answer
+            with suppress(OSError, UserError):  # where the folder takes nothing, the next process measures for itself
+                atomic_write(self._file, json.dumps(answers, indent=1, ensure_ascii=False))
         return kernel < torchs
 
     def _recall(self, name: str) -> bool | None:
@@ -206,18 +211,19 @@ class Chooser:
         return f"{name}, {torch.get_num_threads()} threads"
 
 
-def measure(ways: list[Callable], x: Tensor, peers: list[tuple]) -> list[float]:
-    """Seconds of each way, the least of several by turns, every one with the next matrix, or block, of these."""
-    best, turn, began = [float("inf")] * len(ways), 0, time.perf_counter()
+def measure(ways: list[Callable], x: Tensor, peers: list[tuple]) -> list[list[float]]:
+    """Seconds of each way from the least on, three at least, by turns, every one with the next matrix, or block, of
+    these."""
+    times, turn, began = [[] for _ in ways], 0, time.perf_counter()
     while turn < 3 * len(ways) or (time.perf_counter() - began < _SECONDS and turn < 100):
         peer = peers[turn % len(peers)]
         # The order changes from round to round, or a way would always meet the same half of the matrices.
         way = (turn + turn // len(ways)) % len(ways)
         start = time.perf_counter()
         ways[way](x, *peer)
-        best[way] = min(best[way], time.perf_counter() - start)
+        times[way].append(time.perf_counter() - start)
         turn += 1
-    return best
+    return [sorted(each) for each in times]
 
 
 def plain(x: Tensor, weight: Tensor, scale: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
