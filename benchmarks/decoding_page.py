@@ -5,16 +5,18 @@ from markdown_parts import table, where
 
 def kernels(result: dict) -> list[str]:
     lines = [
-        "## Products of few rows",
+        "## Products",
         "",
-        "`python benchmarks/kernels.py`: GB/s of weights read, matrices out of cache, the quickest of each;",
-        "torch's int8 is `F.linear` of weights made float on the way; packed: oneDNN on a second copy of the weights.",
+        "`python benchmarks/kernels.py`: GB/s of weights read, of many rows GFLOP/s; matrices out of cache, the quickest",
+        "of each; torch's int8 is `F.linear` of weights made float on the way; packed: oneDNN on a second copy of them.",
     ]
     ways = ("wenlu", "torch", "oneDNN, packed", "int8pack", "a plain read")
     rows = []
     for row in result["results"]:
         shape = f"{row['rows']} × {row['in']} → {row['out']}"
-        figures = (f"{row['GB/s'][way]:.1f}" if way in row["GB/s"] else "" for way in ways)
+        found = {way: f"{rate:.1f} GB/s" for way, rate in row.get("GB/s", {}).items()}
+        found |= {way: f"{rate:,} GFLOP/s" for way, rate in row.get("GFLOP/s", {}).items()}
+        figures = (found.get(way, "") for way in ways)
         rows.append((row["weights"], shape, *figures))
     return [*lines, *table("weights | shape | " + " | ".join(ways), rows), "", where(result["about"]), ""]
 

@@ -1,9 +1,9 @@
-"""Products of few rows: the kernels of wenlu against torch's own, in bytes of weights a second.
+"""Products: the kernels of wenlu against torch's own, in bytes of weights a second; of many rows in operations.
 
-Matrices out of cache (together 400 MB or more, read by turns), two threads; the ways alternate, and the quickest turn
-of each counts. Beside them: a plain read of the same bytes, oneDNN on weights packed before (which takes a second copy
-of them), and `aten._weight_int8pack_mm`; torch's int8 is `F.linear` of weights made float on the way. Run it on a
-machine that has nothing else to do: python benchmarks/kernels.py
+Matrices out of cache (together 400 MB or more, read by turns; of many rows 100 MB), two threads; the ways alternate,
+and the quickest turn of each counts. Beside them: a plain read of the same bytes, oneDNN on weights packed before
+(which takes a second copy of them), and `aten._weight_int8pack_mm`; torch's int8 is `F.linear` of weights made float on
+the way. Run it on a machine that has nothing else to do: python benchmarks/kernels.py
 """
 
 import time
@@ -18,7 +18,7 @@ from wenlu.models.quantized import int8_product
 from record import keep
 
 SHAPES = [(4096, 768), (768, 3072), (2048, 2048), (50257, 768)]
-ROWS = (1, 4, 8)
+ROWS, MANY = (1, 4, 8), 512
 BYTES, TURNS = 400_000_000, 8
 
 
@@ -53,6 +53,11 @@ def seconds(compared: dict[str, Callable]) -> dict[str, float]:
     return best
 
 
+def told(results: list[dict], row: dict) -> None:
+    results.append(row)
+    print(*row.values(), flush=True)
+
+
 @torch.inference_mode()
 def main() -> None:
     results = []
@@ -67,9 +72,13 @@ def main() -> None:
                 if rows == 1:
                     compared["a plain read"] = words.max
                 rate = {name: round(weights.nbytes / s / 1e9, 1) for name, s in seconds(compared).items()}
-                results.append({"weights": kind, "out": outputs, "in": inputs, "rows": rows, "GB/s": rate})
-                print(f"{outputs:6} × {inputs:4}  {kind:4}  {rows} rows  {rate}", flush=True)
+                told(results, {"weights": kind, "out": outputs, "in": inputs, "rows": rows, "GB/s": rate})
                 del compared
+            weights = weights[: max(1, len(weights) // 4)]
+            x = torch.ones(MANY, inputs, dtype=dtype if dtype.is_floating_point else torch.float32)
+            found = seconds(ways(kind, weights, x, scale))
+            rate = {name: round(2e-9 * MANY * weights.numel() / s) for name, s in found.items()}
+            told(results, {"weights": kind, "out": outputs, "in": inputs, "rows": MANY, "GFLOP/s": rate})
     print(keep("kernels", {"threads": torch.get_num_threads(), "results": results}))
 
 

@@ -102,8 +102,13 @@ def test_many_rows_and_copies(monkeypatch, shaken):
     measured = quicker(monkeypatch, kernel=True)
     model = shaken(build(LLAMA, seed=1))
     with torch.inference_mode(), fast(model):
-        model(torch.ones(3, 11, dtype=torch.long))
-        assert not measured, "33 rows are torch's"
+        model(torch.ones(300, 2, dtype=torch.long))
+        assert {rows for rows, _ in measured} == {512}, "more than the last class are taken for that"
+        measured.clear()
+        monkeypatch.setattr(compiled, "MOST", 599)
+        monkeypatch.setattr(module, "MOST", 599)
+        model(torch.ones(300, 2, dtype=torch.long))
+        assert not measured, "600 rows are torch's now"
         other = copy.deepcopy(model)
         assert torch.equal(logits(other), logits(model))
 

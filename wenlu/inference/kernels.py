@@ -1,5 +1,5 @@
-"""A model that decodes fast: its own modules, for a while, with kernels for products of few rows, which read a matrix
-at memory's speed, and for a whole block. Whether they or torch's operators are quicker for a shape is measured once
+"""A model that decodes fast: its own modules, for a while, with kernels for products, which read a matrix at memory's
+speed, and for a whole block. Whether they or torch's operators are quicker for a shape is measured once
 for each machine."""
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from wenlu.models.lstm import Layer, step
 from wenlu.models.position import Rotary
 from wenlu.models.quantized import Int8Embedding, Int8Linear, Int8Matrix, int8_product
 
-CLASSES = (1, 2, 4, 8, 16, 32, 64)
-"""Numbers of rows that are measured; those between two are taken for the greater."""
+CLASSES = (1, 2, 4, 8, 16, 32, 64, 128, 512)
+"""Numbers of rows that are measured; those between two are taken for the greater, more than the last for that."""
 _KNOWN = 32
 """Tokens that a block's texts have when it is measured."""
 _SECONDS = 0.004
@@ -49,7 +49,7 @@ def gains(model: nn.Module) -> bool:
 
 @contextmanager
 def fast(model: nn.Module, measured: bool = True) -> Iterator[nn.Module]:
-    """Within this context the model's products of at most 32 rows on the processor, without gradients, may be kernels.
+    """Within this context the model's products on the processor, without gradients, may be kernels.
 
     The modules stay what they are, with their weights, names and hooks; only their class is another for a while, so
     that training can go on afterwards, or in between. Where no kernels can be had (which is said once) nothing changes.
@@ -178,7 +178,7 @@ class Chooser:
         return self._quicker(name, [kernel, torchs], x, [(other,) for other in like])
 
     def _choose(self, x: Tensor, weight: Tensor, scale: Tensor | None, rows: int) -> bool:
-        rows = next(size for size in CLASSES if size >= rows)
+        rows = next((size for size in CLASSES if size >= rows), CLASSES[-1])
         types = " × ".join(str(t.dtype).removeprefix("torch.") for t in (x, weight))
         name = f"{types}, {rows} × {weight.shape[1]} → {weight.shape[0]}"
         peers = self._peers.get((weight.dtype, weight.shape), [(weight, scale)])

@@ -27,8 +27,8 @@ from wenlu.base.log import say
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 PARTS = (SOURCE, *(SOURCE.with_name(name) for name in ("lanes.h", "products.h", "tiles.h", "block.h")))
-MOST = 32
-"""The most rows of `Kernels.product`; torch's own products are made for more."""
+MOST = 4096
+"""The most rows of `Kernels.product`."""
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC")
 _NAMES = {
     (torch.float32, torch.float32): "f32_f32",

@@ -29,8 +29,7 @@
 namespace {
 
 constexpr long WORTH_SHARING = 1 << 15;  // weights below which a second thread costs more than it brings
-constexpr long CHUNK = 1 << 18;          // bytes of weights that a thread takes at once where it reads them once
-constexpr long AGAIN = 1 << 16;          // and where more rows meet them, which read them from its cache
+constexpr long CHUNK = 1 << 18;          // bytes of weights that a thread takes at once: they stay in its cache for all rows
 constexpr long AHEAD = 1 << 14;          // bytes of weights that are asked for before they are needed
 constexpr long NEAR = 24 << 10;          // bytes of rows that stay in the first cache beside weights
 
@@ -157,8 +156,7 @@ struct Product {
 
     // Outputs that a thread takes at once: few enough to be shared, and to stay in its cache while all rows meet them.
     long chunk(int threads) const {
-        const long bytes = rows <= most() ? CHUNK : AGAIN;
-        const long fitting = std::max(1l, bytes / long(in * sizeof(W))), shared = (out + threads - 1) / threads;
+        const long fitting = std::max(1l, CHUNK / long(in * sizeof(W))), shared = (out + threads - 1) / threads;
         if (by_tiles<W>()) return std::max(16l, std::min(64l, shared) / 16 * 16);
         return std::max(8l, std::min(fitting, shared) / 8 * 8);
     }
@@ -211,8 +209,9 @@ struct Product {
     template <int Rows>
     void group(long row, long first, long end, float *to, long line) const {
         constexpr int Most = ACCUMULATORS / Rows >= 4 ? 4 : ACCUMULATORS / Rows >= 2 ? 2 : 1;
-        // For one row of floats memory is all that counts, and gives more when it is read in two streams than in four.
-        constexpr int Tall = Rows == 1 && std::is_same<W, float>::value ? 2 : Most;
+        // For one row or two memory is all that counts, and gives most when it is read from one end to the other; but
+        // int8 needs more sums under way than one.
+        constexpr int Tall = Rows <= 2 && !std::is_same<W, int8_t>::value ? 1 : Most;
         for (; first + Tall <= end; first += Tall) tile<Rows, Tall>(row, first, to, line);
         for (; first < end; first++) tile<Rows, 1>(row, first, to, line);
     }
@@ -222,8 +221,10 @@ struct Product {
     void tile(long row, long first, float *to, long line) const {
         const W *base = w + first * in;
         const Row *lines = x + row * in;
-        // What a later tile reads is asked for now, to the second cache: more can be under way to it than to the first.
-        const long size = Tall * in, ahead = size * std::max(1l, AHEAD / long(size * sizeof(W)));
+        // What a later tile reads is asked for now, from one end to the other however many lines are read at once, to the
+        // second cache: more can be under way to it than to the first.
+        const long size = Tall * in, tiles = std::max(1l, AHEAD / long(size * sizeof(W)));
+        const char *ahead = (const char *)(base + size * tiles);
         const long whole = in / F::STEP * F::STEP;
         Floats sums[Tall * Rows] = {};
         float totals[Tall * Rows];
@@ -231,7 +232,7 @@ struct Product {
             typename F::Part weights[Tall];
 #pragma GCC unroll 4
             for (int t = 0; t < Tall; t++) {
-                if (k * sizeof(W) % 64 == 0) __builtin_prefetch(base + t * in + k + ahead, 0, 2);
+                if (k * sizeof(W) % 64 == 0) __builtin_prefetch(ahead + Tall * k * sizeof(W) + 64 * t, 0, 2);
                 weights[t] = F::of(base + t * in + k);
                 keep(weights[t]);
             }
