@@ -7,8 +7,8 @@ def kernels(result: dict) -> list[str]:
     lines = [
         "## Products",
         "",
-        "`python benchmarks/kernels.py`: GB/s of weights read, of many rows GFLOP/s; matrices out of cache, the quickest",
-        "of each; torch's int8 is `F.linear` of weights made float on the way; packed: oneDNN on a second copy of them.",
+        "`python benchmarks/kernels.py`: GB/s of weights read, of many rows GFLOP/s; matrices out of cache, the",
+        "quickest of each; torch's int8 is `F.linear` of weights made float on the way; packed: a second copy of them.",
     ]
     ways = ("wenlu", "torch", "oneDNN, packed", "int8pack", "a plain read")
     rows = []

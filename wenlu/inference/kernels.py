@@ -1,6 +1,6 @@
 """A model that decodes fast: its own modules, for a while, with kernels for products, which read a matrix at memory's
-speed, and for a whole block. Whether they or torch's operators are quicker for a shape is measured once
-for each machine."""
+speed, and for a whole block. Whether they or torch's operators are quicker for a shape is measured once for each
+machine."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Products of few rows by a matrix, by kernels of our own that the machine's C++ compiler makes once.
+"""Products of rows by a matrix, by kernels of our own that the machine's C++ compiler makes once.
 
-A product of few rows costs what reading the matrix costs, and torch's own read it at a part of the memory's speed
-(docs/architecture.md has the figures). The kernels (kernels.cpp) are compiled when they are first asked for, for this
-processor, and kept in a folder of the user's; nothing else of wenlu needs them.
+A product of few rows costs what reading the matrix costs, and torch's own read it at a part of the memory's speed; of
+many rows, too, torch's are not the quickest on every processor (docs/architecture.md has the figures). The kernels
+(kernels.cpp) are compiled when they are first asked for, for this processor, and kept in a folder of the user's;
+nothing else of wenlu needs them.
 """
 
 import ctypes

@@ -1,4 +1,4 @@
-// y = x Wᵀ + b for few rows of x: each weight is read once from memory, and meets eight rows while it is in a register.
+// y = x Wᵀ + b: each weight is read once from memory, and meets eight rows of x while it is in a register.
 //
 // x [rows, in], W [out, in], b [out] or null, y [rows, out], all contiguous, of any size. Sums are in f32, and those of
 // a row are added in an order that depends neither on the other rows nor on the threads: a row's result is the same to
