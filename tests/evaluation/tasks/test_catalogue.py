@@ -12,6 +12,7 @@ import pytest
 from wenlu.base.errors import UserError
 from wenlu.evaluation.task import Settings, asked
 from wenlu.evaluation.tasks.catalogue import READERS, read_tasks
+from wenlu.evaluation.tasks.source import instead_of
 
 
 def jsonl(*rows):
@@ -336,3 +337,10 @@ def test_the_real_sets(data_dir, monkeypatch):
     assert {name: len(tasks) for name, tasks in sets.items()} == {"bbh": 27, "instruction_induction": 24}
     assert all(len(task.pool) == 3 and task.template for task in sets["bbh"])
     assert set(READERS) > set(counts)
+
+
+def test_of_many_names_that_there_are_the_first_are_told():
+    names = [f"{number:02}" for number in range(67)]
+    assert instead_of("elsewhere", names) == f" There are: {', '.join(names[:12])} and 55 more"
+    assert instead_of("elsewhere", names[:12]) == f" There are: {', '.join(names[:12])}"
+    assert instead_of("elsewhere", []) == " There are: none"

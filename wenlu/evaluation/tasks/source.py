@@ -25,6 +25,8 @@ ENDINGS = ("", *OPENERS)
 _KINDS = {str: "text", int: "whole number", list: "list"}
 DEPTH = ("", "*/", "*/*/")
 """How deep files are looked for in the folder."""
+MOST_NAMED = 12
+"""Of what there is, in a refusal."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +112,10 @@ def wanted(row: Mapping[str, Any], names: Sequence[str], where: str, kind: type 
 
 
 def instead_of(name: str, known: Iterable[str]) -> str:
-    """What there is where a name is not: the nearest, else all."""
-    return did_you_mean(name, known) or f" There are: {', '.join(map(str, known)) or 'none'}"
+    """What there is where a name is not: the nearest, else the first of all."""
+    names = list(map(str, known))
+    more = f" and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
+    return did_you_mean(name, names) or f" There are: {', '.join(names[:MOST_NAMED]) or 'none'}{more}"
 
 
 def lines_of(content: bytes, encoding: str = "utf-8") -> list[str]:
