@@ -92,7 +92,7 @@ def test_many_batches_keep_their_order_and_a_refusal_amid_them_leaves_nothing(tm
     monkeypatch.setattr("wenlu.data.encode.AT_ONCE", 50)
     _, data = prepared(tmp_path, "byte")
     assert data.train.documents(data.tokenizer) == TEXTS
-    encode, calls = Tokenizer.encode_batch, []
+    encode, calls = Tokenizer.encode_arrays, []
 
     def fail_late(self, texts):
         calls.append(texts)
@@ -100,7 +100,7 @@ def test_many_batches_keep_their_order_and_a_refusal_amid_them_leaves_nothing(tm
             raise UserError("the fifth batch is refused")
         return encode(self, texts)
 
-    monkeypatch.setattr(Tokenizer, "encode_batch", fail_late)
+    monkeypatch.setattr(Tokenizer, "encode_arrays", fail_late)
     with pytest.raises(UserError, match="the fifth batch is refused"):
         prepare(PrepareConfig((str(tmp_path / "rows.jsonl"),), tokenizer="byte", skip=("all",)), tmp_path / "e")
     assert not (tmp_path / "e").exists() and len(calls) <= 6

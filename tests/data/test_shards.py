@@ -21,7 +21,7 @@ def store_of(folder, documents, vocab=300, shard_tokens=7):
     writer = ShardWriter(folder, vocab, shard_tokens)
     for parts in documents:
         for index, part in enumerate(parts):
-            writer.add(part, 10 * len(part), last=index == len(parts) - 1)
+            writer.add(np.array(part, dtype=np.int64), 10 * len(part), last=index == len(parts) - 1)
     figures = writer.close()
     return TokenStore(folder, writer.dtype.name), figures
 
@@ -58,7 +58,7 @@ def test_the_greatest_id_survives(tmp_path, vocab, dtype):
 @pytest.mark.parametrize("id", [-1, 300])
 def test_an_id_outside_the_vocabulary_never_reaches_the_disk(tmp_path, id):
     writer = ShardWriter(tmp_path, 300)
-    writer.add([1, id], 1, last=True)
+    writer.add(np.array([1, id]), 1, last=True)
     with pytest.raises(AssertionError):
         writer.close()
     assert list(tmp_path.iterdir()) == []
@@ -75,7 +75,7 @@ def test_a_full_disk_is_said(tmp_path):
             contextlib.closing(ShardWriter(folder, 300)) as writer,
         ):
             (folder / name).symlink_to("/dev/full")
-            writer.add([1] * 100_000 if name.endswith("bin") else [], 1, last=True)
+            writer.add(np.ones(100_000 if name.endswith("bin") else 0, dtype=np.int64), 1, last=True)
         assert list(tmp_path.iterdir()) == []
 
 

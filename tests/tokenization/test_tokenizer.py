@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from tokenizers import decoders, models
 
 from wenlu.base.errors import UserError
-from wenlu.tokenization import tokenizer as module
+from wenlu.tokenization.encoder import cut_at_spaces
 from wenlu.tokenization.learn import learn
-from wenlu.tokenization.tokenizer import END_OF_TEXT, Tokenizer, cut_at_spaces
+from wenlu.tokenization.tokenizer import END_OF_TEXT, Tokenizer
 
 from tokenizer_forms import sentencepiece
 
@@ -185,16 +185,6 @@ def test_chinese_without_a_space_is_read_in_parts(learned):
     for kind in ("bpe", "unigram"):
         whole = learned[kind]._inner.encode(text, add_special_tokens=False).ids
         assert [id for part in parts for id in learned[kind].encode(part)] == whole
-
-
-def test_long_texts_are_read_in_parts(learned, monkeypatch):
-    text = "".join(CORPUS) * 20
-    for kind in KINDS:
-        inner = learned[kind]._inner.encode(text, add_special_tokens=False).ids
-        monkeypatch.setattr(module, "WAVE", 500)
-        monkeypatch.setattr(module, "PART", 50)
-        assert len(list(learned[kind]._waves([text, "x"]))) > 3
-        assert learned[kind].encode_batch([text, "x"]) == [inner, learned[kind].encode("x")]
 
 
 def test_kinds_and_roles(learned):

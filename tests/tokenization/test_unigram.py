@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from tokenizers import Regex, pre_tokenizers
 
 from wenlu.tokenization import learn as module
+from wenlu.tokenization.encoder import cut_at_spaces, whole
 from wenlu.tokenization.learn import learn
-from wenlu.tokenization.tokenizer import Tokenizer, cut_at_spaces, whole
+from wenlu.tokenization.tokenizer import Tokenizer
 from wenlu.tokenization.unigram import choose_pieces, repeated
 from wenlu.tokenization.words import EXPRESSION, count_words, expression
 

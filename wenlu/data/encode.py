@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from wenlu.base.log import progress
 from wenlu.data.reading.sources import Piece, size_in_utf8
 from wenlu.data.shards import ShardWriter
@@ -43,7 +45,8 @@ def write_shards(
     """Encode all parts, `size` bytes in all, into `folder/SIDE`: each document with the token that begins a text, where
     the tokenizer has one of its own, and the one that ends it."""
     writers: dict[str, ShardWriter] = {"train": ShardWriter(folder / "train", tokenizer.vocab)}
-    begin = [tokenizer.bos_id] if tokenizer.bos_id not in (None, tokenizer.eos_id) else []
+    begin = _ids([tokenizer.bos_id] if tokenizer.bos_id not in (None, tokenizer.eos_id) else [])
+    end, nothing = _ids([tokenizer.end_id]), _ids([])
     gap = lossy = 0
     with contextlib.ExitStack() as stack:
         bar = stack.enter_context(progress("encoding", unit_counts=False))
@@ -63,10 +66,10 @@ def write_shards(
                 if profile:
                     profile.add(side, piece)
                 if not tokenizer.is_known:
-                    lossy += tokenizer.decode(ids) != piece.text
-                first = begin if writers[side].between_documents else []
-                last = [tokenizer.end_id] if piece.last else []
-                writers[side].add([*first, *ids, *last], text_bytes, last=piece.last)
+                    lossy += tokenizer.decode(ids.tolist()) != piece.text
+                first = begin if writers[side].between_documents else nothing
+                last = end if piece.last else nothing
+                writers[side].add(np.concatenate((first, ids, last)), text_bytes, last=piece.last)
             bar.advance(task, read)
         splits = {side: writer.close() for side, writer in writers.items()}
     return Encoded(splits, writers["train"].dtype.name, gap, lossy)
@@ -74,18 +77,22 @@ def write_shards(
 
 def _encoded(
     batches: Iterable[list[tuple[Side, Piece]]], tokenizer: Tokenizer, stack: contextlib.ExitStack
-) -> Iterator[tuple[list[tuple[Side, Piece]], list[list[int]]]]:
+) -> Iterator[tuple[list[tuple[Side, Piece]], list[np.ndarray]]]:
     """Every batch with its ids. While one is used, the next is read and encoded: the library works without Python's
     lock."""
     worker = stack.enter_context(ThreadPoolExecutor(1))
-    before: tuple[list[tuple[Side, Piece]], Future[list[list[int]]]] | None = None
+    before: tuple[list[tuple[Side, Piece]], Future[list[np.ndarray]]] | None = None
     for batch in batches:
-        here = batch, worker.submit(tokenizer.encode_batch, [piece.text for _, piece in batch])
+        here = batch, worker.submit(tokenizer.encode_arrays, [piece.text for _, piece in batch])
         if before:
             yield before[0], before[1].result()
         before = here
     if before:
         yield before[0], before[1].result()
+
+
+def _ids(ids: list[int]) -> np.ndarray:
+    return np.array(ids, dtype=np.uint32)
 
 
 def _whole(parts: Iterable[tuple[Side, Piece]]) -> Iterator[tuple[Side, Piece]]:

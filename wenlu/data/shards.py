@@ -31,15 +31,17 @@ class ShardWriter:
         self._lengths: list[int] = []
         self._bytes: list[int] = []
         self._limit, self._vocab = shard_tokens, vocab
-        self._waiting: list[int] = []
+        self._waiting: list[np.ndarray] = []
+        self._waits = 0
         self._open = (0, 0)
         self._shards, self._in_shard, self._file = 0, 0, None
         folder.mkdir(parents=True, exist_ok=True)
 
-    def add(self, ids: list[int], text_bytes: int, *, last: bool) -> None:
+    def add(self, ids: np.ndarray, text_bytes: int, *, last: bool) -> None:
         """Add a part of the current document, its text's size in UTF-8, and whether it is the document's last."""
-        self._waiting.extend(ids)
-        if len(self._waiting) >= AT_ONCE:
+        self._waiting.append(ids)
+        self._waits += len(ids)
+        if self._waits >= AT_ONCE:
             self._write()
         length, size = self._open
         self._open = (length + len(ids), size + text_bytes)
@@ -65,7 +67,8 @@ class ShardWriter:
 
     def _write(self) -> None:
         """Write the ids that wait."""
-        ids, self._waiting = np.array(self._waiting, dtype=np.int64), []
+        ids = np.concatenate(self._waiting) if self._waiting else np.empty(0, dtype=np.int64)
+        self._waiting, self._waits = [], 0
         assert not len(ids) or (ids.min() >= 0 and ids.max() < self._vocab)
         ids = ids.astype(self.dtype)
         while len(ids):

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from wenlu.base.errors import UserError, did_you_mean
-from wenlu.tokenization.tokenizer import Tokenizer, require_unicode
+from wenlu.tokenization.encoder import require_unicode
+from wenlu.tokenization.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float

@@ -16,7 +16,8 @@ from wenlu.inference.generator import begin_id, check_together, end_ids
 from wenlu.inference.reading import check_prompt, evaluating
 from wenlu.inference.trie import Trie, log_probabilities
 from wenlu.models.config import ROTARY
-from wenlu.tokenization.tokenizer import Tokenizer, require_unicode
+from wenlu.tokenization.encoder import require_unicode
+from wenlu.tokenization.tokenizer import Tokenizer
 
 PART = 128
 """Texts are encoded in parts of about so many characters, each once however many begin with it."""

@@ -6,7 +6,8 @@ import re
 from collections.abc import Sequence
 
 from wenlu.base.errors import UserError
-from wenlu.tokenization.tokenizer import Tokenizer, require_unicode
+from wenlu.tokenization.encoder import require_unicode
+from wenlu.tokenization.tokenizer import Tokenizer
 
 Span = tuple[int, int]
 """Characters [start, end)."""

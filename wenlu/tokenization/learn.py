@@ -14,8 +14,9 @@ from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, trai
 from wenlu.base.errors import UserError, did_you_mean
 from wenlu.base.log import console
 from wenlu.tokenization.byte_rule import BYTE_CHARACTERS
+from wenlu.tokenization.encoder import require_unicode
 from wenlu.tokenization.special import SPECIAL, Special
-from wenlu.tokenization.tokenizer import Tokenizer, byte_level, require_unicode
+from wenlu.tokenization.tokenizer import Tokenizer, byte_level
 from wenlu.tokenization.unigram import choose_pieces, one_thread, repeated
 from wenlu.tokenization.words import EXPRESSION, count_words
 

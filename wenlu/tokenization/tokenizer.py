@@ -3,8 +3,7 @@
 import codecs
 import hashlib
 import json
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +15,7 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from wenlu.base.errors import UserError
 from wenlu.base.files import atomic_write
 from wenlu.tokenization.byte_rule import ByteRule
+from wenlu.tokenization.encoder import Cut, Encoder, cut_anywhere, cut_at_spaces, whole
 from wenlu.tokenization.special import END_OF_TEXT
 from wenlu.tokenization.wordpiece import check_case, named_by_bert, open_bert
 from wenlu.tokenization.words import EXPRESSION
@@ -25,28 +25,8 @@ Kind = Literal["bpe", "unigram", "char", "byte", "wordpiece", "other"]
 ROLES = ("bos", "eos", "pad")
 ENCODER_ROLES = ("cls", "sep", "mask")
 """Those of BERT's tokenizers besides."""
-PART = 1 << 14
-"""A longer text is read in parts of about so many characters, on all cores."""
-WAVE = 1 << 20
-"""Characters handed to the library at a time: it needs some hundred bytes a token while it works."""
-
-_BOUNDARY = re.compile(r"\S(?=[ \t\r\n])|[\u4e00-\u9fa5](?=[，。！？；：、])")
 _KEPT = ("chat_template", "model_max_length", "padding_side", "unk_token", "add_bos_token")
 """What `tokenizer_config.json` of a loaded folder says beyond our use, and is saved again."""
-
-
-def require_unicode(text: str) -> None:
-    """Refuse a lone surrogate, which no valid Unicode text holds and UTF-8 cannot write."""
-    if text.isascii():
-        return
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        code = ord(text[error.start])
-        raise UserError(
-            f"the text is not valid Unicode: a lone surrogate U+{code:04X} at character {error.start}; "
-            "decode it with errors='replace', or remove that character"
-        ) from None
 
 
 class Tokenizer:
@@ -161,26 +141,15 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of every text, on all cores; the same as `encode` one by one."""
-        ids: list[list[int]] = [[] for _ in texts]
-        for wave in self._waves(texts):
-            encodings = self._inner.encode_batch_fast([part for _, part in wave], add_special_tokens=False)
-            for (index, _), encoding in zip(wave, encodings, strict=True):
-                ids[index] += encoding.ids
-        return ids
+        return [ids.tolist() for ids in self.encode_arrays(texts)]
 
-    def _waves(self, texts: Sequence[str]) -> Iterator[list[tuple[int, str]]]:
-        """(index of the text, part of it) in order, in lists of about `WAVE` characters."""
-        wave, size = [], 0
-        for index, text in enumerate(texts):
-            require_unicode(text)
-            for part in self.cut(text, PART):
-                wave.append((index, part))
-                size += len(part)
-                if size >= WAVE:
-                    yield wave
-                    wave, size = [], 0
-        if wave:
-            yield wave
+    def encode_arrays(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """`encode_batch` with arrays, uint32 [tokens], instead of lists."""
+        return self._encoder(texts)
+
+    @cached_property
+    def _encoder(self) -> Encoder:
+        return Encoder(self._inner, self.cut)
 
     @property
     def chat_template(self) -> Any:
@@ -279,30 +248,7 @@ class TextStream:
         return self._utf8.decode(b"", final=True)
 
 
-def cut_at_spaces(text: str, size: int) -> Iterator[str]:
-    """Parts of about `size` characters that byte BPE or Unigram reads one by one as it reads the whole.
-
-    GPT-2's expression and ours look only forward, and no token goes on into white space, or from ideograph to stop.
-    """
-    start = 0
-    while len(text) - start > size and (match := _BOUNDARY.search(text, start + size - 1)):
-        yield text[start : match.end()]
-        start = match.end()
-    yield text[start:]
-
-
-def cut_anywhere(text: str, size: int) -> Iterator[str]:
-    """Parts of `size` characters, for tokens that are single characters or bytes."""
-    for start in range(0, max(len(text), 1), size):
-        yield text[start : start + size]
-
-
-def whole(text: str, size: int) -> Iterator[str]:
-    """The text as it is, for tokenizers of which it is not known where they may be cut."""
-    yield text
-
-
-def _cut_of(plan: dict[str, Any], kind: Kind) -> Callable[[str, int], Iterator[str]]:
+def _cut_of(plan: dict[str, Any], kind: Kind) -> Cut:
     if plan["normalizer"] is not None or not all(token["special"] for token in plan["added_tokens"]):
         return whole
     match plan["pre_tokenizer"]:

@@ -9,7 +9,7 @@ from wenlu.base.errors import UserError
 from wenlu.prompting.endpoint.address import Address
 from wenlu.prompting.endpoint.budget import Cost
 from wenlu.prompting.endpoint.client import Request
-from wenlu.tokenization.tokenizer import require_unicode
+from wenlu.tokenization.encoder import require_unicode
 
 if TYPE_CHECKING:
     from wenlu.inference.generator import Settings
