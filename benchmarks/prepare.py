@@ -3,7 +3,8 @@
 Paragraphs of all English and Chinese corpora, shuffled, repeated up to 10, 100 and 400 MB, in documents of 2 to 12; one
 tokenizer (bpe:8192, learned once), no cleaning (`--skip all`), nothing held out. `wenlu prepare` is timed as a whole
 process, and so is datasets.map (num_proc=2) over the same jsonl; the bare encode_batch_fast over texts in memory only
-while it encodes (tokenizing_forms.py says both in full). By turns; the ids of all three must be the same, by sha256.
+while it encodes, and so is wenlu's own encoder (tokenizing_forms.py says all in full). By turns; the ids of all four
+must be the same, by sha256.
 The ratios are what counts: the machine does other things too, so seconds of processors are given beside the clock's.
 Apart from that: cleaning, near-duplicates (planted as in dedup.py), the growth of memory by documents, learning a
 tokenizer from the most text.
@@ -96,7 +97,7 @@ def peer(side: str, rows: Path, tokenizer: Path, folder: Path) -> dict:
     seconds, work = time.perf_counter() - began, used() - work
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])
-    if side == "raw":
+    if side in ("raw", "encoder"):
         return json.loads((folder / "ids.json").read_text())
     return {"seconds": seconds, "processor": work, "sha256": digest_of_arrow(folder)}
 
@@ -107,7 +108,7 @@ def speed(found: list[str], sizes: list[int], rounds: list[int], tokenizer: Path
         with tempfile.TemporaryDirectory() as made:
             rows = Path(made, "rows.jsonl")
             facts = write_rows(found, size * 1_000_000, rows)
-            runs: dict[str, list[dict]] = {"wenlu": [], "datasets": [], "raw": []}
+            runs: dict[str, list[dict]] = {"wenlu": [], "datasets": [], "raw": [], "encoder": []}
             for _ in range(turns):
                 for side, own in runs.items():
                     with tempfile.TemporaryDirectory() as out:
@@ -127,6 +128,8 @@ def ratios(runs: dict[str, list[dict]]) -> dict:
             each = [them / us for them, us in zip(taken[other], taken["wenlu"])]
             result[f"{clock} of {other} / of wenlu"] = {"median": statistics.median(each), "each": each}
             print(f"{clock} of {other} / of wenlu: {statistics.median(each):.2f} ({each})", flush=True)
+        each = [raw / own for raw, own in zip(taken["raw"], taken["encoder"])]
+        result[f"{clock} of raw / of encoder"] = {"median": statistics.median(each), "each": each}
     return result | {"tokens": runs["wenlu"][0]["tokens"], "same ids": True}
 
 
