@@ -61,14 +61,8 @@ def digest_of_arrow(cache: Path) -> str:
 
 
 def raw(rows: str, file: str, cache: str, end: int) -> None:
-    library = opened(file)
-    timed(
-        lambda texts: library.encode_batch_fast(texts, add_special_tokens=False),
-        lambda found: found.ids,
-        rows,
-        cache,
-        end,
-    )
+    encode = partial(opened(file).encode_batch_fast, add_special_tokens=False)
+    timed(encode, lambda found: found.ids, rows, cache, end)
 
 
 def encoder(rows: str, file: str, cache: str, end: int) -> None:
