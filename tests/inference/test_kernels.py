@@ -15,7 +15,7 @@ from wenlu.inference.text import Request
 from wenlu.models import kernels as compiled
 from wenlu.models.build import build
 from wenlu.models.config import ModelConfig
-from wenlu.models.fused import FusedBlock
+from wenlu.models.fused import FusedBlocks
 
 SHAPES = [
     ModelConfig(family="lstm", dim=24, layers=2, context=32, vocab=70),
@@ -134,22 +134,22 @@ def test_hooks_still_see_their_modules(shaken):
 def test_blocks_are_kernels_where_new_tokens_stand_in_order(monkeypatch, shaken):
     quicker(monkeypatch, kernel=True)
     model, used = shaken(build(LLAMA, seed=1)), []
-    called = FusedBlock.__call__
-    monkeypatch.setattr(FusedBlock, "__call__", lambda *given: used.append(given) or called(*given))
+    called = FusedBlocks.__call__
+    monkeypatch.setattr(FusedBlocks, "__call__", lambda *given: used.append(given) or called(*given))
     ids = torch.randint(1, 70, (2, 9), generator=torch.Generator().manual_seed(3))
     with torch.inference_mode(), fast(model):
         cache = model.new_cache(2)
         model(ids[:, :4], cache=cache)
-        assert len(used) == 2
+        assert len(used) == 1
         used.clear()
         model(ids[:, 4:5], positions=torch.full((2, 1), 4), cache=cache)
         model(ids)
         assert not used, "positions from outside, and texts without a cache, are torch's"
         model(ids[:, 5:6], cache=cache)
-        assert len(used) == 2
+        assert len(used) == 1
         model.train()
         model(ids[:, 6:7], cache=cache)
-        assert len(used) == 2
+        assert len(used) == 1
 
 
 def test_texts_of_a_fast_model_are_those_of_each_alone(monkeypatch, shaken):

@@ -1,4 +1,4 @@
-"""A block's kernel is the block: the same output and cache, for a row whoever stands beside it, or not taken at all."""
+"""The kernel of blocks is the blocks: same output and cache, for a row whoever stands beside it, or not taken at all."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from wenlu.models import kernels as module
 from wenlu.models.block import Block
 from wenlu.models.build import build
 from wenlu.models.config import ModelConfig
-from wenlu.models.fused import FusedBlock
+from wenlu.models.fused import FusedBlocks
 from wenlu.models.kernels import kernels
 
 SHAPES = {
@@ -63,27 +63,31 @@ def states(made, lengths, new):
     return torch.stack(rows).to(made.norm.weight.dtype)
 
 
-def plainly(made, x, cache):
+def plainly(made, blocks, x, cache):
     new, window = x.shape[1], made.config.window
-    return Block.forward(made.blocks[1], x, made.rotary, cache.places(new), cache.sees(new, window), cache)
+    for block in blocks:
+        x = Block.forward(block, x, made.rotary, cache.places(new), cache.sees(new, window), cache)
+    return x
 
 
+@pytest.mark.parametrize("first", [0, 1], ids=["two blocks", "the second"])
 @pytest.mark.parametrize("form", ["f32", "bf16", "int8", "int8 × bf16"])
 @pytest.mark.parametrize("name", SHAPES)
 @torch.inference_mode()
-def test_it_is_the_block(found, shaken, name, form):
+def test_it_is_the_blocks(found, shaken, name, form, first):
     made = model(SHAPES[name], form, shaken)
-    fused = FusedBlock(found, made.blocks[1])
+    blocks = [*made.blocks][first:]
+    fused = FusedBlocks(found, blocks)
     for lengths, new in ((LENGTHS, 1), (LENGTHS, 3), ((6, 6), 2), ((0,), 5)):
         x, caches = states(made, lengths, new), [filled(made, lengths) for _ in range(2)]
         positions = caches[0].places(new)
         assert caches[0].in_order(positions, new)
-        y, true = fused(x, made.rotary, caches[0]), plainly(made, x, caches[1])
+        y, true = fused(x, made.rotary, caches[0]), plainly(made, blocks, x, caches[1])
         assert y.dtype == x.dtype
         near = {"atol": 1e-4, "rtol": 1e-5} if "bf16" not in form else {"atol": 0.03 * true.abs().max(), "rtol": 0}
         torch.testing.assert_close(y, true, **{k: float(v) for k, v in near.items()})
         for row, length in enumerate(lengths):
-            kept, wanted = (cache._store[1, :, row, :, : length + new] for cache in caches)
+            kept, wanted = (cache._store[first:, :, row, :, : length + new] for cache in caches)
             torch.testing.assert_close(kept, wanted, **{k: float(v) for k, v in near.items()})
 
 
@@ -92,7 +96,7 @@ def test_it_is_the_block(found, shaken, name, form):
 @torch.inference_mode()
 def test_a_row_is_the_same_alone_and_with_other_threads(found, shaken, name, form):
     made = model(SHAPES[name], form, shaken)
-    fused, lengths, threads = FusedBlock(found, made.blocks[1]), tuple(range(2, 24)), torch.get_num_threads()
+    fused, lengths, threads = FusedBlocks(found, [made.blocks[1]]), tuple(range(2, 24)), torch.get_num_threads()
     together = fused(states(made, lengths, 1), made.rotary, filled(made, lengths))
     try:
         for count in (1, 2, 3):
@@ -107,7 +111,7 @@ def test_a_row_is_the_same_alone_and_with_other_threads(found, shaken, name, for
 @torch.inference_mode()
 def test_tokens_at_once_are_those_one_by_one(found, shaken):
     made = model(SHAPES["QK-norm, window"], "f32", shaken)
-    fused, cache = FusedBlock(found, made.blocks[1]), filled(made, LENGTHS)
+    fused, cache = FusedBlocks(found, [made.blocks[1]]), filled(made, LENGTHS)
     x = states(made, LENGTHS, 4)
     together = fused(x, made.rotary, filled(made, LENGTHS))
     for t in range(4):
@@ -118,7 +122,7 @@ def test_tokens_at_once_are_those_one_by_one(found, shaken):
 @torch.inference_mode()
 def test_what_is_not_finite_stays_in_its_row(found, shaken):
     made = model(SHAPES["grouped, biases"], "f32", shaken)
-    fused, x = FusedBlock(found, made.blocks[1]), states(made, LENGTHS, 1)
+    fused, x = FusedBlocks(found, [made.blocks[1]]), states(made, LENGTHS, 1)
     x[1, 0, 3], x[2, 0, 3] = float("nan"), float("inf")
     y = fused(x, made.rotary, filled(made, LENGTHS))
     assert y[1].isnan().all() and not y[2].isfinite().any() and y[[0, 3, 4]].isfinite().all()
@@ -127,7 +131,7 @@ def test_what_is_not_finite_stays_in_its_row(found, shaken):
 def test_it_holds_as_long_as_the_block_is_what_it_was(found, shaken):
     made = model(SHAPES["relu2"], "f32", shaken)
     block = made.blocks[1]
-    fused = FusedBlock(found, block)
+    fused = FusedBlocks(found, [block])
     with torch.no_grad():
         block.norm_1.weight.mul_(2)
     assert fused.holds()
@@ -137,7 +141,7 @@ def test_it_holds_as_long_as_the_block_is_what_it_was(found, shaken):
     assert fused.holds()
     block.feed_forward.up.weight.data = block.feed_forward.up.weight.data.clone()
     assert not fused.holds()
-    fused = FusedBlock(found, block)
+    fused = FusedBlocks(found, [block])
     block.attention.out = torch.nn.Linear(32, 32, bias=False)
     assert not fused.holds()
 
@@ -153,7 +157,7 @@ def test_positions_that_are_not_the_next_ones_are_not_in_order(shaken):
 def test_what_it_does_not_take(found, shaken):
     def refused(made):
         with pytest.raises(ValueError) as told:
-            FusedBlock(found, made.blocks[1])
+            FusedBlocks(found, [made.blocks[1]])
         return str(told.value)
 
     made = model(ModelConfig("llama", dim=24, heads=2, activation="gelu"), "f32", shaken)

@@ -1,5 +1,6 @@
 """Kernels equal torch's products for any size, rows do not touch each other, and no compiler breaks nothing."""
 
+import platform
 import subprocess
 import sys
 
@@ -86,6 +87,22 @@ def test_many_columns_are_the_product(found, kind):
         y, true = found.product(x, weight, scale, bias), expected(x, weight, scale, bias)
         allowed = (2**-8 if "bf16" in kind else 0) * true.abs() + 2e-4
         assert ((y.double() - true).abs() <= allowed).all()
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="tunes for processors of this family")
+def test_a_row_is_the_same_alone_however_compilers_tune(found, monkeypatch, tmp_path):
+    """Tuned for Zen 3, gcc multiplies and adds in two steps where there is one sum only, elsewhere in one."""
+    monkeypatch.setattr(module, "FLAGS", (*QUICK, "-O2", "-mtune=znver3"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    kernels.cache_clear()
+    tuned = kernels()
+    kernels.cache_clear()
+    assert tuned.identity != found.identity
+    for kind in TYPES:
+        x, weight, scale, bias = factors(kind, 40, 300, 5)
+        together = tuned.product(x, weight, scale, bias)
+        for rows in (1, 2, 3):
+            assert torch.equal(tuned.product(x[:rows], weight, scale, bias), together[:rows])
 
 
 def test_a_processor_without_tiles_has_the_same_products(found, monkeypatch, tmp_path):

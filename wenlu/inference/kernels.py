@@ -7,7 +7,7 @@ from __future__ import annotations
 import functools
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from wenlu.base.device import machine
 from wenlu.base.errors import UserError
 from wenlu.base.files import atomic_write, cache_folder
-from wenlu.models.block import Block
+from wenlu.models.block import Block, Blocks
 from wenlu.models.cache import KeyValueCache
-from wenlu.models.fused import TOKENS, FusedBlock
+from wenlu.models.fused import TOKENS, FusedBlocks
 from wenlu.models.kernels import MOST, Kernels, kernels
 from wenlu.models.lstm import Layer, step
 from wenlu.models.position import Rotary
@@ -89,18 +89,13 @@ class Chooser:
         self._answers: dict[str, str] = {}
         self._known: dict[tuple, bool] = {}
         self._peers: dict[tuple, list[tuple[Tensor, Tensor | None]]] = {}
-        self._all_blocks: list[Block] = []
-        self._blocks: dict[Block, FusedBlock] = {}
-        self._unfused: set[Block] = set()
+        self._fused: dict[Blocks, FusedBlocks | None] = {}
 
     def __deepcopy__(self, memo) -> Chooser:
         return self
 
     def know(self, module: nn.Module) -> None:
         """Measure with this module's matrices too: one alone would lie in the processor's cache, unlike in use."""
-        if isinstance(module, Block):
-            self._all_blocks.append(module)
-            return
         pairs = [(getattr(module, name, None), None) for name in ("weight", "w", "u")]
         if isinstance(module, Int8Matrix):
             pairs = [(module.weight, module.scale)]
@@ -119,63 +114,56 @@ class Chooser:
             by_kernel = self._known[key] = self.kernels.take(x, weight) and self._choose(x, weight, scale, rows)
         return (self.kernels.product if by_kernel else plain)(x, weight, scale, bias)
 
-    def block(self, block: Block, x: Tensor, rotary: Rotary | None, positions, cache) -> Tensor | None:
-        """A block's output by its kernel; None where there is none for this, or torch's operators are quicker."""
+    def blocks(self, blocks: Blocks, x: Tensor, rotary: Rotary | None, positions, cache) -> Tensor | None:
+        """The blocks' output by one kernel; None where there is none for this, or torch's operators are quicker."""
         tokens = x.shape[0] * x.shape[1]
-        if type(cache) is not KeyValueCache or tokens > TOKENS or block.training or not x.is_cpu or _otherwise():
+        if type(cache) is not KeyValueCache or tokens > TOKENS or blocks.training or not x.is_cpu or _otherwise():
             return None
-        fused = self._blocks.get(block)
-        if fused is None or not fused.holds():
-            if block in self._unfused:
-                return None
-            fused = self._fused(block)
-            if fused is None:
-                return None
-        if x.dtype != fused.dtype or not cache.in_order(positions, x.shape[1]):
+        if blocks not in self._fused:
+            self._fused[blocks] = self._fuse([*blocks])
+        fused = self._fused[blocks]
+        if fused is not None and not fused.holds():
+            fused = self._fused[blocks] = self._fuse([*blocks])
+        if fused is None or not fused.holds() or x.dtype != fused.dtype or not cache.in_order(positions, x.shape[1]):
             return None
-        key = (block, tokens, torch.get_num_threads())
+        key = (blocks, tokens, torch.get_num_threads())
         by_kernel = self._known.get(key)
         if by_kernel is None:
-            by_kernel = self._known[key] = self._choose_block(block, x, rotary, tokens)
+            by_kernel = self._known[key] = self._choose_blocks(blocks, x, rotary, tokens)
         return fused(x, rotary, cache) if by_kernel else None
 
-    def _fused(self, block: Block) -> FusedBlock | None:
+    def _fuse(self, blocks: Sequence[Block]) -> FusedBlocks | None:
         try:
-            fused = FusedBlock(self.kernels, block)
+            return FusedBlocks(self.kernels, blocks)
         except ValueError:
-            self._unfused.add(block)
             return None
-        self._blocks[block] = fused
-        return fused if fused.holds() else None
 
-    def _choose_block(self, block: Block, x: Tensor, rotary: Rotary | None, tokens: int) -> bool:
+    def _choose_blocks(self, blocks: Blocks, x: Tensor, rotary: Rotary | None, tokens: int) -> bool:
+        """By one block at a time, all being alike."""
         tokens = next(size for size in CLASSES if size >= tokens)
-        name = f"block {_shape(block)}, {str(x.dtype).removeprefix('torch.')}, {tokens} tokens"
+        name = f"block {_shape(blocks[0])}, {str(x.dtype).removeprefix('torch.')}, {tokens} tokens"
         if not self._measured:
             return True
         if (known := self._recall(name)) is not None:
             return known
-        like = [other for other in self._all_blocks if _shape(other) == _shape(block)]
-        heads, head_dim = block.attention.kv_heads, block.attention.head_dim
-        layers = 1 + max(other.attention.layer for other in like)
-        caches = [KeyValueCache((layers, tokens, heads, _KNOWN + 1, head_dim), x) for _ in range(2)]
+        heads, head_dim = blocks[0].attention.kv_heads, blocks[0].attention.head_dim
+        caches = [KeyValueCache((len(blocks), tokens, heads, _KNOWN + 1, head_dim), x) for _ in range(2)]
         for cache in caches:
             cache.advance(_KNOWN)
-        fused = {other: self._blocks.get(other) or self._fused(other) for other in like}
-        like = [other for other in like if fused[other] is not None and fused[other].holds()]
+        fused = {block: self._fuse([block]) for block in blocks}
         places = caches[0].places(1)
         if rotary is not None:
             rotary.extend(_KNOWN + 1)
 
-        def kernel(x: Tensor, other: Block) -> None:
-            fused[other](x, rotary, caches[0])
+        def kernel(x: Tensor, block: Block) -> None:
+            fused[block](x, rotary, caches[0])
 
-        def torchs(x: Tensor, other: Block) -> None:
-            Block.forward(other, x, rotary, places, None, caches[1])
+        def torchs(x: Tensor, block: Block) -> None:
+            block(x, rotary, places, None, caches[1])
 
         x = x.new_ones(tokens, 1, x.shape[-1])
-        torchs(x, like[0])  # so that products are chosen before
-        return self._quicker(name, [kernel, torchs], x, [(other,) for other in like])
+        torchs(x, blocks[0])  # so that products are chosen before
+        return self._quicker(name, [kernel, torchs], x, [(block,) for block in blocks])
 
     def _choose(self, x: Tensor, weight: Tensor, scale: Tensor | None, rows: int) -> bool:
         rows = next((size for size in CLASSES if size >= rows), CLASSES[-1])
@@ -258,12 +246,12 @@ def _processor() -> str:
     return f"{facts['processor']} ({facts['cpu_capability']})"
 
 
-class FastBlock(Block):
-    """A transformer block while the model is fast: few new tokens after those of a cache by one kernel."""
+class FastBlocks(Blocks):
+    """Transformer blocks while the model is fast: few new tokens after those of a cache by one kernel."""
 
-    def forward(self, x: Tensor, rotary: Rotary | None, positions, mask, cache: KeyValueCache | None) -> Tensor:
-        y = self.chooser.block(self, x, rotary, positions, cache)
-        return super().forward(x, rotary, positions, mask, cache) if y is None else y
+    def forward(self, x: Tensor, rotary: Rotary | None, positions, mask, in_window, cache) -> Tensor:
+        y = self.chooser.blocks(self, x, rotary, positions, cache)
+        return super().forward(x, rotary, positions, mask, in_window, cache) if y is None else y
 
 
 class FastLinear(nn.Linear):
@@ -312,7 +300,7 @@ class FastInt8Embedding(_FastInt8, Int8Embedding):
 
 
 FAST = {
-    Block: FastBlock,
+    Blocks: FastBlocks,
     nn.Linear: FastLinear,
     nn.Embedding: FastEmbedding,
     Layer: FastLayer,

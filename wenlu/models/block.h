@@ -1,4 +1,5 @@
-// A transformer block over few new tokens of several texts, with their keys and values: one kernel for all of it.
+// Transformer blocks, one after the other, over few new tokens of several texts, with their keys and values: one kernel
+// for all of it.
 //
 // Pre-norm, as block.py has it: RMSNorm or LayerNorm; attention with QK-norm, rotary positions, grouped heads and a
 // window where the model has them; a gated or plain feed-forward layer. Numbers between the layers stay in f32; what
@@ -24,7 +25,8 @@ struct Block {  // null where a model has no such thing
 struct Step {
     const void *x;           // [rows, new, dim]
     void *y;                 // likewise
-    void *keys, *values;     // [rows, kv_heads, room, head_dim] of this layer
+    void *keys, *values;     // [rows, kv_heads, room, head_dim] of the first of the layers
+    long layers, layer_stride;  // how many; numbers from one's keys to the next one's
     long row_stride, room;   // numbers from one row's keys to the next; places of each head
     const int64_t *lengths;  // tokens known of each row
     const float *cos, *sin;  // [places, head_dim / 2], or null
@@ -63,78 +65,81 @@ struct Stepping {
         std::vector<float> residual, qkv, last;
         std::vector<Row> normed, attended, wide;
     };
+    // What is to be done in each of them.
+    struct Phases {
+        Pieces norm_1, qkv, heads, out, norm_2, up, down;
+    };
     template <class V>
     static void reserve(V &vector, size_t size) {
         if (vector.size() < size) vector.resize(size);
     }
 
-    void all() const {
-        static thread_local Buffers own;
-        Buffers &b = own;
-        const long n = tokens(), dim = block.dim, inner = block.heads * block.head_dim, ffn = block.ffn;
-        reserve(b.residual, n * dim);
-        reserve(b.last, n * dim);
+    void make_room(Buffers &b) const {
+        const long n = tokens();
+        reserve(b.residual, n * block.dim);
+        reserve(b.last, n * block.dim);
         reserve(b.qkv, n * width());
-        reserve(b.normed, n * dim);
-        reserve(b.attended, n * inner);
-        reserve(b.wide, n * ffn);
-        const long work = n * dim * (width() + inner + ffn);
-        const int threads = work < 4 * WORTH_SHARING ? 1 : step.threads;
-        Pieces norm_1, qkv, heads, out, norm_2, up, down;
+        reserve(b.normed, n * block.dim);
+        reserve(b.attended, n * block.heads * block.head_dim);
+        reserve(b.wide, n * block.ffn);
+    }
+
+    // Weights that the block's products read.
+    long weights() const { return block.dim * (width() + block.heads * block.head_dim + block.ffn); }
+
+    Product<W> to_qkv(const Buffers &b) const { return product(block.qkv, b.normed.data(), width(), block.dim); }
+
+    // A thread takes its first piece of a product a phase before, so that the weights are on their way meanwhile.
+    void all(Buffers &b, Phases &p, long first_qkv, int threads) const {
+        const long n = tokens(), dim = block.dim, inner = block.heads * block.head_dim, ffn = block.ffn;
         const T *x = (const T *)step.x;
         T *y = (T *)step.y;
-
-        const Product<W> to_qkv = product(block.qkv, b.normed.data(), width(), dim);
+        const Product<W> to_qkv = this->to_qkv(b);
         const Product<W> to_out = product(block.out, b.attended.data(), dim, inner);
         const Product<W> to_down = product(block.down, b.wide.data(), dim, ffn);
         const Product<W> to_up = product(block.up, b.normed.data(), ffn * (block.gated ? 2 : 1), dim);
 
-        // A thread takes its first piece of a product a phase before, so that the weights are on their way meanwhile.
-#pragma omp parallel num_threads(threads) if (threads > 1)
-        {
-            const long first_qkv = begin(to_qkv, qkv, threads);
-            norm_1.take(norm_1.one(1), n, 1, [&](long r, long, long) {
-                normalise(x + r * dim, &b.normed[r * dim], block.norm_1, block.norm_1_bias);
-            });
+        p.norm_1.take(p.norm_1.one(1), n, 1, [&](long r, long, long) {
+            normalise(x + r * dim, &b.normed[r * dim], block.norm_1, block.norm_1_bias);
+        });
 #pragma omp barrier
-            to_qkv.prepare();
-            qkv.take(first_qkv, width(), to_qkv.chunk(threads), [&](long first, long end, long then) {
-                to_qkv.part(first, end, then, b.qkv.data());
-                each(first, end, [&](long r, long o) { b.qkv[r * width() + o] += bias(block.qkv, o); });
-            });
-            const long first_out = begin(to_out, out, threads);
+        to_qkv.prepare();
+        p.qkv.take(first_qkv, width(), to_qkv.chunk(threads), [&](long first, long end, long then) {
+            to_qkv.part(first, end, then, b.qkv.data());
+            each(first, end, [&](long r, long o) { b.qkv[r * width() + o] += bias(block.qkv, o); });
+        });
+        const long first_out = begin(to_out, p.out, threads);
 #pragma omp barrier
-            heads.take(heads.one(1), step.rows * block.kv_heads, 1, [&](long i, long, long then) {
-                attend(b.qkv.data(), b.attended.data(), i, then);
-            });
+        p.heads.take(p.heads.one(1), step.rows * block.kv_heads, 1, [&](long i, long, long then) {
+            attend(b.qkv.data(), b.attended.data(), i, then);
+        });
 #pragma omp barrier
-            to_out.prepare();
-            out.take(first_out, dim, to_out.chunk(threads), [&](long first, long end, long then) {
-                to_out.part(first, end, then, b.residual.data());
-                each(first, end, [&](long r, long o) {
-                    b.residual[r * dim + o] = number(x[r * dim + o]) + (b.residual[r * dim + o] + bias(block.out, o));
-                });
+        to_out.prepare();
+        p.out.take(first_out, dim, to_out.chunk(threads), [&](long first, long end, long then) {
+            to_out.part(first, end, then, b.residual.data());
+            each(first, end, [&](long r, long o) {
+                b.residual[r * dim + o] = number(x[r * dim + o]) + (b.residual[r * dim + o] + bias(block.out, o));
             });
-            const long first_up = begin(to_up, up, threads);
+        });
+        const long first_up = begin(to_up, p.up, threads);
 #pragma omp barrier
-            norm_2.take(norm_2.one(1), n, 1, [&](long r, long, long) {
-                normalise(&b.residual[r * dim], &b.normed[r * dim], block.norm_2, block.norm_2_bias);
-            });
+        p.norm_2.take(p.norm_2.one(1), n, 1, [&](long r, long, long) {
+            normalise(&b.residual[r * dim], &b.normed[r * dim], block.norm_2, block.norm_2_bias);
+        });
 #pragma omp barrier
-            to_up.prepare();
-            up.take(first_up, ffn, up_chunk(to_up, threads), [&](long first, long end, long then) {
-                widen(b, to_up, first, end, then);
-            });
-            const long first_down = begin(to_down, down, threads);
+        to_up.prepare();
+        p.up.take(first_up, ffn, up_chunk(to_up, threads), [&](long first, long end, long then) {
+            widen(b, to_up, first, end, then);
+        });
+        const long first_down = begin(to_down, p.down, threads);
 #pragma omp barrier
-            to_down.prepare();
-            down.take(first_down, dim, to_down.chunk(threads), [&](long first, long end, long then) {
-                to_down.part(first, end, then, b.last.data());
-                each(first, end, [&](long r, long o) {
-                    put(y + r * dim + o, b.residual[r * dim + o] + (b.last[r * dim + o] + bias(block.down, o)));
-                });
+        to_down.prepare();
+        p.down.take(first_down, dim, to_down.chunk(threads), [&](long first, long end, long then) {
+            to_down.part(first, end, then, b.last.data());
+            each(first, end, [&](long r, long o) {
+                put(y + r * dim + o, b.residual[r * dim + o] + (b.last[r * dim + o] + bias(block.down, o)));
             });
-        }
+        });
     }
 
     long begin(const Product<W> &product, Pieces &pieces, int threads) const {
@@ -315,5 +320,36 @@ struct Stepping {
         std::memcpy(to, sums, sizeof sums);
     }
 };
+
+// Each block over what the one before gave. A block has read x before it writes y, so that they may be one place.
+template <class W, class T>
+void through(const Block *blocks, const Step &step) {
+    typedef Stepping<W, T> Layer;
+    static thread_local typename Layer::Buffers own;
+    typename Layer::Buffers &buffers = own;
+    std::vector<Step> steps(step.layers, step);
+    std::vector<typename Layer::Phases> phases(step.layers);
+    std::vector<Layer> layers;
+    long work = 0;
+    for (long i = 0; i < step.layers; i++) {
+        if (i) steps[i].x = step.y;
+        steps[i].keys = (T *)step.keys + i * step.layer_stride;
+        steps[i].values = (T *)step.values + i * step.layer_stride;
+        layers.push_back({blocks[i], steps[i]});
+        layers[i].make_room(buffers);
+        work = std::max(work, layers[i].tokens() * layers[i].weights());
+    }
+    const int threads = work < 4 * WORTH_SHARING ? 1 : step.threads;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+    {
+        for (long i = 0; i < step.layers; i++) {
+            const long first_qkv = layers[i].begin(layers[i].to_qkv(buffers), phases[i].qkv, threads);
+            if (i) {
+#pragma omp barrier
+            }
+            layers[i].all(buffers, phases[i], first_qkv, threads);
+        }
+    }
+}
 
 }  // namespace

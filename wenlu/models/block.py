@@ -62,6 +62,17 @@ class Block(nn.Module):
         return add_dropped(x, new, self.dropout, self.training)
 
 
+class Blocks(nn.ModuleList):
+    """Blocks, each over what the one before gave; those with a window see what `in_window` says."""
+
+    def forward(
+        self, x: Float[Tensor, "batch seq dim"], rotary, positions, mask, in_window, cache
+    ) -> Float[Tensor, "batch seq dim"]:
+        for block in self:
+            x = block(x, rotary, positions, in_window if block.attention.window else mask, cache)
+        return x
+
+
 class PostNormBlock(Block):
     """The block as Vaswani et al. (2017) had it: normalised is what goes on to the next layer."""
 

@@ -1,7 +1,8 @@
-"""A transformer block over few new tokens as one kernel (block.h), of the block's own weights.
+"""Transformer blocks over few new tokens as one kernel (block.h), of the blocks' own weights.
 
 Written token by token, a block costs its matrices read once, and then its small operators: norms, rotation, the cache,
-attention. As separate operators those took as long as the reading.
+attention. As separate operators those took as long as the reading. One call goes through all blocks, for each by itself
+would be Python's time again.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from wenlu.models.position import Rotary
 from wenlu.models.quantized import Int8Linear
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from jaxtyping import Float
 
 TOKENS = 64
@@ -50,69 +53,63 @@ class _Block(ctypes.Structure):
 class _Step(ctypes.Structure):
     _fields_ = [
         *((name, _POINTER) for name in ("x", "y", "keys", "values")),
-        *((name, _LONG) for name in ("row_stride", "room")),
+        *((name, _LONG) for name in ("layers", "layer_stride", "row_stride", "room")),
         *((name, _POINTER) for name in ("lengths", "cos", "sin")),
         *((name, _LONG) for name in ("rows", "new")),
         ("threads", ctypes.c_int),
     ]
 
 
-class FusedBlock:
-    """A block's kernel: the same weights, in the same places of memory."""
+class FusedBlocks:
+    """The kernel of blocks that follow one another: the same weights, in the same places of memory."""
 
-    def __init__(self, kernels: Kernels, block: Block):
-        """Raises ValueError, which says why, for a block that the kernel cannot stand in for."""
-        self._modules = list(block.modules())
-        linears = [block.attention.qkv, block.attention.out, block.feed_forward.up, block.feed_forward.down]
-        self._holders = [(m._parameters, name) for m in self._modules for name in m._parameters]
-        self._holders += [(m._buffers, name) for m in self._modules for name in m._buffers]
-        self._children = [(m._modules, name) for m in self._modules for name in m._modules]
-        self._held = [*(d[name] for d, name in self._holders), *(d[name] for d, name in self._children)]
+    def __init__(self, kernels: Kernels, blocks: Sequence[Block]):
+        """Raises ValueError, which says why, for blocks that the kernel cannot stand in for."""
+        self.dtype, self._first = blocks[0].norm_1.weight.dtype, blocks[0].attention.layer
+        modules = [module for block in blocks for module in block.modules()]
+        dicts = [held for m in modules for held in (m._parameters, m._buffers, m._modules)]
+        # What the blocks hold, by the places where they hold it; where its weights lie; where hooks would stand.
+        self._places = [(held, name) for held in dicts for name in held]
+        self._held = [held[name] for held, name in self._places]
         self._tensors = [t for t in self._held if isinstance(t, Tensor) and t.numel()]
-        self._kept = [*self._held]
-        self.dtype = block.norm_1.weight.dtype
-        weight = linears[0].weight.dtype
-        if block.feed_forward.activation not in ACTIVATIONS:
-            raise ValueError(f"no kernel has the activation {block.feed_forward.activation}")
-        if not all(isinstance(linear, nn.Linear | Int8Linear) and linear.weight.dtype == weight for linear in linears):
+        self._hooks = [hooks for m in modules for hooks in (m._forward_hooks, m._forward_pre_hooks)]
+        weights = {_checked(block, self.dtype) for block in blocks}
+        if len(weights) > 1:
             raise ValueError("its matrices are of several types")
-        floats = [t for t in self._tensors if t.dtype != torch.int8 and not _is_scale(t, linears)]
-        if (weight != torch.int8 and weight != self.dtype) or any(t.dtype != self.dtype for t in floats):
-            raise ValueError("its norms are of another type than its matrices")
-        if not all(t.is_cpu and t.is_contiguous() for t in self._tensors):
-            raise ValueError("its weights do not lie in the processor's memory")
-        self._kernel = kernels.block(weight, self.dtype)
+        self._kernel = kernels.blocks(weights.pop(), self.dtype)
         if self._kernel is None:
-            raise ValueError(f"there is no kernel for {weight} and {self.dtype}")
-        self._layer, self._pointers = block.attention.layer, self._now()
-        self._block, self._step = _described(block, linears), _Step()
-        self._given = ctypes.byref(self._block), ctypes.byref(self._step)
+            raise ValueError(f"there is no kernel for {blocks[0].attention.qkv.weight.dtype} and {self.dtype}")
+        self._pointers = self._now()
+        self._blocks = (_Block * len(blocks))(*map(_described, blocks))
+        self._step = _Step(layers=len(blocks))
+        self._given = ctypes.byref(self._blocks), ctypes.byref(self._step)
 
     def _now(self) -> list[int]:
         return [tensor.data_ptr() for tensor in self._tensors]
 
     def holds(self) -> bool:
-        """Whether the block is still what it was: its parts, where its weights lie, and no hook on any part."""
-        dicts, names = zip(*self._holders, *self._children, strict=True)
+        """Whether the blocks are still what they were: their parts, where their weights lie, and no hook on any."""
+        dicts, names = zip(*self._places, strict=True)
         return (
-            all(map(is_, map(getitem, dicts, names), self._kept))
+            all(map(is_, map(getitem, dicts, names), self._held))
             and self._now() == self._pointers
-            and not any(m._forward_hooks or m._forward_pre_hooks for m in self._modules)
+            and not any(self._hooks)
         )
 
     def __call__(
         self, x: Float[Tensor, "batch new dim"], rotary: Rotary | None, cache: KeyValueCache
     ) -> Float[Tensor, "batch new dim"]:
-        """The block's output for new tokens in order, after those of the cache, to which they are added."""
+        """The last block's output for new tokens in order, after those of the cache, to which they are added."""
         step, x = self._step, x.contiguous()
         batch, new, _ = x.shape
         y, store = torch.empty_like(x), cache.room_for(new)
         _, _, all_rows, heads, room, head_dim = store.shape
         row, size = heads * room * head_dim, store.element_size()
         step.x, step.y = x.data_ptr(), y.data_ptr()
-        step.keys = store.data_ptr() + 2 * self._layer * all_rows * row * size
+        step.keys = store.data_ptr() + 2 * self._first * all_rows * row * size
         step.values = step.keys + all_rows * row * size
-        step.row_stride, step.room, step.lengths = row, room, cache.counts.data_ptr()
+        step.layer_stride, step.row_stride, step.room = 2 * all_rows * row, row, room
+        step.lengths = cache.counts.data_ptr()
         if rotary is not None:
             assert len(rotary.cos) >= cache.length + new, "the tables of rotary positions are too short"
             step.cos, step.sin = rotary.cos.data_ptr(), rotary.sin.data_ptr()
@@ -121,12 +118,33 @@ class FusedBlock:
         return y
 
 
+def _linears(block: Block) -> list[nn.Module]:
+    return [block.attention.qkv, block.attention.out, block.feed_forward.up, block.feed_forward.down]
+
+
+def _checked(block: Block, dtype: torch.dtype) -> torch.dtype:
+    """The type of a block's matrices. Raises ValueError where the kernel has no such block."""
+    linears = _linears(block)
+    weight = linears[0].weight.dtype
+    if block.feed_forward.activation not in ACTIVATIONS:
+        raise ValueError(f"no kernel has the activation {block.feed_forward.activation}")
+    if not all(isinstance(linear, nn.Linear | Int8Linear) and linear.weight.dtype == weight for linear in linears):
+        raise ValueError("its matrices are of several types")
+    tensors = [t for t in (*block.parameters(), *block.buffers()) if t.numel()]
+    floats = [t for t in tensors if t.dtype != torch.int8 and not _is_scale(t, linears)]
+    if (weight != torch.int8 and weight != dtype) or any(t.dtype != dtype for t in floats):
+        raise ValueError("its norms are of another type than its matrices")
+    if not all(t.is_cpu and t.is_contiguous() for t in tensors):
+        raise ValueError("its weights do not lie in the processor's memory")
+    return weight
+
+
 def _is_scale(tensor: Tensor, linears: list[nn.Module]) -> bool:
     return any(isinstance(linear, Int8Linear) and tensor is linear.scale for linear in linears)
 
 
-def _described(block: Block, linears: list[nn.Module]) -> _Block:
-    attention, feed_forward, described = block.attention, block.feed_forward, _Block()
+def _described(block: Block) -> _Block:
+    attention, feed_forward, linears, described = block.attention, block.feed_forward, _linears(block), _Block()
 
     def at(tensor: Tensor | None) -> int | None:
         return None if tensor is None else tensor.data_ptr()

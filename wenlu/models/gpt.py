@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from wenlu.base.errors import UserError
-from wenlu.models.block import Block, norm
+from wenlu.models.block import Block, Blocks, norm
 from wenlu.models.cache import KeyValueCache, causal_mask
 from wenlu.models.config import ModelConfig
 from wenlu.models.layers import dropout, project
@@ -34,7 +34,7 @@ class GPT(nn.Module):
         learned = config.family == "gpt2"
         self.position_embed = nn.Embedding(config.context, config.dim) if learned else None
         self.rotary = None if learned else Rotary(config)
-        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
+        self.blocks = Blocks(Block(config, layer) for layer in range(config.layers))
         self.norm = norm(config)
         self.lm_head = None if config.tied else nn.Linear(config.dim, config.vocab, bias=False)
 
@@ -72,8 +72,7 @@ class GPT(nn.Module):
         elif window and seq > window:
             near = causal_mask(seq, 0, ids.device).triu(1 - window)
             in_window = near if mask is None else mask & near
-        for block in self.blocks:
-            x = block(x, self.rotary, positions, in_window if block.attention.window else mask, cache)
+        x = self.blocks(x, self.rotary, positions, mask, in_window, cache)
         if cache is not None:
             cache.advance(seq)
         return self.norm(x)

@@ -1,4 +1,4 @@
-// What wenlu calls: products, named by the weights' type, then that of x, b and y; and a block's step (block.h).
+// What wenlu calls: products, named by the weights' type, then that of x, b and y; and blocks' step (block.h).
 
 #include "block.h"
 
@@ -7,7 +7,7 @@
               int threads) {                                                                                          \
         multiply<W, T>(y, x, w, scale, bias, rows, out, in, threads);                                                 \
     }                                                                                                                 \
-    void NAME##_block(const Block *block, const Step *step) { Stepping<W, T>{*block, *step}.all(); }
+    void NAME##_blocks(const Block *blocks, const Step *step) { through<W, T>(blocks, *step); }
 
 extern "C" {
 PRODUCT(f32_f32, float, float)

@@ -47,14 +47,14 @@ class Kernels:
     def __init__(self, library: ctypes.CDLL, identity: str):
         self.identity = identity
         self._of = {types: getattr(library, name) for types, name in _NAMES.items()}
-        self._blocks = {types: getattr(library, f"{name}_block") for types, name in _NAMES.items()}
+        self._blocks = {types: getattr(library, f"{name}_blocks") for types, name in _NAMES.items()}
         for function in self._of.values():
             function.argtypes, function.restype = _ARGUMENTS, None
         for function in self._blocks.values():
             function.argtypes, function.restype = [ctypes.c_void_p] * 2, None
 
-    def block(self, weight: torch.dtype, rows: torch.dtype) -> Callable | None:
-        """The kernel of a block (`fused.FusedBlock`) with matrices and other numbers of these types."""
+    def blocks(self, weight: torch.dtype, rows: torch.dtype) -> Callable | None:
+        """The kernel of blocks (`fused.FusedBlocks`) with matrices and other numbers of these types."""
         return self._blocks.get((weight, rows))
 
     def take(self, x: Tensor, weight: Tensor) -> bool:

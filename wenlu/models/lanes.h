@@ -85,6 +85,18 @@ inline float sum(Floats v) {
 #endif
 }
 
+// a b + c, rounded once. Left to themselves compilers fuse the two here and not there: for some processors not where
+// there is one sum only, so that a row's would differ from what it is beside others.
+inline Floats fused(Floats a, Floats b, Floats c) {
+#if defined(__AVX512F__)
+    return (Floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__AVX2__) && defined(__FMA__)
+    return (Floats)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+    return a * b + c;
+#endif
+}
+
 inline void put(float *to, float v) { *to = v; }
 inline void put(BF16 *to, float v) { *to = rounded(v); }
 

@@ -51,7 +51,7 @@ struct Factors {
     static constexpr long STEP = LANES;
     static Part of(const W *w) { return load(w); }
     static Part of_row(const float *x) { return load(x); }
-    static void add(Floats &sum, Part w, Part x) { sum += w * x; }
+    static void add(Floats &sum, Part w, Part x) { sum = fused(w, x, sum); }
 };
 
 #if defined(__AVX512BF16__) && defined(__AVX512F__)
@@ -248,7 +248,7 @@ struct Product {
         for (int t = 0; t < Tall; t++)
             for (int r = 0; r < Rows; r++) {
                 float total = totals[t * Rows + r];
-                for (long k = whole; k < in; k++) total += number(base[t * in + k]) * number(lines[r * in + k]);
+                for (long k = whole; k < in; k++) total = std::fma(number(base[t * in + k]), number(lines[r * in + k]), total);
                 to[(row + r) * line + first + t] = scale ? total * scale[first + t] : total;
             }
     }
