@@ -153,7 +153,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
     kept = record.ROOT / "benchmarks" / "results" / "dial.json"
-    runs = json.loads(kept.read_text())["runs"] if kept.exists() else []
+    before = json.loads(kept.read_text()) if kept.exists() else {"runs": []}
+    runs, noted = before["runs"], {name: before[name] for name in ("note",) if name in before}
     processor = machine(torch.device("cpu"))["processor"]
     for name, source in CORPORA.items():
         wanted = [(minutes, seed) for minutes in options.minutes for seed in range(options.seeds)]
@@ -170,7 +171,7 @@ def main() -> None:
                     continue
                 row = {"corpus": name, "processor": processor, "pace": pace, **pair.run(minutes, seed, pace)}
                 runs.append(row)
-                record.keep("dial", {"runs": runs})
+                record.keep("dial", {"runs": runs, **noted})
                 ours, peer = row["ours"], row["peer"]
                 part = ours["clock"] / 60 / minutes
                 print(

@@ -13,6 +13,7 @@ from wenlu.inference.batch import Engine
 from wenlu.inference.kernels import fast
 from wenlu.inference.text import Request
 from wenlu.models import kernels as compiled
+from wenlu.models.block import Block
 from wenlu.models.build import build
 from wenlu.models.config import ModelConfig
 from wenlu.models.fused import FusedBlocks
@@ -150,6 +151,46 @@ def test_blocks_are_kernels_where_new_tokens_stand_in_order(monkeypatch, shaken)
         model.train()
         model(ids[:, 6:7], cache=cache)
         assert len(used) == 1
+
+
+class Skipped(Block):
+    def forward(self, x, *given):
+        return x
+
+
+def _other_block(model):
+    model.blocks[1] = build(LLAMA, seed=2).eval().blocks[1]
+
+
+def _no_block(model):
+    model.blocks[1].__class__ = Skipped
+
+
+def _own_lines(model):
+    model.blocks[1].forward = lambda x, *given: x
+
+
+def _fewer(model):
+    del model.blocks[0]
+
+
+@pytest.mark.parametrize("change", [_other_block, _no_block, _own_lines, _fewer])
+@pytest.mark.parametrize("measured", [True, False])
+def test_blocks_changed_while_a_model_is_fast_are_those_that_are_used(monkeypatch, shaken, change, measured):
+    quicker(monkeypatch, kernel=True)
+    ids = torch.randint(1, 70, (2, 9), generator=torch.Generator().manual_seed(3))
+
+    def written(model):
+        cache = model.new_cache(2)
+        return torch.cat([model(ids[:, place : place + 1], cache=cache) for place in range(9)], dim=1)
+
+    model, plain = (shaken(build(LLAMA, seed=1)).eval() for _ in range(2))
+    with torch.inference_mode(), fast(model, measured):
+        before = written(model)
+        change(model), change(plain)
+        after = written(model)
+        torch.testing.assert_close(after, written(plain), atol=1e-4, rtol=1e-4)
+        assert not torch.allclose(before, after, atol=1e-2)
 
 
 def test_texts_of_a_fast_model_are_those_of_each_alone(monkeypatch, shaken):

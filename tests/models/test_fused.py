@@ -1,4 +1,4 @@
-"""The kernel of blocks is the blocks: same output and cache, for a row whoever stands beside it, or not taken at all."""
+"""The kernel of blocks is the blocks: their output and cache, for a row whoever stands beside it, or not taken."""
 
 from dataclasses import replace
 
@@ -128,22 +128,26 @@ def test_what_is_not_finite_stays_in_its_row(found, shaken):
     assert y[1].isnan().all() and not y[2].isfinite().any() and y[[0, 3, 4]].isfinite().all()
 
 
-def test_it_holds_as_long_as_the_block_is_what_it_was(found, shaken):
+def test_it_holds_as_long_as_the_blocks_are_what_they_were(found, shaken):
     made = model(SHAPES["relu2"], "f32", shaken)
     block = made.blocks[1]
     fused = FusedBlocks(found, [block])
     with torch.no_grad():
         block.norm_1.weight.mul_(2)
-    assert fused.holds()
+    assert fused.holds([block]) and not fused.hooked
+    assert not fused.holds([made.blocks[0]]) and not fused.holds([*made.blocks])
     hook = block.feed_forward.up.register_forward_hook(lambda *_: None)
-    assert not fused.holds()
+    assert fused.hooked
     hook.remove()
-    assert fused.holds()
+    assert not fused.hooked
     block.feed_forward.up.weight.data = block.feed_forward.up.weight.data.clone()
-    assert not fused.holds()
+    assert not fused.holds([block])
     fused = FusedBlocks(found, [block])
     block.attention.out = torch.nn.Linear(32, 32, bias=False)
-    assert not fused.holds()
+    assert not fused.holds([block])
+    fused = FusedBlocks(found, [block])
+    del block.attention.out._parameters["weight"]
+    assert not fused.holds([block])
 
 
 def test_positions_that_are_not_the_next_ones_are_not_in_order(shaken):
@@ -154,11 +158,27 @@ def test_positions_that_are_not_the_next_ones_are_not_in_order(shaken):
     assert ragged.in_order(ragged.places(2), 2) and not ragged.in_order(ragged.places(2).clone(), 2)
 
 
+class OtherBlock(Block):
+    """A block with lines of its own."""
+
+
 def test_what_it_does_not_take(found, shaken):
-    def refused(made):
+    def refused(made, first=1):
         with pytest.raises(ValueError) as told:
-            FusedBlocks(found, [made.blocks[1]])
+            FusedBlocks(found, [*made.blocks][first:])
         return str(told.value)
+
+    made = model(SHAPES["relu2"], "f32", shaken)
+    assert refused(made, first=2) == "they are no plain blocks"
+    made.blocks[1].attention.layer = 2
+    assert refused(made, first=0) == "they do not follow one another"
+    made.blocks[1].forward = lambda x, *_: x
+    assert refused(made) == "they are no plain blocks"
+    made = model(SHAPES["relu2"], "f32", shaken)
+    made.blocks[1].__class__ = OtherBlock
+    assert refused(made) == "they are no plain blocks"
+    made.blocks[1] = torch.nn.Identity()
+    assert refused(made) == "they are no plain blocks"
 
     made = model(ModelConfig("llama", dim=24, heads=2, activation="gelu"), "f32", shaken)
     assert refused(made) == "no kernel has the activation gelu"

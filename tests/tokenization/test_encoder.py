@@ -6,7 +6,7 @@ import pytest
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import models, pre_tokenizers
+from tokenizers import AddedToken, Regex, models, pre_tokenizers
 
 from wenlu.tokenization import encoder as module
 from wenlu.tokenization.encoder import PROBE, Encoder, whole
@@ -80,10 +80,10 @@ def test_the_fast_library_is_opened_once_there_is_much_text(learned):
     tokenizer = learned["bpe"]
     encoder = Encoder(tokenizer._inner, tokenizer.cut)
     encoder(["little text"])
-    assert "fast" not in vars(encoder)
+    assert not encoder._fast
     texts = ["the cat sat "] * 2000
     assert [ids.tolist() for ids in encoder(texts)] == _by_library(tokenizer, texts)
-    assert vars(encoder)["fast"] is not None
+    assert encoder._fast[0] is not None
 
 
 @pytest.mark.parametrize("kind", ["unigram", "char", "byte"])
@@ -114,6 +114,36 @@ def test_special_tokens_that_the_fast_library_finds_in_a_text_are_told(capsys):
     tokenizer = sentencepiece()
     assert _fast(tokenizer)(["a <unk> b"])[0].tolist() == _by_library(tokenizer, ["a <unk> b"])[0]
     assert "its ids differ" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    "tokens, text",
+    [
+        ((AddedToken("  "), AddedToken("<|im|>", normalized=False, lstrip=True, rstrip=True)), "<|im|>  b\n<|im|>"),
+        ((AddedToken("the", normalized=False), AddedToken("<x>y", single_word=True)), "<x>ythe"),
+    ],
+)
+def test_added_tokens_that_look_beside_themselves_are_left_to_tokenizers(tokens, text, capsys):
+    inner = learn("bpe", CORPUS, 400).copy_of_library()
+    inner.add_tokens(list(tokens))
+    tokenizer = Tokenizer(inner)
+    capsys.readouterr()
+    assert _fast(tokenizer)([text])[0].tolist() == _by_library(tokenizer, [text])[0]
+    assert "added tokens that take spaces or want words of their own" in " ".join(capsys.readouterr().err.split())
+
+
+def test_an_expression_with_anchors_is_left_to_tokenizers(learned, capsys):
+    inner = learned["qwen2"].copy_of_library()
+    split = pre_tokenizers.Split(Regex(r"^#+|#|[^#]+"), "isolated")
+    inner.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(False, use_regex=False)])
+    tokenizer = Tokenizer(inner)
+    assert _fast(tokenizer)(["a\n##b ##"])[0].tolist() == _by_library(tokenizer, ["a\n##b ##"])[0]
+    assert "where a line or a word begins or ends" in " ".join(capsys.readouterr().err.split())
+
+
+def test_ids_are_not_to_be_written_to(learned):
+    for encoder in (_fast(learned["bpe"]), learned["bpe"]._encoder):
+        assert not any(ids.flags.writeable for ids in encoder(["one text", "", "x y " * 9000]))
 
 
 def test_a_form_that_the_fast_library_does_not_know_is_told(capsys):

@@ -1,5 +1,5 @@
 """A model that decodes fast: its own modules, for a while, with kernels for products, which read a matrix at memory's
-speed, and for a whole block. Whether they or torch's operators are quicker for a shape is measured once for each
+speed, and for all blocks of a step. Whether they or torch's operators are quicker for a shape is measured once for each
 machine."""
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 import functools
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -90,6 +90,7 @@ class Chooser:
         self._known: dict[tuple, bool] = {}
         self._peers: dict[tuple, list[tuple[Tensor, Tensor | None]]] = {}
         self._fused: dict[Blocks, FusedBlocks | None] = {}
+        self._unfused: set[tuple[nn.Module, ...]] = set()
 
     def __deepcopy__(self, memo) -> Chooser:
         return self
@@ -116,29 +117,32 @@ class Chooser:
 
     def blocks(self, blocks: Blocks, x: Tensor, rotary: Rotary | None, positions, cache) -> Tensor | None:
         """The blocks' output by one kernel; None where there is none for this, or torch's operators are quicker."""
-        tokens = x.shape[0] * x.shape[1]
-        if type(cache) is not KeyValueCache or tokens > TOKENS or blocks.training or not x.is_cpu or _otherwise():
+        tokens, now = x.shape[0] * x.shape[1], [*blocks]
+        if type(cache) is not KeyValueCache or tokens > TOKENS or not x.is_cpu or _otherwise():
             return None
-        if blocks not in self._fused:
-            self._fused[blocks] = self._fuse([*blocks])
-        fused = self._fused[blocks]
-        if fused is not None and not fused.holds():
-            fused = self._fused[blocks] = self._fuse([*blocks])
-        if fused is None or not fused.holds() or x.dtype != fused.dtype or not cache.in_order(positions, x.shape[1]):
+        fused = self._fused.get(blocks)
+        if fused is None or not fused.holds(now):
+            fused = self._fused[blocks] = self._fuse(now)
+        if fused is None or fused.hooked or any(block.training for block in now):
+            return None
+        if x.dtype != fused.dtype or not cache.in_order(positions, x.shape[1]):
             return None
         key = (blocks, tokens, torch.get_num_threads())
         by_kernel = self._known.get(key)
         if by_kernel is None:
-            by_kernel = self._known[key] = self._choose_blocks(blocks, x, rotary, tokens)
+            by_kernel = self._known[key] = self._choose_blocks(now, x, rotary, tokens)
         return fused(x, rotary, cache) if by_kernel else None
 
-    def _fuse(self, blocks: Sequence[Block]) -> FusedBlocks | None:
+    def _fuse(self, blocks: list[nn.Module]) -> FusedBlocks | None:
+        if tuple(blocks) in self._unfused:
+            return None
         try:
             return FusedBlocks(self.kernels, blocks)
         except ValueError:
+            self._unfused.add(tuple(blocks))
             return None
 
-    def _choose_blocks(self, blocks: Blocks, x: Tensor, rotary: Rotary | None, tokens: int) -> bool:
+    def _choose_blocks(self, blocks: list[Block], x: Tensor, rotary: Rotary | None, tokens: int) -> bool:
         """By one block at a time, all being alike."""
         tokens = next(size for size in CLASSES if size >= tokens)
         name = f"block {_shape(blocks[0])}, {str(x.dtype).removeprefix('torch.')}, {tokens} tokens"
@@ -147,7 +151,8 @@ class Chooser:
         if (known := self._recall(name)) is not None:
             return known
         heads, head_dim = blocks[0].attention.kv_heads, blocks[0].attention.head_dim
-        caches = [KeyValueCache((len(blocks), tokens, heads, _KNOWN + 1, head_dim), x) for _ in range(2)]
+        layers = 1 + blocks[-1].attention.layer
+        caches = [KeyValueCache((layers, tokens, heads, _KNOWN + 1, head_dim), x) for _ in range(2)]
         for cache in caches:
             cache.advance(_KNOWN)
         fused = {block: self._fuse([block]) for block in blocks}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from operator import getitem, is_
+from operator import is_
 from typing import TYPE_CHECKING
 
 import torch
@@ -63,9 +63,14 @@ class _Step(ctypes.Structure):
 class FusedBlocks:
     """The kernel of blocks that follow one another: the same weights, in the same places of memory."""
 
-    def __init__(self, kernels: Kernels, blocks: Sequence[Block]):
+    def __init__(self, kernels: Kernels, blocks: Sequence[nn.Module]):
         """Raises ValueError, which says why, for blocks that the kernel cannot stand in for."""
+        self._blocks = list(blocks)
+        if not blocks or not all(map(_is_plain, blocks)):
+            raise ValueError("they are no plain blocks")
         self.dtype, self._first = blocks[0].norm_1.weight.dtype, blocks[0].attention.layer
+        if [block.attention.layer - self._first for block in blocks] != list(range(len(blocks))):
+            raise ValueError("they do not follow one another")
         modules = [module for block in blocks for module in block.modules()]
         dicts = [held for m in modules for held in (m._parameters, m._buffers, m._modules)]
         # What the blocks hold, by the places where they hold it; where its weights lie; where hooks would stand.
@@ -80,20 +85,26 @@ class FusedBlocks:
         if self._kernel is None:
             raise ValueError(f"there is no kernel for {blocks[0].attention.qkv.weight.dtype} and {self.dtype}")
         self._pointers = self._now()
-        self._blocks = (_Block * len(blocks))(*map(_described, blocks))
+        self._described = (_Block * len(blocks))(*map(_described, blocks))
         self._step = _Step(layers=len(blocks))
-        self._given = ctypes.byref(self._blocks), ctypes.byref(self._step)
+        self._given = ctypes.byref(self._described), ctypes.byref(self._step)
 
     def _now(self) -> list[int]:
         return [tensor.data_ptr() for tensor in self._tensors]
 
-    def holds(self) -> bool:
-        """Whether the blocks are still what they were: their parts, where their weights lie, and no hook on any."""
-        dicts, names = zip(*self._places, strict=True)
+    @property
+    def hooked(self) -> bool:
+        """Whether something wants to see a part at work."""
+        return any(self._hooks)
+
+    def holds(self, blocks: Sequence[nn.Module]) -> bool:
+        """Whether these are the blocks, and still what they were: their parts, and where their weights lie."""
         return (
-            all(map(is_, map(getitem, dicts, names), self._held))
+            len(blocks) == len(self._blocks)
+            and all(map(is_, blocks, self._blocks))
+            and all(map(_is_plain, blocks))
+            and all(map(is_, [held.get(name) for held, name in self._places], self._held))
             and self._now() == self._pointers
-            and not any(self._hooks)
         )
 
     def __call__(
@@ -103,7 +114,8 @@ class FusedBlocks:
         step, x = self._step, x.contiguous()
         batch, new, _ = x.shape
         y, store = torch.empty_like(x), cache.room_for(new)
-        _, _, all_rows, heads, room, head_dim = store.shape
+        layers, _, all_rows, heads, room, head_dim = store.shape
+        assert self._first + step.layers <= layers, "the cache has places for all of these layers"
         row, size = heads * room * head_dim, store.element_size()
         step.x, step.y = x.data_ptr(), y.data_ptr()
         step.keys = store.data_ptr() + 2 * self._first * all_rows * row * size
@@ -116,6 +128,11 @@ class FusedBlocks:
         step.rows, step.new, step.threads = batch, new, torch.get_num_threads()
         self._kernel(*self._given)
         return y
+
+
+def _is_plain(block: nn.Module) -> bool:
+    """Whether it is the block that the kernel knows, with no lines of its own."""
+    return type(block) is Block and "forward" not in block.__dict__
 
 
 def _linears(block: Block) -> list[nn.Module]:

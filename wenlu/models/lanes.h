@@ -85,13 +85,24 @@ inline float sum(Floats v) {
 #endif
 }
 
-// a b + c, rounded once. Left to themselves compilers fuse the two here and not there: for some processors not where
-// there is one sum only, so that a row's would differ from what it is beside others.
+// a b + c, rounded once where the processor can. Left to themselves compilers fuse the two here and not there: for some
+// processors not where there is one sum only, so that a row's would differ from what it is beside others.
 inline Floats fused(Floats a, Floats b, Floats c) {
 #if defined(__AVX512F__)
     return (Floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
 #elif defined(__AVX2__) && defined(__FMA__)
     return (Floats)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif defined(__FP_FAST_FMAF) || defined(__aarch64__)
+    for (long l = 0; l < LANES; l++) c[l] = std::fma(a[l], b[l], c[l]);
+    return c;
+#else
+    return a * b + c;
+#endif
+}
+
+inline float fused(float a, float b, float c) {
+#if defined(__FMA__) || defined(__FP_FAST_FMAF) || defined(__aarch64__)
+    return std::fma(a, b, c);
 #else
     return a * b + c;
 #endif

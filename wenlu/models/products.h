@@ -248,7 +248,7 @@ struct Product {
         for (int t = 0; t < Tall; t++)
             for (int r = 0; r < Rows; r++) {
                 float total = totals[t * Rows + r];
-                for (long k = whole; k < in; k++) total = std::fma(number(base[t * in + k]), number(lines[r * in + k]), total);
+                for (long k = whole; k < in; k++) total = fused(number(base[t * in + k]), number(lines[r * in + k]), total);
                 to[(row + r) * line + first + t] = scale ? total * scale[first + t] : total;
             }
     }

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 import fastokens
 import numpy as np
 import tokenizers
 
 from wenlu.base.errors import UserError
-from wenlu.base.log import console
+from wenlu.base.log import say
 
 PART = 1 << 14
 """A longer text is read in parts of about so many characters, on all cores."""
@@ -28,7 +29,9 @@ PROBE = (
     + " "
     * 9
 )
-"""A text of many scripts: on it, and on the vocabulary, both libraries must agree before the fast one is believed."""
+"""A text of many scripts: on it, and on all tokens, both libraries must agree before the fast one is believed."""
+ANCHOR = re.compile(r"(?<![\\\[])[\^$]|\\[AzZbBG]")
+"""What means other things in the two libraries' expressions: line ends, word borders."""
 
 Cut = Callable[[str, int], Iterator[str]]
 
@@ -46,14 +49,19 @@ class Encoder:
         """`cut` parts a text into what is encoded one by one as the whole is."""
         self._library, self._cut = library, cut
         self._read, self._worth = 0, OPENING * library.get_vocab_size()
+        self._fast: tuple[fastokens.Tokenizer | None, ...] = ()
+        self._opening = threading.Lock()
 
     def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """The ids of every text, uint32 [tokens]. A lone surrogate raises `UserError`."""
+        """The ids of every text, uint32 [tokens], not to be written to. A lone surrogate raises `UserError`."""
         parts: list[list[np.ndarray]] = [[] for _ in texts]
         for wave in self._waves(texts):
             for (index, _), ids in zip(wave, self._encoded([part for _, part in wave]), strict=True):
                 parts[index].append(ids)
-        return [of_text[0] if len(of_text) == 1 else np.concatenate(of_text) for of_text in parts]
+        found = [of_text[0] if len(of_text) == 1 else np.concatenate(of_text) for of_text in parts]
+        for ids in found:
+            ids.setflags(write=False)
+        return found
 
     def _encoded(self, parts: list[str]) -> list[np.ndarray]:
         self._read += sum(map(len, parts))
@@ -62,22 +70,34 @@ class Encoder:
             return [np.array(encoding.ids, dtype=np.uint32) for encoding in found]
         return _all(self.fast, parts)
 
-    @cached_property
+    @property
     def fast(self) -> fastokens.Tokenizer | None:
         """`fastokens` with this tokenizer; None where no pairs are merged, or, which is said, where it does not know
-        the form or its ids are other ones."""
+        the form or may give other ids."""
+        with self._opening:
+            if not self._fast:
+                self._fast = (self._open(),)
+        return self._fast[0]
+
+    def _open(self) -> fastokens.Tokenizer | None:
         plan = self._library.to_str()
-        if not json.loads(plan)["model"].get("merges"):
+        read = json.loads(plan)
+        if not read["model"].get("merges"):
             return None
+        if any(token["lstrip"] or token["rstrip"] or token["single_word"] for token in read["added_tokens"]):
+            return _say("added tokens that take spaces or want words of their own")
+        if any(ANCHOR.search(expression) for expression in _expressions(read["pre_tokenizer"])):
+            return _say("an expression that asks where a line or a word begins or ends")
         try:
             found = fastokens.Tokenizer.from_json_str(plan)
         except ValueError as error:
-            _say(str(error))
-            return None
-        probe = " ".join([PROBE, *self._library.get_vocab(with_added_tokens=True)])
-        if _all(found, [probe])[0].tolist() != self._library.encode(probe, add_special_tokens=False).ids:
-            _say("its ids differ")
-            return None
+            return _say(" ".join(str(error).split()))
+        vocab = self._library.get_vocab(with_added_tokens=True)
+        texts = self._library.decode_batch([[id] for id in vocab.values()], skip_special_tokens=False)
+        probes = [PROBE, " ".join(vocab), " ".join(texts), "\n".join(texts)]
+        theirs = self._library.encode_batch_fast(probes, add_special_tokens=False)
+        if [ids.tolist() for ids in _all(found, probes)] != [encoding.ids for encoding in theirs]:
+            return _say("its ids differ")
         return found
 
     def _waves(self, texts: Sequence[str]) -> Iterator[list[tuple[int, str]]]:
@@ -101,8 +121,18 @@ def _all(fast: fastokens.Tokenizer, texts: list[str]) -> list[np.ndarray]:
     return [ids[start:end] for start, end in pairwise(ends)]
 
 
+def _expressions(step: Any) -> Iterator[str]:
+    """All regular expressions within a plan's step."""
+    if isinstance(step, dict):
+        if isinstance(step.get("Regex"), str):
+            yield step["Regex"]
+        step = list(step.values())
+    for part in step if isinstance(step, list) else ():
+        yield from _expressions(part)
+
+
 def _say(why: str) -> None:
-    console.print(f"text is encoded by tokenizers, not by fastokens, which is faster: {why}", markup=False)
+    say(f"text is encoded by tokenizers, not by fastokens, which is faster: {why}", "yellow")
 
 
 def require_unicode(text: str) -> None:

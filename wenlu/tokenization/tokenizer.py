@@ -82,6 +82,7 @@ class Tokenizer:
         """Rows that an embedding needs: the greatest id + 1."""
         self.kind = _kind(plan, self.rule)
         self.cut = _cut_of(plan, self.kind)
+        self._encoder = Encoder(inner, self.cut)
         self.is_known = self.cut is not whole
         """Whether it is of a form that gives back every text, and reads a text in parts, cut by `cut` or where
         `data.pieces` cuts, as it reads the whole. Of others neither is known."""
@@ -144,12 +145,8 @@ class Tokenizer:
         return [ids.tolist() for ids in self.encode_arrays(texts)]
 
     def encode_arrays(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """`encode_batch` with arrays, uint32 [tokens], instead of lists."""
+        """`encode_batch` with arrays, uint32 [tokens], not to be written to, instead of lists."""
         return self._encoder(texts)
-
-    @cached_property
-    def _encoder(self) -> Encoder:
-        return Encoder(self._inner, self.cut)
 
     @property
     def chat_template(self) -> Any:
