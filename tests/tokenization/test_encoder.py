@@ -62,7 +62,9 @@ def test_both_libraries_give_the_same_ids(learned, opened, texts):
 @pytest.mark.parametrize("kind", ["bpe", "qwen2"])
 def test_both_libraries_give_the_same_ids_for_every_character(learned, kind):
     """A character's class, letter, digit, space or other, decides where a text is parted."""
-    encoder, characters = _fast(learned[kind]), [chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000]
+    # Planes 4 to 13 hold nothing, 15 and 16 what is private: some of each.
+    codes = [*range(0xD800), *range(0xE000, 0x40000), *range(0x40000, 0x110000, 97), *range(0xE0000, 0xE1000)]
+    encoder, characters = _fast(learned[kind]), list(map(chr, codes))
     for start in range(0, len(characters), 1 << 16):
         each = [f"a{c} {c}1{c}" for c in characters[start : start + (1 << 16)]]
         texts = ["\n".join(each[first : first + 256]) for first in range(0, len(each), 256)]
