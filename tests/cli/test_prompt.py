@@ -189,6 +189,18 @@ def test_a_dry_run_prints_what_would_be_sent_and_sends_nothing(work, capsys, mon
         assert run(capsys, *line, "--dry-run") == "", "what is kept is not asked again"
 
 
+def test_a_dry_run_asks_for_other_forms_only_where_they_are_wanted(work, capsys):
+    """A prompt that is one bare line has too few of them."""
+    Path("bare.toml").write_text(
+        "[template]\nquestion = '{{ text }}'\n\n[decoding]\nmax_tokens = 3\n", encoding="utf-8"
+    )
+    with Server(*model_of("char")) as server:
+        line = ("compare", f"{server.url}#m", "bare.toml", *COLUMNS, "--limit", 4, "--dry-run")
+        assert len(run(capsys, *line).splitlines()) == 4
+        refused(capsys, "other forms, and its robustness is told by 10 at least", *line, "--forms")
+        assert not server.seen
+
+
 def test_an_endpoint_that_refuses_the_key_is_answered_by_its_flag(work, capsys):
     with Server(*model_of("char"), lambda *_: Reply(401, {"error": "who?"})) as server:
         line = ("compare", f"{server.url}#m", "plain.toml", *COLUMNS)

@@ -28,6 +28,20 @@ def found(kernel_cache):
 
 
 @pytest.fixture
+def compiled_with(monkeypatch, tmp_path):
+    """The kernels, compiled with more flags."""
+
+    def compiled(*flags):
+        monkeypatch.setattr(module, "FLAGS", (*QUICK, *flags))
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        kernels.cache_clear()
+        return kernels()
+
+    yield compiled
+    kernels.cache_clear()
+
+
+@pytest.fixture
 def said(monkeypatch):
     lines = []
     monkeypatch.setattr(module, "say", lambda text, style="": lines.append(text))
@@ -90,13 +104,9 @@ def test_many_columns_are_the_product(found, kind):
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="tunes for processors of this family")
-def test_a_row_is_the_same_alone_however_compilers_tune(found, monkeypatch, tmp_path):
+def test_a_row_is_the_same_alone_however_compilers_tune(found, compiled_with):
     """Tuned for Zen 3, gcc multiplies and adds in two steps where there is one sum only, elsewhere in one."""
-    monkeypatch.setattr(module, "FLAGS", (*QUICK, "-O2", "-mtune=znver3"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    kernels.cache_clear()
-    tuned = kernels()
-    kernels.cache_clear()
+    tuned = compiled_with("-O2", "-mtune=znver3")
     assert tuned.identity != found.identity
     for kind in TYPES:
         x, weight, scale, bias = factors(kind, 40, 300, 5)
@@ -105,14 +115,10 @@ def test_a_row_is_the_same_alone_however_compilers_tune(found, monkeypatch, tmp_
             assert torch.equal(tuned.product(x[:rows], weight, scale, bias), together[:rows])
 
 
-def test_a_processor_without_tiles_has_the_same_products(found, monkeypatch, tmp_path):
+def test_a_processor_without_tiles_has_the_same_products(found, compiled_with):
     if not {"amx_int8", "amx_bf16"} <= module.cpu_flags():
         pytest.skip("this processor has no tiles (AMX)")
-    monkeypatch.setattr(module, "FLAGS", (*QUICK, "-mno-amx-tile"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    kernels.cache_clear()
-    without = kernels()
-    kernels.cache_clear()
+    without = compiled_with("-mno-amx-tile")
     assert without.identity != found.identity
     for kind in TYPES:
         for rows in (1, 8, 21):

@@ -83,7 +83,7 @@ def test_the_fast_library_is_opened_once_there_is_much_text(learned):
     encoder = Encoder(tokenizer._inner, tokenizer.cut)
     encoder(["little text"])
     assert not encoder._fast
-    texts = ["the cat sat "] * 2000
+    texts = ["the cat sat "] * 4000
     assert [ids.tolist() for ids in encoder(texts)] == _by_library(tokenizer, texts)
     assert encoder._fast[0] is not None
 

@@ -20,14 +20,13 @@ PART = 1 << 14
 """A longer text is read in parts of about so many characters, on all cores."""
 WAVE = 1 << 20
 """Characters handed to a library at a time: it needs some hundred bytes a token while it works."""
-OPENING = 32
+OPENING = 50
 """Characters for each token of the vocabulary, which `tokenizers` reads in the time that `fastokens` takes to open."""
 PROBE = (
     "It's the 1st of 2,048 tests; we'LL see: naïve Straße, Ελλάδα, Россия 42%!\r\n\r\n\t def f(x):  return x**2   \n"
     "红楼梦第一回：“甄士隐梦幻识通灵”……１２３４，東京タワー、한국어 텍스트。 عربى हिन्दी ไทย\u3000\u00a0\n \n"
     "👩🏽\u200d🚀🇨🇳e\u0301\u2581\x00\x1f\ufeff\U000e0001\U0003134a <|endoftext|><unk><0x41>[CLS] ſ's 'S \u0130''ve"
-    + " "
-    * 9
+    "\n \n  \n         "
 )
 """A text of many scripts: on it, and on all tokens, both libraries must agree before the fast one is believed."""
 ANCHOR = re.compile(r"(?<![\\\[])[\^$]|\\[AzZbBG]")
@@ -49,7 +48,7 @@ class Encoder:
         """`cut` parts a text into what is encoded one by one as the whole is."""
         self._library, self._cut = library, cut
         self._read, self._worth = 0, OPENING * library.get_vocab_size()
-        self._fast: tuple[fastokens.Tokenizer | None, ...] = ()
+        self._fast: tuple[fastokens.Tokenizer | None, ...] = ()  # empty until it is asked for
         self._opening = threading.Lock()
 
     def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:

@@ -114,7 +114,8 @@ def dry(command: Command, matrix: Matrix, prompts: list[Artifact], examples: lis
     from wenlu.prompting.compare import forms_of
     from wenlu.prompting.dry import requests_of
 
-    forms = [replace(form, prior=None) for prompt in prompts for _, form in forms_of(prompt, examples) if command.forms]
+    forms = [forms_of(prompt, examples) for prompt in prompts] if command.forms else []
+    forms = [replace(form, prior=None) for of_prompt in forms for _, form in of_prompt]
     found, untold = requests_of(matrix, [*prompts, *forms], examples)
     if command.json:
         print(json_format.dumps({"model": command.model, "requests": found, "notes": untold}, ensure_ascii=False))
