@@ -89,7 +89,7 @@ class Chooser:
         self._answers: dict[str, str] = {}
         self._known: dict[tuple, bool] = {}
         self._peers: dict[tuple, list[tuple[Tensor, Tensor | None]]] = {}
-        self._fused: dict[Blocks, FusedBlocks | None] = {}
+        self._fused: dict[Blocks, FusedBlocks] = {}
         self._unfused: set[tuple[nn.Module, ...]] = set()
 
     def __deepcopy__(self, memo) -> Chooser:
@@ -122,8 +122,11 @@ class Chooser:
             return None
         fused = self._fused.get(blocks)
         if fused is None or not fused.holds(now):
-            fused = self._fused[blocks] = self._fuse(now)
-        if fused is None or fused.hooked or any(block.training for block in now):
+            fused = self._fuse(now)
+            if fused is None:
+                return None
+            self._fused[blocks] = fused
+        if fused.hooked or any(block.training for block in now):
             return None
         if x.dtype != fused.dtype or not cache.in_order(positions, x.shape[1]):
             return None
