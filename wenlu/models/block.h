@@ -6,6 +6,7 @@
 // products of bf16 read is rounded to it. All of a token is computed in an order that depends on no other text.
 
 #pragma once
+#include "attend.h"
 #include "products.h"
 
 extern "C" {
@@ -37,14 +38,6 @@ struct Step {
 
 namespace {
 
-// Σ a b, of floats and keys of a type.
-template <class T>
-inline Floats dot(const float *a, const T *b, long whole) {
-    Floats total = {};
-    for (long d = 0; d < whole; d += LANES) total += load(a + d) * load(b + d);
-    return total;
-}
-
 template <class W, class T>
 struct Stepping {
     typedef typename Factors<W>::Row Row;
@@ -62,8 +55,8 @@ struct Stepping {
 
     // What is kept between the phases; a thread's memory for it grows and stays.
     struct Buffers {
-        std::vector<float> residual, qkv, last;
-        std::vector<Row> normed, attended, wide;
+        Numbers<float> residual, qkv, last;
+        Numbers<Row> normed, attended, wide;
     };
     // What is to be done in each of them.
     struct Phases {
@@ -89,8 +82,9 @@ struct Stepping {
 
     Product<W> to_qkv(const Buffers &b) const { return product(block.qkv, b.normed.data(), width(), block.dim); }
 
-    // A thread takes its first piece of a product a phase before, so that the weights are on their way meanwhile.
-    void all(Buffers &b, Phases &p, long first_qkv, int threads) const {
+    // A thread takes its first piece of every phase before it needs it, so that on its last piece of a phase it can ask
+    // for what the next one reads: first of all the weights for queries, keys and values, last `following`.
+    void all(Buffers &b, Phases &p, long first_qkv, Ahead following, int threads) const {
         const long n = tokens(), dim = block.dim, inner = block.heads * block.head_dim, ffn = block.ffn;
         const T *x = (const T *)step.x;
         T *y = (T *)step.y;
@@ -98,59 +92,55 @@ struct Stepping {
         const Product<W> to_out = product(block.out, b.attended.data(), dim, inner);
         const Product<W> to_down = product(block.down, b.wide.data(), dim, ffn);
         const Product<W> to_up = product(block.up, b.normed.data(), ffn * (block.gated ? 2 : 1), dim);
+        const long of_qkv = to_qkv.chunk(threads), of_out = to_out.chunk(threads), of_down = to_down.chunk(threads);
+        const long of_up = std::min(to_up.chunk(threads), std::max(16l, ffn / threads / 16 * 16));
+        const long first_head = p.heads.one(1), first_out = p.out.one(of_out);
+        const long first_up = p.up.one(of_up), first_down = p.down.one(of_down);
+        const Ahead heads = first_head < step.rows * block.kv_heads ? ahead(step.keys, first_head) : Ahead{};
 
         p.norm_1.take(p.norm_1.one(1), n, 1, [&](long r, long, long) {
             normalise(x + r * dim, &b.normed[r * dim], block.norm_1, block.norm_1_bias);
         });
 #pragma omp barrier
         to_qkv.prepare();
-        p.qkv.take(first_qkv, width(), to_qkv.chunk(threads), [&](long first, long end, long then) {
-            to_qkv.part(first, end, then, b.qkv.data());
+        p.qkv.take(first_qkv, width(), of_qkv, [&](long first, long end, long then) {
+            to_qkv.part(first, end, then, then == first ? heads : to_qkv.weights(then, of_qkv), b.qkv.data(), width());
             each(first, end, [&](long r, long o) { b.qkv[r * width() + o] += bias(block.qkv, o); });
         });
-        const long first_out = begin(to_out, p.out, threads);
+        to_out.ask(first_out, of_out);
 #pragma omp barrier
-        p.heads.take(p.heads.one(1), step.rows * block.kv_heads, 1, [&](long i, long, long then) {
-            attend(b.qkv.data(), b.attended.data(), i, then);
+        p.heads.take(first_head, step.rows * block.kv_heads, 1, [&](long i, long, long then) {
+            attend(b, i, then == i ? to_out.weights(first_out, of_out) : ahead(step.keys, then));
         });
 #pragma omp barrier
         to_out.prepare();
-        p.out.take(first_out, dim, to_out.chunk(threads), [&](long first, long end, long then) {
-            to_out.part(first, end, then, b.residual.data());
+        p.out.take(first_out, dim, of_out, [&](long first, long end, long then) {
+            const Ahead next = then == first ? to_up.weights(first_up, of_up) : to_out.weights(then, of_out);
+            to_out.part(first, end, then, next, b.residual.data(), dim);
             each(first, end, [&](long r, long o) {
                 b.residual[r * dim + o] = number(x[r * dim + o]) + (b.residual[r * dim + o] + bias(block.out, o));
             });
         });
-        const long first_up = begin(to_up, p.up, threads);
+        to_up.ask(first_up, of_up);
 #pragma omp barrier
         p.norm_2.take(p.norm_2.one(1), n, 1, [&](long r, long, long) {
             normalise(&b.residual[r * dim], &b.normed[r * dim], block.norm_2, block.norm_2_bias);
         });
 #pragma omp barrier
         to_up.prepare();
-        p.up.take(first_up, ffn, up_chunk(to_up, threads), [&](long first, long end, long then) {
-            widen(b, to_up, first, end, then);
+        p.up.take(first_up, ffn, of_up, [&](long first, long end, long then) {
+            const Ahead next = then == first ? to_down.weights(first_down, of_down) : to_up.weights(then, of_up);
+            widen(b, to_up, first, end, then, next);
         });
-        const long first_down = begin(to_down, p.down, threads);
+        to_down.ask(first_down, of_down);
 #pragma omp barrier
         to_down.prepare();
-        p.down.take(first_down, dim, to_down.chunk(threads), [&](long first, long end, long then) {
-            to_down.part(first, end, then, b.last.data());
+        p.down.take(first_down, dim, of_down, [&](long first, long end, long then) {
+            to_down.part(first, end, then, then == first ? following : to_down.weights(then, of_down), b.last.data(), dim);
             each(first, end, [&](long r, long o) {
                 put(y + r * dim + o, b.residual[r * dim + o] + (b.last[r * dim + o] + bias(block.down, o)));
             });
         });
-    }
-
-    long begin(const Product<W> &product, Pieces &pieces, int threads) const {
-        const long size = product.w == block.up.weight ? up_chunk(product, threads) : product.chunk(threads);
-        const long first = pieces.one(size);
-        product.ask(first, first + size);
-        return first;
-    }
-
-    long up_chunk(const Product<W> &product, int threads) const {
-        return std::min(product.chunk(threads), std::max(16l, block.ffn / threads / 16 * 16));
     }
 
     // do(token, output) for some of the outputs.
@@ -162,13 +152,13 @@ struct Stepping {
 
     // act(up), or act(gate) · up: who has made some of both also joins them. They stay with the thread: rows that lie
     // a power of two apart would drive each other out of its cache.
-    void widen(Buffers &b, const Product<W> &product, long first, long end, long then) const {
+    void widen(Buffers &b, const Product<W> &product, long first, long end, long then, Ahead next) const {
         const long ffn = block.ffn, count = end - first, line = 2 * count + LANES;
-        static thread_local std::vector<float> own;
+        static thread_local Numbers<float> own;
         reserve(own, tokens() * line);
         float *gates = own.data(), *ups = gates + count;
-        product.part(first, end, then, gates - first, line);
-        if (block.gated) product.part(ffn + first, ffn + end, ffn + then, ups - ffn - first, line);
+        product.part(first, end, then, block.gated ? product.weights(ffn + first, count) : next, gates - first, line);
+        if (block.gated) product.part(ffn + first, ffn + end, ffn + then, next, ups - ffn - first, line);
         for (long r = 0; r < tokens(); r++, gates += line, ups += line) {
             if (block.up.bias)
                 for (long i = 0; i < count; i++) {
@@ -230,21 +220,22 @@ struct Stepping {
         return piece / block.kv_heads * step.row_stride + piece % block.kv_heads * step.room * block.head_dim;
     }
 
-    // Asks for the keys or values of so many tokens, of which a window sees the last.
-    void ask(const T *from, long known) const {
+    // The keys or values of so many tokens, of which a window sees the last.
+    Ahead ahead(const void *of_all, long piece) const {
+        const long known = step.lengths[piece / block.kv_heads];
         const long first = block.window ? std::max(0l, known + 1 - block.window) : 0;
-        const char *at = (const char *)(from + first * block.head_dim);
-        for (const char *end = (const char *)(from + known * block.head_dim); at < end; at += 64) __builtin_prefetch(at, 0, 2);
+        const T *from = (const T *)of_all + start(piece);
+        return {(const char *)(from + first * block.head_dim), (const char *)(from + known * block.head_dim)};
     }
 
     // The new tokens of a row, for the queries of one head of keys: add key and value, then look at all so far.
-    void attend(const float *qkv, Row *attended, long piece, long then) const {
+    void attend(Buffers &b, long piece, Ahead next) const {
+        const float *qkv = b.qkv.data();
         const long row = piece / block.kv_heads, head = piece % block.kv_heads;
         const long size = block.head_dim, group = block.heads / block.kv_heads, known = step.lengths[row];
         T *keys = (T *)step.keys + start(piece), *values = (T *)step.values + start(piece);
-        ask(values, known);
-        if (then != piece) ask((const T *)step.keys + start(then), step.lengths[then / block.kv_heads]);
-        static thread_local std::vector<float> own;
+        Ahead of_values = ahead(step.values, piece);
+        static thread_local Numbers<float> own;
         reserve(own, 2 * size + known + step.new_tokens + LANES);
         float *q = own.data(), *result = q + size, *weights = result + size;
         for (long t = 0; t < step.new_tokens; t++) {
@@ -259,65 +250,12 @@ struct Stepping {
             const long first = block.window ? std::max(0l, place - block.window + 1) : 0, count = place + 1 - first;
             for (long g = head * group; g < (head + 1) * group; g++) {
                 turned(qkv + token * width() + g * size, q, block.q_norm, place, block.scale);
-                score(q, keys + first * size, weights, count);
-                soften(weights, count);
-                long d = 0;
-                for (; d + 4 * LANES <= size; d += 4 * LANES) weigh<4>(weights, values + first * size + d, result + d, count);
-                for (; d + LANES <= size; d += LANES) weigh<1>(weights, values + first * size + d, result + d, count);
-                for (; d < size; d++) {
-                    result[d] = 0.0f;
-                    for (long j = 0; j < count; j++) result[d] += weights[j] * number(values[(first + j) * size + d]);
-                }
-                Row *to = attended + (token * block.heads + g) * size;
-                for (d = 0; d < size; d++) put(to + d, result[d]);
+                look(q, keys + first * size, values + first * size, weights, result, size, count, of_values, next);
+                Row *to = b.attended.data() + (token * block.heads + g) * size;
+                for (long d = 0; d < size; d++) put(to + d, result[d]);
             }
         }
-    }
-
-    // q · k of each key.
-    void score(const float *q, const T *keys, float *to, long count) const {
-        constexpr int MANY = 16;
-        const long size = block.head_dim, whole = size / LANES * LANES;
-        for (long j = 0; j < count; j += MANY) {
-            const int here = int(std::min<long>(MANY, count - j));
-            Floats sums[MANY] = {};
-            float totals[MANY];
-            for (int i = 0; i < here; i++) sums[i] = dot(q, keys + (j + i) * size, whole);
-            sums_of<MANY>(sums, totals);
-            for (int i = 0; i < here; i++) {
-                for (long d = whole; d < size; d++) totals[i] += q[d] * number(keys[(j + i) * size + d]);
-                to[j + i] = totals[i];
-            }
-        }
-    }
-
-    // softmax, in place; what stands in the LANES after the last is lost.
-    static void soften(float *weights, long count) {
-        float most = weights[0];
-        for (long j = 1; j < count; j++) most = weights[j] > most ? weights[j] : most;
-        for (long j = 0; j < LANES; j++) weights[count + j] = -INFINITY;
-        Floats total = {};
-        for (long j = 0; j < count; j += LANES) {
-            Floats v = exponential(load(weights + j) - most);
-            if (j + LANES > count)
-                for (long l = count - j; l < LANES; l++) v[l] = 0.0f;
-            std::memcpy(weights + j, &v, sizeof v);
-            total += v;
-        }
-        const float scale = 1.0f / sum(total);
-        for (long j = 0; j < count; j++) weights[j] *= scale;
-    }
-
-    // Σ weight · value over all, of N vectors of the values' dimensions.
-    template <int N>
-    void weigh(const float *weights, const T *values, float *to, long count) const {
-        Floats sums[N] = {};
-        for (long j = 0; j < count; j++) {
-            const Floats weight = every(weights[j]);
-#pragma GCC unroll 4
-            for (int i = 0; i < N; i++) sums[i] += weight * load(values + j * block.head_dim + i * LANES);
-        }
-        std::memcpy(to, sums, sizeof sums);
+        next.ask(next.end - next.at);
     }
 };
 
@@ -342,12 +280,18 @@ void through(const Block *blocks, const Step &step) {
     const int threads = work < 4 * WORTH_SHARING ? 1 : step.threads;
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
+        const long chunk = layers[0].to_qkv(buffers).chunk(threads);
+        long first = phases[0].qkv.one(chunk);
         for (long i = 0; i < step.layers; i++) {
-            const long first_qkv = layers[i].begin(layers[i].to_qkv(buffers), phases[i].qkv, threads);
-            if (i) {
+            const bool last = i + 1 == step.layers;
+            const Product<W> to_qkv = layers[last ? i : i + 1].to_qkv(buffers);
+            const long then = last ? 0 : phases[i + 1].qkv.one(chunk);
+            layers[i].all(buffers, phases[i], first, last ? Ahead{} : to_qkv.weights(then, chunk), threads);
+            if (!last) {
+                to_qkv.ask(then, chunk);
 #pragma omp barrier
             }
-            layers[i].all(buffers, phases[i], first_qkv, threads);
+            first = then;
         }
     }
 }

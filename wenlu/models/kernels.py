@@ -27,7 +27,7 @@ from wenlu.base.files import atomic_write, cache_folder, make_folder
 from wenlu.base.log import say
 
 SOURCE = Path(__file__).with_suffix(".cpp")
-PARTS = (SOURCE, *(SOURCE.with_name(name) for name in ("lanes.h", "products.h", "tiles.h", "block.h")))
+PARTS = (SOURCE, *(SOURCE.with_name(name) for name in ("lanes.h", "products.h", "tiles.h", "attend.h", "block.h")))
 MOST = 4096
 """The most rows of `Kernels.product`."""
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC")

@@ -6,6 +6,8 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <new>
+#include <vector>
 
 #if defined(__AVX2__)
 #include <immintrin.h>
@@ -85,6 +87,39 @@ inline float sum(Floats v) {
 #endif
 }
 
+// The sums over the lanes of `count` vectors, each in the same order.
+template <int count>
+inline void sums_of(const Floats *v, float *to) {
+#if defined(__AVX512F__)
+    if (count > 2) {  // sixteen at once, by transposing on the way
+        const Floats none = {};
+        __m512 a[16];
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; i++) a[i] = (__m512)(4 * (i % 4) + i / 4 < count ? v[4 * (i % 4) + i / 4] : none);
+#pragma GCC unroll 8
+        for (int i = 0; i < 16; i += 2)
+            a[i / 2] = _mm512_add_ps(_mm512_shuffle_f32x4(a[i], a[i + 1], 0x44), _mm512_shuffle_f32x4(a[i], a[i + 1], 0xee));
+#pragma GCC unroll 4
+        for (int i = 0; i < 8; i += 2)
+            a[i / 2] = _mm512_add_ps(_mm512_shuffle_f32x4(a[i], a[i + 1], 0x88), _mm512_shuffle_f32x4(a[i], a[i + 1], 0xdd));
+#pragma GCC unroll 2
+        for (int i = 0; i < 4; i += 2) {
+            const __m512d one = _mm512_castps_pd(a[i]), two = _mm512_castps_pd(a[i + 1]);
+            a[i / 2] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(one, two)),
+                                     _mm512_castpd_ps(_mm512_unpackhi_pd(one, two)));
+        }
+        a[0] = _mm512_add_ps(_mm512_shuffle_ps(a[0], a[1], 0x88), _mm512_shuffle_ps(a[0], a[1], 0xdd));
+        if (count == 16) {
+            _mm512_storeu_ps(to, a[0]);
+        } else {
+            _mm512_mask_storeu_ps(to, __mmask16((1 << count) - 1), a[0]);
+        }
+        return;
+    }
+#endif
+    for (int i = 0; i < count; i++) to[i] = sum(v[i]);
+}
+
 // a b + c, rounded once where the processor can. Left to themselves compilers fuse the two here and not there: for some
 // processors not where there is one sum only, so that a row's would differ from what it is beside others.
 inline Floats fused(Floats a, Floats b, Floats c) {
@@ -107,6 +142,22 @@ inline float fused(float a, float b, float c) {
     return a * b + c;
 #endif
 }
+
+// Memory that begins with a line of the cache: vectors of lanes that lie across two lines are read twice.
+template <class T>
+struct OnLine {
+    typedef T value_type;
+    OnLine() = default;
+    template <class U>
+    OnLine(const OnLine<U> &) {}
+    T *allocate(size_t count) { return static_cast<T *>(::operator new(count * sizeof(T), std::align_val_t(64))); }
+    void deallocate(T *p, size_t) { ::operator delete(p, std::align_val_t(64)); }
+    bool operator==(const OnLine &) const { return true; }
+    bool operator!=(const OnLine &) const { return false; }
+};
+
+template <class T>
+using Numbers = std::vector<T, OnLine<T>>;
 
 inline void put(float *to, float v) { *to = v; }
 inline void put(BF16 *to, float v) { *to = rounded(v); }
@@ -179,6 +230,16 @@ inline Floats vanishing(Floats x) {
 
 // For each vector of lanes up to `count`.
 #define LANE_BY_LANE(i, count) for (long i = 0; i < (count); i += LANES)
+
+// Lines of memory that will be needed: they are asked for a few at a time, while there is work to do on others, into the
+// second cache, for more can be under way to it than to the first.
+struct Ahead {
+    const char *at = nullptr, *end = nullptr;
+
+    void ask(long bytes) {
+        for (const char *to = at + std::min<long>(bytes, end - at); at < to; at += 64) __builtin_prefetch(at, 0, 2);
+    }
+};
 
 // act(first, end, part) on rows shared out evenly among as many parts as there are threads.
 template <class Act>

@@ -9,12 +9,11 @@
 #include <algorithm>
 #include <atomic>
 #include <type_traits>
-#include <vector>
 
 #include "lanes.h"
 
 #if defined(__AVX512F__)
-#define ACCUMULATORS 16
+#define ACCUMULATORS 24
 #else
 #define ACCUMULATORS 8
 #endif
@@ -29,9 +28,8 @@
 namespace {
 
 constexpr long WORTH_SHARING = 1 << 15;  // weights below which a second thread costs more than it brings
-constexpr long CHUNK = 1 << 18;          // bytes of weights that a thread takes at once: they stay in its cache for all rows
-constexpr long AHEAD = 1 << 14;          // bytes of weights that are asked for before they are needed
-constexpr long NEAR = 24 << 10;          // bytes of rows that stay in the first cache beside weights
+constexpr long CHUNK = 1 << 17;          // bytes of weights that a thread takes at once: they stay in its cache for all rows
+constexpr long NEAR = 32 << 10;          // bytes of rows that stay in the first cache beside weights
 
 // Let it stay in its register: compilers would rather read it from memory again at each use.
 template <class V>
@@ -82,39 +80,6 @@ inline void put_lanes(BF16 *to, Floats v, long count) {
 #endif
 }
 
-// The sums over the lanes of `count` vectors, each in the same order.
-template <int count>
-inline void sums_of(const Floats *v, float *to) {
-#if defined(__AVX512F__)
-    if (count > 2) {  // sixteen at once, by transposing on the way
-        const Floats none = {};
-        __m512 a[16];
-#pragma GCC unroll 16
-        for (int i = 0; i < 16; i++) a[i] = (__m512)(4 * (i % 4) + i / 4 < count ? v[4 * (i % 4) + i / 4] : none);
-#pragma GCC unroll 8
-        for (int i = 0; i < 16; i += 2)
-            a[i / 2] = _mm512_add_ps(_mm512_shuffle_f32x4(a[i], a[i + 1], 0x44), _mm512_shuffle_f32x4(a[i], a[i + 1], 0xee));
-#pragma GCC unroll 4
-        for (int i = 0; i < 8; i += 2)
-            a[i / 2] = _mm512_add_ps(_mm512_shuffle_f32x4(a[i], a[i + 1], 0x88), _mm512_shuffle_f32x4(a[i], a[i + 1], 0xdd));
-#pragma GCC unroll 2
-        for (int i = 0; i < 4; i += 2) {
-            const __m512d one = _mm512_castps_pd(a[i]), two = _mm512_castps_pd(a[i + 1]);
-            a[i / 2] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(one, two)),
-                                     _mm512_castpd_ps(_mm512_unpackhi_pd(one, two)));
-        }
-        a[0] = _mm512_add_ps(_mm512_shuffle_ps(a[0], a[1], 0x88), _mm512_shuffle_ps(a[0], a[1], 0xdd));
-        if (count == 16) {
-            _mm512_storeu_ps(to, a[0]);
-        } else {
-            _mm512_mask_storeu_ps(to, __mmask16((1 << count) - 1), a[0]);
-        }
-        return;
-    }
-#endif
-    for (int i = 0; i < count; i++) to[i] = sum(v[i]);
-}
-
 // Hands out what is to be done, piece by piece: threads that are slower, or interrupted, take less.
 struct Pieces {
     std::atomic<long> next{0};
@@ -161,11 +126,15 @@ struct Product {
         return std::max(8l, std::min(fitting, shared) / 8 * 8);
     }
 
-    // Asks for the weights of outputs first..end, which a thread has not asked for on its way.
-    void ask(long first, long end) const {
-        if (!by_tiles<W>()) return;
-        const char *from = (const char *)(w + first * in), *to = (const char *)(w + std::min(end, out) * in);
-        for (; from < to; from += 64) __builtin_prefetch(from, 0, 2);
+    // The weights of `count` outputs from `first` on, as far as there are so many.
+    Ahead weights(long first, long count) const {
+        return {(const char *)(w + std::min(first, out) * in), (const char *)(w + std::min(first + count, out) * in)};
+    }
+
+    // Asks for a thread's first weights where it does not ask for them on its way.
+    void ask(long first, long count) const {
+        Ahead all = weights(first, by_tiles<W>() ? count : 0);
+        all.ask(all.end - all.at);
     }
 
     // What a thread does before its first part.
@@ -176,11 +145,9 @@ struct Product {
 #endif
     }
 
-    // Outputs first..end of all rows, to [rows, out]; the thread's next ones begin at `then`.
-    void part(long first, long end, long then, float *to) const { part(first, end, then, to, out); }
-
-    // The same to lines of a length of their own: output o of a row stands at to[o].
-    void part(long first, long end, [[maybe_unused]] long then, float *to, long line) const {
+    // Outputs first..end of all rows; output o of a row goes to to[o] of its line, and lines are so long. The thread's
+    // next ones begin at `then`. Meanwhile all of `next` is asked for.
+    void part(long first, long end, [[maybe_unused]] long then, Ahead next, float *to, long line) const {
 #if TILES
         if constexpr (!std::is_same<W, float>::value)
             if (by_tiles<W>()) {
@@ -189,50 +156,54 @@ struct Product {
                 first = whole;
             }
 #endif
-        const long together = most();
+        const long together = most(), times = (rows + together - 1) / together;
         for (long row = 0; row < rows;) {
             const long groups = (rows - row + together - 1) / together, size = (rows - row + groups - 1) / groups;
             switch (size) {
-                case 1: group<1>(row, first, end, to, line); break;
-                case 2: group<2>(row, first, end, to, line); break;
-                case 3: group<3>(row, first, end, to, line); break;
-                case 4: group<4>(row, first, end, to, line); break;
-                case 5: group<5>(row, first, end, to, line); break;
-                case 6: group<6>(row, first, end, to, line); break;
-                case 7: group<7>(row, first, end, to, line); break;
-                case 8: group<8>(row, first, end, to, line); break;
+                case 1: group<1>(row, first, end, times, next, to, line); break;
+                case 2: group<2>(row, first, end, times, next, to, line); break;
+                case 3: group<3>(row, first, end, times, next, to, line); break;
+                case 4: group<4>(row, first, end, times, next, to, line); break;
+                case 5: group<5>(row, first, end, times, next, to, line); break;
+                case 6: group<6>(row, first, end, times, next, to, line); break;
+                case 7: group<7>(row, first, end, times, next, to, line); break;
+                case 8: group<8>(row, first, end, times, next, to, line); break;
             }
             row += size;
         }
     }
 
+    // Some of the rows, which meet these outputs' weights together; the rows meet them so many times in all.
     template <int Rows>
-    void group(long row, long first, long end, float *to, long line) const {
-        constexpr int Most = ACCUMULATORS / Rows >= 4 ? 4 : ACCUMULATORS / Rows >= 2 ? 2 : 1;
+    void group(long row, long first, long end, long times, Ahead &next, float *to, long line) const {
+        constexpr int Most = ACCUMULATORS / Rows >= 4 ? 4 : ACCUMULATORS / Rows;
         // For one row or two memory is all that counts, and gives most when it is read from one end to the other; but
         // int8 needs more sums under way than one.
         constexpr int Tall = Rows <= 2 && !std::is_same<W, int8_t>::value ? 1 : Most;
-        for (; first + Tall <= end; first += Tall) tile<Rows, Tall>(row, first, to, line);
-        for (; first < end; first++) tile<Rows, 1>(row, first, to, line);
+        const auto ask = [&](long tall) { return next.at < next.end ? (tall + times - 1) / times : 0; };
+        for (; first + Tall <= end; first += Tall) tile<Rows, Tall>(row, first, ask(Tall), next, to, line);
+        if (Tall > 2 && first + 2 <= end) {
+            tile<Rows, 2>(row, first, ask(2), next, to, line);
+            first += 2;
+        }
+        for (; first < end; first++) tile<Rows, 1>(row, first, ask(1), next, to, line);
     }
 
-    // `Tall` outputs from `first` on, of `Rows` rows from `row` on.
+    // `Tall` outputs from `first` on, of `Rows` rows from `row` on; `asked`: lines asked for with each line of weights.
     template <int Rows, int Tall>
-    void tile(long row, long first, float *to, long line) const {
+    void tile(long row, long first, long asked, Ahead &next, float *to, long line) const {
         const W *base = w + first * in;
         const Row *lines = x + row * in;
-        // What a later tile reads is asked for now, from one end to the other however many lines are read at once, to the
-        // second cache: more can be under way to it than to the first.
-        const long size = Tall * in, tiles = std::max(1l, AHEAD / long(size * sizeof(W)));
-        const char *ahead = (const char *)(base + size * tiles);
         const long whole = in / F::STEP * F::STEP;
         Floats sums[Tall * Rows] = {};
         float totals[Tall * Rows];
+        const char *at = next.at;
         for (long k = 0; k < whole; k += F::STEP) {
             typename F::Part weights[Tall];
+            if (k * sizeof(W) % 64 == 0)
+                for (long i = 0; i < asked; i++, at += 64) __builtin_prefetch(at, 0, 2);
 #pragma GCC unroll 4
             for (int t = 0; t < Tall; t++) {
-                if (k * sizeof(W) % 64 == 0) __builtin_prefetch(ahead + Tall * k * sizeof(W) + 64 * t, 0, 2);
                 weights[t] = F::of(base + t * in + k);
                 keep(weights[t]);
             }
@@ -244,7 +215,9 @@ struct Product {
                 for (int t = 0; t < Tall; t++) F::add(sums[t * Rows + r], weights[t], part);
             }
         }
-        sums_of<Tall * Rows>(sums, totals);
+        next.at = at;
+        sums_of<(Tall * Rows > 16 ? 16 : Tall * Rows)>(sums, totals);
+        if constexpr (Tall * Rows > 16) sums_of<Tall * Rows - 16>(sums + 16, totals + 16);
         for (int t = 0; t < Tall; t++)
             for (int r = 0; r < Rows; r++) {
                 float total = totals[t * Rows + r];
@@ -258,15 +231,17 @@ struct Product {
 template <class W, class T>
 void multiply(T *y, const T *x, const W *w, const float *scale, const T *bias, long rows, long out, long in, int threads) {
     typedef typename Factors<W>::Row Row;
-    std::vector<Row> copied(std::is_same<Row, T>::value ? 0 : rows * in);
+    Numbers<Row> copied(std::is_same<Row, T>::value ? 0 : rows * in);
     for (size_t i = 0; i < copied.size(); i++) put(&copied[i], number(x[i]));
     const Row *lines = copied.empty() ? (const Row *)x : copied.data();
     const Product<W> product{lines, w, scale, rows, out, in};
-    std::vector<float> sums(std::is_same<T, float>::value ? 0 : rows * out);
+    Numbers<float> sums(std::is_same<T, float>::value ? 0 : rows * out);
     float *to = sums.empty() ? (float *)y : sums.data();
+    const long chunk = product.chunk(threads);
     Pieces pieces;
     const auto work = [&](long first, long end, long then) {
-        product.part(first, end, then, to);
+        const Ahead next = then == first ? Ahead{} : product.weights(then, chunk);
+        product.part(first, end, then, next, to, out);
         if (!bias && sums.empty()) return;
         for (long r = 0; r < rows; r++)
             for (long o = first; o < end; o++) put(y + r * out + o, bias ? to[r * out + o] + number(bias[o]) : to[r * out + o]);
@@ -275,11 +250,10 @@ void multiply(T *y, const T *x, const W *w, const float *scale, const T *bias, l
         product.prepare();
         return work(0, out, 0);
     }
-    const long chunk = product.chunk(threads);
 #pragma omp parallel num_threads(threads)
     {
         const long first = pieces.one(chunk);
-        product.ask(first, first + chunk);
+        product.ask(first, chunk);
         product.prepare();
         pieces.take(first, out, chunk, work);
     }

@@ -54,8 +54,8 @@ inline void transpose(__m512i *v) {
 
 // The rows of a product, as a thread packs them for itself: tiles of columns, each [bytes / 64, 16, 16] times 4 bytes.
 struct Packed {
-    std::vector<char> tiles;
-    std::vector<int8_t> digits;
+    Numbers<char> tiles;
+    Numbers<int8_t> digits;
     std::vector<float> units;  // of each row's whole numbers
     long count = 0, steps = 0;
 
