@@ -14,7 +14,7 @@ from transformers.generation.logits_process import (
 
 from wenlu.base.errors import UserError
 from wenlu.inference.choose import NEAR
-from wenlu.inference.sample import EPSILON, Greedy, Sampling, row_generators, strategy
+from wenlu.inference.sample import EPSILON, Greedy, Sampling, row_generators, strategy, two_best
 
 
 def _logits(rows=6, vocab=50, scale=3.0, seed=0):
@@ -112,6 +112,21 @@ def test_barred_tokens_are_never_chosen(chooser):
     logits[2] = -math.inf
     with pytest.raises(UserError, match="no token is left to choose: a constraint or a bias of -inf bars them all"):
         chooser.choose(logits)
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 1), (3, 2), (2, 500), (1, 1 << 17), (3, 50257), (300, 1000), (70, 2048), (1 << 17, 1)]
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_two_best_are_the_first_of_the_largest_and_the_next(shape, dtype):
+    logits = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+    logits[0, -1] = logits[0].max()  # a tie, far apart
+    before = logits.clone()
+    ids, best, second = two_best(logits)
+    expected = logits.sort(dim=-1, descending=True, stable=True)
+    assert torch.equal(ids, expected.indices[:, 0]) and torch.equal(best, expected.values[:, 0])
+    others = expected.values[:, 1] if shape[1] > 1 else torch.full_like(best, -math.inf)
+    assert torch.equal(second, others) and torch.equal(logits, before)
 
 
 def test_a_margin_tells_how_near_another_choice_was():

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from wenlu.base.errors import UserError
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 EPSILON = 1e-4
 """How far a logit in f32 may be from what it is alone (law 8)."""
+
+
+_MANY, _BLOCK = 1 << 17, 128
+"""From so many logits on they are looked through in blocks of so many for the largest."""
 
 
 class Choice(NamedTuple):
@@ -41,11 +46,9 @@ class Greedy:
     ) -> Choice:
         """The chosen ids; `generator` is not used. Raises UserError where a logit is NaN or +inf, or all are barred
         (-inf)."""
-        ids = _open(logits).max(-1).indices  # the first of equal ones, in a part of argmax's time
-        if logits.shape[-1] == 1:
-            return Choice(ids, torch.full(ids.shape, torch.inf))
-        best = logits.topk(2).values
-        return Choice(ids, best[:, 0] - best[:, 1])
+        ids, best, second = two_best(logits)
+        _check(best)
+        return Choice(ids, best - second)
 
 
 @dataclass(frozen=True)
@@ -207,10 +210,41 @@ def finite(logits: Tensor) -> Tensor:
     return logits
 
 
+def two_best(
+    logits: Float[Tensor, "batch vocab"],
+) -> tuple[Int[Tensor, " batch"], Float[Tensor, " batch"], Float[Tensor, " batch"]]:
+    """The first of the largest logits of each row, its value, and the next largest (-inf where there is one only).
+
+    Many are looked through block by block: the largest value alone is found at many times the speed of its place, or of
+    the two largest.
+    """
+    if logits.numel() < _MANY:
+        best, ids = logits.max(-1)  # the first of equal ones, in a part of argmax's time
+        single = logits.shape[-1] == 1
+        return ids, best, torch.full_like(best, -torch.inf) if single else logits.topk(2).values[:, 1]
+    rows, whole = torch.arange(len(logits), device=logits.device), logits.shape[-1] // _BLOCK
+    cut = whole * _BLOCK
+    blocks, rest = logits[:, :cut].unflatten(1, (whole, _BLOCK)), logits[:, cut:]
+    rest = F.pad(rest, (0, _BLOCK - rest.shape[-1]), value=-torch.inf)
+    largest = torch.cat([blocks.amax(-1), rest.amax(-1, keepdim=True)], 1)
+    best, block = largest.max(-1)
+    inside = torch.where((block < whole)[:, None], blocks[rows, block.clamp(max=whole - 1)], rest) if whole else rest
+    place = inside.max(-1).indices
+    largest[rows, block] = -torch.inf
+    others = inside.index_put((rows, place), inside.new_tensor(-torch.inf))
+    return block * _BLOCK + place, best, torch.maximum(largest.amax(-1), others.amax(-1))
+
+
 def _open(logits: Tensor) -> Tensor:
     """The same logits, of which a token can be chosen in every row."""
-    best = logits.amax(-1)
-    if torch.isneginf(best).any():
-        raise UserError("no token is left to choose: a constraint or a bias of -inf bars them all; loosen it")
-    finite(best)
+    _check(logits.amax(-1))
     return logits
+
+
+def _check(best: Tensor) -> None:
+    """Whether a token can be chosen where these logits are the largest; raises UserError otherwise."""
+    values = best.flatten().tolist()
+    if -math.inf in values:
+        raise UserError("no token is left to choose: a constraint or a bias of -inf bars them all; loosen it")
+    if not all(map(math.isfinite, values)):
+        finite(best)

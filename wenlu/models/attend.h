@@ -8,21 +8,32 @@
 
 namespace {
 
+// LANES numbers, or as many as there are before `end`, then zeros. For what is beyond a head's size whoever takes them
+// has zeros of his own.
+template <class T>
+inline Floats up_to(const T *p, const T *end) {
+    return p + LANES <= end ? load(p) : some(p, end - p);
+}
+
 // Σ over N vectors of lanes from d on of q · key, added to the sums of `many` keys.
 template <int N, class T>
-inline void add_products(const float *q, const T *keys, long size, int many, Floats *sums) {
+inline void add_products(const float *q, const T *keys, const T *end, long size, int many, Floats *sums) {
     Floats parts[N];
 #pragma GCC unroll 4
     for (int n = 0; n < N; n++) parts[n] = load(q + n * LANES);
     for (int i = 0; i < many; i++)
 #pragma GCC unroll 4
-        for (int n = 0; n < N; n++) sums[i] = fused(parts[n], load(keys + i * size + n * LANES), sums[i]);
+        for (int n = 0; n < N; n++) {
+            const T *key = keys + i * size + n * LANES;
+            sums[i] = fused(parts[n], N == 1 ? up_to(key, end) : load(key), sums[i]);
+        }
 }
 
-// q · k of each key; meanwhile asks for as many bytes as it reads.
+// q · k of each key, q [size] with zeros up to the next vector; meanwhile asks for as many bytes as it reads.
 template <class T>
 void score(const float *q, const T *keys, float *to, long size, long count, Ahead &ahead) {
     constexpr int MANY = 16;
+    const T *end = keys + count * size;
     for (long j = 0; j < count; j += MANY) {
         const int many = int(std::min<long>(MANY, count - j));
         const T *from = keys + j * size;
@@ -31,15 +42,12 @@ void score(const float *q, const T *keys, float *to, long size, long count, Ahea
         ahead.ask(many * size * long(sizeof(T)));
         long d = 0;
         for (; d + 4 * LANES <= size; d += 4 * LANES) {
-            if (many == MANY) add_products<4>(q + d, from + d, size, MANY, sums);
-            else add_products<4>(q + d, from + d, size, many, sums);
+            if (many == MANY) add_products<4>(q + d, from + d, end, size, MANY, sums);
+            else add_products<4>(q + d, from + d, end, size, many, sums);
         }
-        for (; d + LANES <= size; d += LANES) add_products<1>(q + d, from + d, size, many, sums);
+        for (; d < size; d += LANES) add_products<1>(q + d, from + d, end, size, many, sums);
         sums_of<MANY>(sums, totals);
-        for (int i = 0; i < many; i++) {
-            for (long e = d; e < size; e++) totals[i] = fused(q[e], number(from[i * size + e]), totals[i]);
-            to[j + i] = totals[i];
-        }
+        std::memcpy(to + j, totals, many * sizeof(float));
     }
 }
 
@@ -66,41 +74,42 @@ inline void soften(float *weights, long count) {
 
 // Σ weight · value over all, of N vectors of the values' dimensions; meanwhile asks for `pace` bytes with each value.
 template <int N, class T>
-void weigh(const float *weights, const T *values, float *to, long size, long count, long pace, Ahead &ahead) {
+void weigh(const float *weights, const T *values, const T *end, float *to, long size, long count, long pace, Ahead &ahead) {
     Floats even[N] = {}, odd[N] = {};  // a sum waits for itself: two at a time wait half as long
+    const auto part = [&](long j, int n) {
+        const T *value = values + j * size + n * LANES;
+        return N == 1 ? up_to(value, end) : load(value);
+    };
     long j = 0;
     for (; j + 2 <= count; j += 2) {
         ahead.ask(2 * pace);
         const Floats one = every(weights[j]), two = every(weights[j + 1]);
 #pragma GCC unroll 4
         for (int n = 0; n < N; n++) {
-            even[n] = fused(one, load(values + j * size + n * LANES), even[n]);
-            odd[n] = fused(two, load(values + (j + 1) * size + n * LANES), odd[n]);
+            even[n] = fused(one, part(j, n), even[n]);
+            odd[n] = fused(two, part(j + 1, n), odd[n]);
         }
     }
     for (; j < count; j++)
-        for (int n = 0; n < N; n++) even[n] = fused(every(weights[j]), load(values + j * size + n * LANES), even[n]);
+        for (int n = 0; n < N; n++) even[n] = fused(every(weights[j]), part(j, n), even[n]);
     for (int n = 0; n < N; n++) even[n] += odd[n];
     std::memcpy(to, even, sizeof even);
 }
 
-// The values' sum by the softmax of a query's scores. While keys are read `values_ahead` is asked for, while values are,
-// `ahead`. weights: room for count + LANES numbers.
+// The values' sum by the softmax of a query's scores. While keys are read `of_values` is asked for, while values are,
+// `next`. weights: room for count + LANES numbers; q and `to`: for size and LANES beyond, which q has as zeros.
 template <class T>
 void look(const float *q, const T *keys, const T *values, float *weights, float *to, long size, long count,
-          Ahead &values_ahead, Ahead &ahead) {
-    score(q, keys, weights, size, count, values_ahead);
+          Ahead &of_values, Ahead &next) {
+    score(q, keys, weights, size, count, of_values);
     soften(weights, count);
+    const T *end = values + count * size;
     const long pace = size * long(sizeof(T));
     Ahead none;
     long d = 0;
     for (; d + 4 * LANES <= size; d += 4 * LANES)
-        weigh<4>(weights, values + d, to + d, size, count, pace, d ? none : ahead);
-    for (; d + LANES <= size; d += LANES) weigh<1>(weights, values + d, to + d, size, count, pace, d ? none : ahead);
-    for (; d < size; d++) {
-        to[d] = 0.0f;
-        for (long j = 0; j < count; j++) to[d] = fused(weights[j], number(values[j * size + d]), to[d]);
-    }
+        weigh<4>(weights, values + d, end, to + d, size, count, pace, d ? none : next);
+    for (; d < size; d += LANES) weigh<1>(weights, values + d, end, to + d, size, count, pace, d ? none : next);
 }
 
 }  // namespace

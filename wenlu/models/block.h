@@ -236,14 +236,19 @@ struct Stepping {
         T *keys = (T *)step.keys + start(piece), *values = (T *)step.values + start(piece);
         Ahead of_values = ahead(step.values, piece);
         static thread_local Numbers<float> own;
-        reserve(own, 2 * size + known + step.new_tokens + LANES);
-        float *q = own.data(), *result = q + size, *weights = result + size;
+        const long line = (size + LANES - 1) / LANES * LANES;
+        reserve(own, 2 * line + known + step.new_tokens + LANES);
+        float *q = own.data(), *result = q + line, *weights = result + line;
+        std::fill(q + size, result, 0.0f);
         for (long t = 0; t < step.new_tokens; t++) {
             const float *of_token = qkv + (row * step.new_tokens + t) * width();
             const float *v = of_token + (block.heads + block.kv_heads + head) * size;
             turned(of_token + (block.heads + head) * size, q, block.k_norm, known + t, 1.0f);
-            for (long d = 0; d < size; d++) put(keys + (known + t) * size + d, q[d]);
-            for (long d = 0; d < size; d++) put(values + (known + t) * size + d, v[d]);
+            LANE_BY_LANE(d, size) put_lanes(keys + (known + t) * size + d, load(q + d), std::min(LANES, size - d));
+            LANE_BY_LANE(d, size) {
+                const long left = std::min(LANES, size - d);
+                put_lanes(values + (known + t) * size + d, some(v + d, left), left);
+            }
         }
         for (long t = 0; t < step.new_tokens; t++) {
             const long place = known + t, token = row * step.new_tokens + t;
@@ -252,7 +257,7 @@ struct Stepping {
                 turned(qkv + token * width() + g * size, q, block.q_norm, place, block.scale);
                 look(q, keys + first * size, values + first * size, weights, result, size, count, of_values, next);
                 Row *to = b.attended.data() + (token * block.heads + g) * size;
-                for (long d = 0; d < size; d++) put(to + d, result[d]);
+                LANE_BY_LANE(d, size) put_lanes(to + d, load(result + d), std::min(LANES, size - d));
             }
         }
         next.ask(next.end - next.at);
