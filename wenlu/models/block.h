@@ -110,7 +110,7 @@ struct Stepping {
         to_out.ask(first_out, of_out);
 #pragma omp barrier
         p.heads.take(first_head, step.rows * block.kv_heads, 1, [&](long i, long, long then) {
-            attend(b, i, then == i ? to_out.weights(first_out, of_out) : ahead(step.keys, then));
+            attend(b, i, then, then == i ? to_out.weights(first_out, of_out) : ahead(step.keys, then));
         });
 #pragma omp barrier
         to_out.prepare();
@@ -228,9 +228,24 @@ struct Stepping {
         return {(const char *)(from + first * block.head_dim), (const char *)(from + known * block.head_dim)};
     }
 
+    // Asks for what a piece's new tokens bring, and for where their keys and values go.
+    void ask_for_new(const float *qkv, long piece) const {
+        const long row = piece / block.kv_heads, head = piece % block.kv_heads, size = block.head_dim;
+        const long known = step.lengths[row], group = block.heads / block.kv_heads;
+        const float *of_token = qkv + row * step.new_tokens * width();
+        const auto ask = [](const void *from, long bytes) {
+            for (const char *at = (const char *)from, *end = at + bytes; at < end; at += 64) __builtin_prefetch(at);
+        };
+        ask(of_token + head * group * size, group * size * sizeof(float));
+        ask(of_token + (block.heads + head) * size, size * sizeof(float));
+        ask(of_token + (block.heads + block.kv_heads + head) * size, size * sizeof(float));
+        for (const void *all : {step.keys, step.values}) ask((const T *)all + start(piece) + known * size, size * sizeof(T));
+    }
+
     // The new tokens of a row, for the queries of one head of keys: add key and value, then look at all so far.
-    void attend(Buffers &b, long piece, Ahead next) const {
+    void attend(Buffers &b, long piece, long then, Ahead next) const {
         const float *qkv = b.qkv.data();
+        ask_for_new(qkv, then);
         const long row = piece / block.kv_heads, head = piece % block.kv_heads;
         const long size = block.head_dim, group = block.heads / block.kv_heads, known = step.lengths[row];
         T *keys = (T *)step.keys + start(piece), *values = (T *)step.values + start(piece);

@@ -235,16 +235,26 @@ void multiply(T *y, const T *x, const W *w, const float *scale, const T *bias, l
     for (size_t i = 0; i < copied.size(); i++) put(&copied[i], number(x[i]));
     const Row *lines = copied.empty() ? (const Row *)x : copied.data();
     const Product<W> product{lines, w, scale, rows, out, in};
-    Numbers<float> sums(std::is_same<T, float>::value ? 0 : rows * out);
-    float *to = sums.empty() ? (float *)y : sums.data();
     const long chunk = product.chunk(threads);
     Pieces pieces;
     const auto work = [&](long first, long end, long then) {
         const Ahead next = then == first ? Ahead{} : product.weights(then, chunk);
-        product.part(first, end, then, next, to, out);
-        if (!bias && sums.empty()) return;
-        for (long r = 0; r < rows; r++)
-            for (long o = first; o < end; o++) put(y + r * out + o, bias ? to[r * out + o] + number(bias[o]) : to[r * out + o]);
+        if constexpr (std::is_same<T, float>::value) {
+            product.part(first, end, then, next, y, out);
+            for (long r = 0; bias && r < rows; r++)
+                for (long o = first; o < end; o++) y[r * out + o] += bias[o];
+        } else {
+            static thread_local Numbers<float> own;
+            const long line = end - first;
+            if (long(own.size()) < rows * line + LANES) own.resize(rows * line + LANES);
+            product.part(first, end, then, next, own.data() - first, line);
+            for (long r = 0; r < rows; r++)
+                LANE_BY_LANE(i, line) {
+                    const Floats sums = load(&own[r * line + i]), none = {};
+                    const Floats added = bias ? some(bias + first + i, line - i) : none;
+                    put_lanes(y + r * out + first + i, sums + added, std::min(LANES, line - i));
+                }
+        }
     };
     if (threads < 2 || out * in < WORTH_SHARING) {
         product.prepare();
