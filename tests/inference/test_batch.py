@@ -16,6 +16,7 @@ from wenlu.inference.batch import Engine, Options
 from wenlu.inference.choose import NEAR
 from wenlu.inference.constrain import Constrainer, Constraint
 from wenlu.inference.prefix import BLOCK, PrefixCache
+from wenlu.inference.reading import Reader, evaluating
 from wenlu.inference.sample import Sampling, row_generators
 from wenlu.inference.speculative import Lookup
 from wenlu.inference.text import Request
@@ -101,6 +102,29 @@ def test_logits_beside_others_are_those_alone(family, monkeypatch):
     for one, text in zip(requests, texts, strict=True):
         (alone,) = finished(Engine(model), one)
         assert_near(seen[text], seen[alone])
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama", "mistral", "qwen3"])
+def test_many_prompts_are_read_a_few_rows_at_a_time(family, monkeypatch):
+    model, prompts = random_model(family), [[(7 * row + column) % VOCAB for column in range(9)] for row in range(7)]
+    reader = Reader(model)
+    with evaluating(model):
+        whole = reader.begin(prompts, 4)
+        kept = [reader.cache.cut(row, 0, 9) for row in range(7)]
+        monkeypatch.setattr("wenlu.inference.reading._AT_ONCE", 20)
+        seen, hidden = [], model.hidden
+        monkeypatch.setattr(model, "hidden", lambda ids, **rest: seen.append(ids.shape) or hidden(ids, **rest))
+        parted = Reader(model)
+        assert_near(parted.begin(prompts, 4), whole)
+        assert seen == [(2, 9)] * 3 + [(1, 9)]
+        parted.open(prompts, 4)
+        assert parted.read_on(5) is None and parted.cache.lengths == (5,) * 7
+        assert_near(parted.read_on(4), whole)
+        assert parted.cache.lengths == (9,) * 7
+        for row, expected in enumerate(kept):
+            assert_near(parted.cache.cut(row, 0, 9), expected)
+        ids = torch.arange(7)[:, None]
+        assert_near(parted.read(ids), reader.read(ids))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -91,6 +91,19 @@ def test_it_is_the_blocks(found, shaken, name, form, first):
             torch.testing.assert_close(kept, wanted, **{k: float(v) for k, v in near.items()})
 
 
+@torch.inference_mode()
+def test_a_part_of_a_cache_is_written_where_it_lies(found, shaken):
+    made = model(SHAPES["grouped, biases"], "f32", shaken)
+    fused, lengths, x = FusedBlocks(found, [*made.blocks]), (4, 4, 4, 4), states(made, (1, 2, 3, 4), 2)
+    whole, parted = filled(made, lengths), filled(made, lengths)
+    y = fused(x, made.rotary, whole)
+    parts = [fused(x[first:end], made.rotary, parted.part(first, end, 2)) for first, end in ((0, 1), (1, 4))]
+    assert torch.equal(torch.cat(parts), y)
+    for cache in (whole, parted):
+        cache.advance(2)
+    assert all(torch.equal(parted.cut(row, 0, 6), whole.cut(row, 0, 6)) for row in range(4))
+
+
 @pytest.mark.parametrize("form", ["f32", "bf16", "int8"])
 @pytest.mark.parametrize("name", ["grouped, biases", "QK-norm, window", "wide heads"])
 @torch.inference_mode()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from wenlu.base.errors import UserError
+from wenlu.models.cache import KeyValueCache
 from wenlu.models.config import ROTARY, ModelConfig
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ positions, from outside, or because no token could be chosen."""
 
 _ROOM = 256
 """New tokens that a cache has room for at first; it grows for more."""
+_AT_ONCE = 512
+"""About so many tokens of prompts a processor takes through the layers together, but a prompt whole."""
 
 
 @contextmanager
@@ -122,10 +125,25 @@ class Reader:
             begin = torch.full((len(self._prompt), 1), self._model.begin_id, device=self._device)
             states = self._model.hidden(self._prompt, begin, self._segments, cache=self.cache)
             self._at = self._prompt.shape[1]
+            last = states[:, -1]
         else:
-            states = self._model.hidden(self._prompt[:, self._at : self._at + most], cache=self.cache)
+            last = self._last_states(self._prompt[:, self._at : self._at + most])
             self._at = min(self._at + most, self._prompt.shape[1])
-        return None if self.left else self._logits(states[:, -1])
+        return None if self.left else self._logits(last)
+
+    def _last_states(self, ids: Int[Tensor, "rows new"]) -> Float[Tensor, "rows dim"]:
+        """The last states after more tokens of the prompts, of a few rows at a time where there are many tokens: on a
+        processor what lies between layers would leave its caches otherwise, and memory be given back and taken anew."""
+        rows, new = ids.shape
+        at_once = max(1, _AT_ONCE // new)
+        if at_once >= rows or not isinstance(self.cache, KeyValueCache) or self._device.type != "cpu":
+            return self._model.hidden(ids, cache=self.cache)[:, -1]
+        last = []
+        for first in range(0, rows, at_once):
+            end = min(first + at_once, rows)
+            last.append(self._model.hidden(ids[first:end], cache=self.cache.part(first, end, new))[:, -1])
+        self.cache.advance(new)
+        return torch.cat(last)
 
     def read(self, ids: Int[Tensor, "rows new"]) -> Float[Tensor, "rows new vocab"]:
         """Read more tokens of each row: logits of what follows each."""

@@ -6,6 +6,7 @@ join (`join`), leave or change places (`keep`, `select`), and forget their ends 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -125,6 +126,14 @@ class KeyValueCache:
         """All that is kept, with room for so many new tokens of each row, for one who writes into it himself."""
         self._make_room(len(self._lengths), self.length + new)
         return self._store
+
+    def part(self, first: int, end: int, new: int) -> KeyValueCache:
+        """These rows, in the same memory, for so many new tokens of each; once all rows have theirs, `advance`."""
+        self._make_room(len(self._lengths), self.length + new)
+        part = copy.copy(self)
+        part._store = self._store[:, :, first:end]
+        part._set(self._lengths[first:end])
+        return part
 
     def advance(self, tokens: int) -> None:
         """All layers have added their keys and values for `tokens` more tokens of each row."""

@@ -114,13 +114,11 @@ class FusedBlocks:
         step, x = self._step, x.contiguous()
         batch, new, _ = x.shape
         y, store = torch.empty_like(x), cache.room_for(new)
-        layers, _, all_rows, heads, room, head_dim = store.shape
-        assert self._first + step.layers <= layers, "the cache has places for all of these layers"
-        row, size = heads * room * head_dim, store.element_size()
-        step.x, step.y = x.data_ptr(), y.data_ptr()
-        step.keys = store.data_ptr() + 2 * self._first * all_rows * row * size
-        step.values = step.keys + all_rows * row * size
-        step.layer_stride, step.row_stride, step.room = 2 * all_rows * row, row, room
+        assert self._first + step.layers <= len(store), "the cache has places for all of these layers"
+        (step.layer_stride, to_values, step.row_stride, *_), size = store.stride(), store.element_size()
+        step.x, step.y, step.room = x.data_ptr(), y.data_ptr(), store.shape[4]
+        step.keys = store.data_ptr() + self._first * step.layer_stride * size
+        step.values = step.keys + to_values * size
         step.lengths = cache.counts.data_ptr()
         if rotary is not None:
             assert len(rotary.cos) >= cache.length + new, "the tables of rotary positions are too short"
