@@ -48,7 +48,8 @@ def quicker(monkeypatch, kernel: bool) -> list[tuple]:
     measured = []
 
     def measure(ways, x, peers):
-        measured.append((len(x), tuple(getattr(peers[0][0], "shape", ("block",)))))
+        what = tuple(getattr(peers[0][0], "shape", ("block",)))
+        measured.append((x.shape[2], ("attention", *what)) if x.ndim == 4 else (len(x), what))
         return [[0.0, 0.0], [1.0, 1.0]] if kernel else [[1.0, 1.0], [0.0, 0.0]]
 
     monkeypatch.setattr(module, "measure", measure)
@@ -104,7 +105,9 @@ def test_many_rows_and_copies(monkeypatch, shaken):
     model = shaken(build(LLAMA, seed=1))
     with torch.inference_mode(), fast(model):
         model(torch.ones(300, 2, dtype=torch.long))
-        assert {rows for rows, _ in measured} == {512}, "more than the last class are taken for that"
+        assert {rows for rows, what in measured if what[0] != "attention"} == {512}, (
+            "more than the last class are taken for that"
+        )
         measured.clear()
         monkeypatch.setattr(compiled, "MOST", 599)
         monkeypatch.setattr(module, "MOST", 599)
@@ -220,13 +223,17 @@ def test_what_is_quicker_is_measured_once(monkeypatch, shaken, own_cache):
     model = shaken(build(LLAMA, seed=1))
     with fast(model):
         first = logits(model, rows=3)
-    assert len(measured) == len(set(measured)) == 6 and {rows for rows, _ in measured} == {4}
+    assert len(measured) == len(set(measured)) == 8
+    assert {rows for rows, what in measured if what[0] != "attention"} == {4}
+    assert {what[3] for _, what in measured if what[0] == "attention"} == {16, 64}, (
+        "the text's keys, a measured block's"
+    )
     assert torch.equal(first, logits(model, rows=3)), "torch is quicker, and used"
     with fast(model):
         logits(model, rows=4)
-    assert len(measured) == 6
+    assert len(measured) == 8
     (answers,) = json.loads((own_cache / "products.json").read_text()).values()
-    assert len(answers) == 6 and set(answers.values()) == {"torch"}
+    assert len(answers) == 8 and set(answers.values()) == {"torch"}
 
 
 @pytest.mark.parametrize("form", ["f32", "int8"])
@@ -254,7 +261,7 @@ def test_a_damaged_file_of_measurements_is_written_anew(monkeypatch, shaken, own
     model = shaken(build(LLAMA, seed=1))
     with fast(model):
         logits(model, rows=1)
-    assert len(measured) == 6
+    assert len(measured) == 7
     written = json.loads((own_cache / "products.json").read_text())
     assert [set(answers.values()) for answers in written.values()][-1] == {"kernel"}
 
@@ -274,7 +281,7 @@ def test_what_is_measured_beside_other_work_is_not_kept(monkeypatch, shaken, own
     measured = quicker(monkeypatch, kernel=True)
     with fast(model):
         logits(model, rows=1)
-    assert len(measured) == 6 and (own_cache / "products.json").exists()
+    assert len(measured) == 7 and (own_cache / "products.json").exists()
 
 
 def test_it_measures(shaken, own_cache, monkeypatch):
@@ -284,8 +291,9 @@ def test_it_measures(shaken, own_cache, monkeypatch):
     with fast(model):
         assert (logits(model) - before).abs().max() < 1e-4
     (answers,) = json.loads((own_cache / "products.json").read_text()).values()
-    assert len(answers) == 6 and set(answers.values()) <= {"kernel", "torch"}
+    assert len(answers) in (7, 8) and set(answers.values()) <= {"kernel", "torch"}
     assert any(shape.startswith("float32 × float32, 2 × 24 → 70, ") for shape in answers)
+    assert any(shape.startswith("attention 4/2 × 6 float32, 1 to 64, open, ") for shape in answers)
 
 
 def test_without_a_compiler_all_is_as_before(monkeypatch, shaken, tmp_path, capsys):

@@ -94,6 +94,54 @@ def test_a_row_is_the_same_alone_and_with_other_threads(found, kind):
         torch.set_num_threads(threads)
 
 
+def looked(dtype, batch, heads, kv_heads, new, seq, size, mask):
+    """Queries, keys, values and a mask, none of them dense."""
+    generator = torch.Generator().manual_seed(new + seq)
+    q = torch.randn(batch, new, heads, size + 3, generator=generator)[..., :size].transpose(1, 2)
+    k, v = (torch.randn(batch, kv_heads, seq + 5, size, generator=generator)[:, :, :seq] for _ in range(2))
+    open_to = torch.rand(batch, 1, new, seq, generator=generator) < 0.7
+    open_to[..., 0] = True
+    bias = torch.randn(1, heads, new, seq, generator=generator)
+    masks = {"bool": open_to, "bias": bias, "bias of its type": bias.to(dtype), "": None}
+    return (3 * q).to(dtype), k.to(dtype), v.to(dtype), masks[mask]
+
+
+SHAPES = [(2, 4, 2, 1, 1, 8), (3, 3, 3, 1, 37, 64), (1, 2, 1, 9, 9, 16), (2, 2, 2, 13, 50, 70), (1, 4, 4, 35, 300, 128)]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("mask", ["", "bool", "bias", "bias of its type"])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_it_is_attention(found, shape, mask, causal, dtype):
+    q, k, v, masked = looked(dtype, *shape, mask)
+    (_, heads, kv_heads, new, seq, _), scale = shape, 0.3
+    assert found.attends(q, k, v)
+    y = found.attend(q, k, v, masked, scale, causal)
+    scores = scale * q.double() @ k.double().repeat_interleave(heads // kv_heads, 1).mT
+    if masked is not None:
+        scores = scores.masked_fill(~masked, -torch.inf) if masked.dtype == torch.bool else scores + masked.double()
+    if causal:
+        scores = scores.masked_fill(~torch.ones(new, seq, dtype=torch.bool).tril(seq - new), -torch.inf)
+    true = scores.softmax(-1) @ v.double().repeat_interleave(heads // kv_heads, 1)
+    assert y.dtype == dtype and y.shape == true.shape
+    assert ((y.double() - true).abs() <= (2**-8 * true.abs() + 1e-5 if dtype == torch.bfloat16 else 1e-5)).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_attention_of_a_text_is_the_same_alone_and_with_other_threads(found, dtype):
+    q, k, v, mask = looked(dtype, 5, 4, 2, 19, 40, 48, "bool")
+    threads, together = torch.get_num_threads(), found.attend(q, k, v, mask, 0.2, True)
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            for text in range(5):
+                alone = (x[text : text + 1] for x in (q, k, v, mask))
+                assert torch.equal(found.attend(*alone, 0.2, True)[0], together[text])
+    finally:
+        torch.set_num_threads(threads)
+
+
 @pytest.mark.parametrize("kind", TYPES)
 def test_many_columns_are_the_product(found, kind):
     for rows in (15, 16, 17, 32):

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from wenlu.base.device import machine
 from wenlu.base.errors import UserError
 from wenlu.base.files import atomic_write, cache_folder
+from wenlu.models.attention import Attention, attend
 from wenlu.models.block import Block, Blocks
 from wenlu.models.cache import KeyValueCache
 from wenlu.models.fused import TOKENS, FusedBlocks
@@ -25,6 +27,7 @@ from wenlu.models.kernels import MOST, Kernels, kernels
 from wenlu.models.lstm import Layer, step
 from wenlu.models.position import Rotary
 from wenlu.models.quantized import Int8Embedding, Int8Linear, Int8Matrix, int8_product
+from wenlu.models.t5 import CrossAttention
 
 CLASSES = (1, 2, 4, 8, 16, 32, 64, 128, 512)
 """Numbers of rows that are measured; those between two are taken for the greater, more than the last for that."""
@@ -114,6 +117,37 @@ class Chooser:
         if by_kernel is None:
             by_kernel = self._known[key] = self.kernels.take(x, weight) and self._choose(x, weight, scale, rows)
         return (self.kernels.product if by_kernel else plain)(x, weight, scale, bias)
+
+    def attention(
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None, causal: bool
+    ) -> Tensor | None:
+        """softmax(scale · q kᵀ) v by the kernel; None where there is none for this, or torch's operator is quicker."""
+        if _otherwise() or not self.kernels.attends(q, k, v) or (causal and mask is None and q.shape[2] > k.shape[2]):
+            return None
+        # As `attend` has it: a mask says all, and a token alone sees all.
+        settings = scale or 1 / math.sqrt(q.shape[-1]), causal and mask is None and q.shape[2] > 1
+        masked = None if mask is None else mask.dtype
+        key = (q.dtype, q.shape[1:], k.shape[1:], masked, settings, torch.get_num_threads())
+        by_kernel = self._known.get(key)
+        if by_kernel is None:
+            by_kernel = self._known[key] = self._choose_attention(q, k, mask, *settings)
+        return self.kernels.attend(q, k, v, mask, *settings) if by_kernel else None
+
+    def _choose_attention(self, q: Tensor, k: Tensor, mask: Tensor | None, scale: float, causal: bool) -> bool:
+        (_, heads, new, size), kv_heads = q.shape, k.shape[1]
+        new, seq = (1 << (number - 1).bit_length() for number in (new, max(16, k.shape[2])))
+        seq, kind = max(new, seq), "causal" if causal else "open" if mask is None else f"{mask.dtype}".split(".")[1]
+        name = f"attention {heads}/{kv_heads} × {size} {str(q.dtype).split('.')[1]}, {new} to {seq}, {kind}"
+        shown = None if mask is None else mask.new_ones(new, seq)
+        keys = [q.new_ones(1, kv_heads, seq, size) for _ in range(2)]
+
+        def kernel(q: Tensor, k: Tensor, v: Tensor) -> None:
+            self.kernels.attend(q, k, v, shown, scale, causal)
+
+        def torchs(q: Tensor, k: Tensor, v: Tensor) -> None:
+            attend(q, k, v, shown, 0.0, scale, causal)
+
+        return self._quicker(name, [kernel, torchs], q.new_ones(1, heads, new, size), [tuple(keys)])
 
     def blocks(self, blocks: Blocks, x: Tensor, rotary: Rotary | None, positions, cache) -> Tensor | None:
         """The blocks' output by one kernel; None where there is none for this, or torch's operators are quicker."""
@@ -262,6 +296,21 @@ class FastBlocks(Blocks):
         return super().forward(x, rotary, positions, mask, in_window, cache) if y is None else y
 
 
+class _FastAttended:
+    def attended(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        dropping = self.training and self.dropout
+        y = None if dropping else self.chooser.attention(q, k, v, mask, self.scale, self.causal)
+        return super().attended(q, k, v, mask) if y is None else y
+
+
+class FastAttention(_FastAttended, Attention):
+    """Attention while the model is fast."""
+
+
+class FastCrossAttention(_FastAttended, CrossAttention):
+    """The same to a source."""
+
+
 class FastLinear(nn.Linear):
     """`nn.Linear` while the model is fast."""
 
@@ -309,6 +358,8 @@ class FastInt8Embedding(_FastInt8, Int8Embedding):
 
 FAST = {
     Blocks: FastBlocks,
+    Attention: FastAttention,
+    CrossAttention: FastCrossAttention,
     nn.Linear: FastLinear,
     nn.Embedding: FastEmbedding,
     Layer: FastLayer,

@@ -96,13 +96,9 @@ void weigh(const float *weights, const T *values, const T *end, float *to, long 
     std::memcpy(to, even, sizeof even);
 }
 
-// The values' sum by the softmax of a query's scores. While keys are read `of_values` is asked for, while values are,
-// `next`. weights: room for count + LANES numbers; q and `to`: for size and LANES beyond, which q has as zeros.
+// The values' sum by one row of weights; meanwhile asks for as many bytes as it reads. `to` has room for LANES beyond.
 template <class T>
-void look(const float *q, const T *keys, const T *values, float *weights, float *to, long size, long count,
-          Ahead &of_values, Ahead &next) {
-    score(q, keys, weights, size, count, of_values);
-    soften(weights, count);
+void weigh_values(const float *weights, const T *values, float *to, long size, long count, Ahead &next) {
     const T *end = values + count * size;
     const long pace = size * long(sizeof(T));
     Ahead none;
@@ -110,6 +106,16 @@ void look(const float *q, const T *keys, const T *values, float *weights, float 
     for (; d + 4 * LANES <= size; d += 4 * LANES)
         weigh<4>(weights, values + d, end, to + d, size, count, pace, d ? none : next);
     for (; d < size; d += LANES) weigh<1>(weights, values + d, end, to + d, size, count, pace, d ? none : next);
+}
+
+// The values' sum by the softmax of a query's scores. While keys are read `of_values` is asked for, while values are,
+// `next`. weights: room for count + LANES numbers; q and `to`: for size and LANES beyond, which q has as zeros.
+template <class T>
+void look(const float *q, const T *keys, const T *values, float *weights, float *to, long size, long count,
+          Ahead &of_values, Ahead &next) {
+    score(q, keys, weights, size, count, of_values);
+    soften(weights, count);
+    weigh_values(weights, values, to, size, count, next);
 }
 
 }  // namespace

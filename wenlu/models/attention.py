@@ -109,8 +109,11 @@ class Attention(nn.Module):
         q, k, v = self._split(self.qkv(x), rotary, positions)
         if cache is not None:
             k, v = cache.update(self.layer, k, v)
-        y = attend(q, k, v, mask, self.dropout if self.training else 0.0, self.scale, self.causal)
-        return self.out(y.transpose(1, 2).reshape(batch, seq, -1))
+        return self.out(self.attended(q, k, v, mask).transpose(1, 2).reshape(batch, seq, -1))
+
+    def attended(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        """`attend`, with what this layer drops and how it scales."""
+        return attend(q, k, v, mask, self.dropout if self.training else 0.0, self.scale, self.causal)
 
     def _split(self, qkv: Float[Tensor, "batch seq width"], rotary: Rotary | None, positions) -> tuple[Tensor, ...]:
         """Queries [batch, heads, seq, head_dim], keys and values, normalised and turned where the model does so."""

@@ -1,5 +1,6 @@
-// What wenlu calls: products, named by the weights' type, then that of x, b and y; and blocks' step (block.h).
+// What wenlu calls: products, named by the weights' type, then that of x, b and y; blocks' step (block.h); attention (attention.h).
 
+#include "attention.h"
 #include "block.h"
 
 #define PRODUCT(NAME, W, T)                                                                                           \
@@ -14,4 +15,7 @@ PRODUCT(f32_f32, float, float)
 PRODUCT(bf16_bf16, BF16, BF16)
 PRODUCT(int8_f32, int8_t, float)
 PRODUCT(int8_bf16, int8_t, BF16)
+
+void f32_attend(const Attending *all) { Attention<float>{*all}.every_one(); }
+void bf16_attend(const Attending *all) { Attention<BF16>{*all}.every_one(); }
 }

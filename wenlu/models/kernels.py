@@ -27,7 +27,10 @@ from wenlu.base.files import atomic_write, cache_folder, make_folder
 from wenlu.base.log import say
 
 SOURCE = Path(__file__).with_suffix(".cpp")
-PARTS = (SOURCE, *(SOURCE.with_name(name) for name in ("lanes.h", "products.h", "tiles.h", "attend.h", "block.h")))
+PARTS = (
+    SOURCE,
+    *(SOURCE.with_name(name) for name in ("lanes.h", "products.h", "tiles.h", "attend.h", "attention.h", "block.h")),
+)
 MOST = 4096
 """The most rows of `Kernels.product`."""
 FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC")
@@ -38,7 +41,18 @@ _NAMES = {
     (torch.int8, torch.bfloat16): "int8_bf16",
 }
 """By the types of the matrix and of the rows."""
+_ATTENDING = {torch.float32: "f32_attend", torch.bfloat16: "bf16_attend"}
 _ARGUMENTS = [ctypes.c_void_p] * 5 + [ctypes.c_long] * 3 + [ctypes.c_int]
+
+
+class _Attending(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("q", "keys", "values", "to", "mask")),
+        *((name, ctypes.c_long) for name in ("batch", "heads", "kv_heads", "new", "seq", "size")),
+        *(("q_strides", ctypes.c_long * 3), ("key_strides", ctypes.c_long * 2), ("value_strides", ctypes.c_long * 2)),
+        *(("to_strides", ctypes.c_long * 3), ("mask_strides", ctypes.c_long * 3)),
+        *(("added", ctypes.c_long), ("causal", ctypes.c_long), ("scale", ctypes.c_float), ("threads", ctypes.c_int)),
+    ]
 
 
 class Kernels:
@@ -48,10 +62,13 @@ class Kernels:
         self.identity = identity
         self._of = {types: getattr(library, name) for types, name in _NAMES.items()}
         self._blocks = {types: getattr(library, f"{name}_blocks") for types, name in _NAMES.items()}
+        self._attend = {dtype: getattr(library, name) for dtype, name in _ATTENDING.items()}
         for function in self._of.values():
             function.argtypes, function.restype = _ARGUMENTS, None
         for function in self._blocks.values():
             function.argtypes, function.restype = [ctypes.c_void_p] * 2, None
+        for function in self._attend.values():
+            function.argtypes, function.restype = [ctypes.c_void_p], None
 
     def blocks(self, weight: torch.dtype, rows: torch.dtype) -> Callable | None:
         """The kernel of blocks (`fused.FusedBlocks`) with matrices and other numbers of these types."""
@@ -86,6 +103,31 @@ class Kernels:
             inputs,
             torch.get_num_threads(),
         )
+        return y
+
+    def attends(self, q: Tensor, k: Tensor, v: Tensor) -> bool:
+        """Whether there is a kernel of attention for them: on a processor, of one type."""
+        return q.dtype in self._attend and q.dtype == k.dtype == v.dtype and q.is_cpu and k.is_cpu and v.is_cpu
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, causal: bool) -> Tensor:
+        """`attention.attend` of q, k and v such as `attends` takes; no gradient flows. Causal: the last new token sees
+        all keys, each before it one less. What a query gets does not depend on the texts beside its own."""
+        (batch, heads, new, size), seq = q.shape, k.shape[2]
+        q = q if q.stride(-1) == 1 else q.contiguous()
+        k, v = (x if x.stride(-1) == 1 and x.stride(-2) == size else x.contiguous() for x in (k, v))
+        y = q.new_empty(batch, new, heads, size).transpose(1, 2)
+        wanted = _Attending(q.data_ptr(), k.data_ptr(), v.data_ptr(), y.data_ptr())
+        wanted.batch, wanted.heads, wanted.kv_heads, wanted.new = batch, heads, k.shape[1], new
+        wanted.seq, wanted.size, wanted.causal, wanted.scale = seq, size, causal, scale
+        wanted.q_strides[:], wanted.to_strides[:] = q.stride()[:3], y.stride()[:3]
+        wanted.key_strides[:], wanted.value_strides[:] = k.stride()[:2], v.stride()[:2]
+        wanted.threads = torch.get_num_threads()
+        if mask is not None:
+            mask = (mask if mask.dtype == torch.bool else mask.float()).expand(batch, heads, new, seq)
+            mask = mask if mask.stride(-1) == 1 else mask.contiguous()
+            wanted.mask, wanted.added = mask.data_ptr(), mask.dtype != torch.bool
+            wanted.mask_strides[:] = mask.stride()[:3]
+        self._attend[q.dtype](ctypes.byref(wanted))
         return y
 
 

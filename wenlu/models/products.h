@@ -156,6 +156,11 @@ struct Product {
                 first = whole;
             }
 #endif
+        plainly(first, end, next, to, line);
+    }
+
+    // The same without tiles.
+    void plainly(long first, long end, Ahead &next, float *to, long line) const {
         const long together = most(), times = (rows + together - 1) / together;
         for (long row = 0; row < rows;) {
             const long groups = (rows - row + together - 1) / together, size = (rows - row + groups - 1) / groups;

@@ -165,7 +165,7 @@ class CrossAttention(nn.Module):
         self.kv = nn.Linear(config.dim, 2 * inner, bias=False)
         self.out = nn.Linear(inner, config.dim, bias=False)
         self.stacked = {"kv.weight": (inner, inner)}
-        self.dropout = config.dropout
+        self.dropout, self.scale, self.causal = config.dropout, 1.0, False
 
     def read(self, states: Float[Tensor, "batch source dim"]) -> tuple[Tensor, ...]:
         """Keys and values, [batch, heads, source, head_dim] each."""
@@ -177,8 +177,11 @@ class CrossAttention(nn.Module):
     ) -> Float[Tensor, "batch seq dim"]:
         batch, seq, _ = x.shape
         q = self.q(x).view(batch, seq, self.heads, self.head_dim).transpose(1, 2)
-        y = attend(q, *read, hidden, self.dropout if self.training else 0.0, scale=1.0, causal=False)
-        return self.out(y.transpose(1, 2).reshape(batch, seq, -1))
+        return self.out(self.attended(q, *read, hidden).transpose(1, 2).reshape(batch, seq, -1))
+
+    def attended(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        """`attend`, with what this layer drops and how it scales."""
+        return attend(q, k, v, mask, self.dropout if self.training else 0.0, self.scale, self.causal)
 
 
 def _same(queries: Int[Tensor, "batch seq"], keys: Int[Tensor, "batch whole"]) -> Bool[Tensor, "batch 1 seq whole"]:
