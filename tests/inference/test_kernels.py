@@ -13,6 +13,7 @@ from wenlu.inference.batch import Engine
 from wenlu.inference.kernels import fast
 from wenlu.inference.text import Request
 from wenlu.models import kernels as compiled
+from wenlu.models import passes
 from wenlu.models.block import Block
 from wenlu.models.build import build
 from wenlu.models.config import ModelConfig
@@ -127,6 +128,33 @@ def test_it_may_hold_twice(monkeypatch, shaken):
     assert type(model.blocks[0].attention.qkv) is nn.Linear
 
 
+def read_whole(model: nn.Module) -> torch.Tensor:
+    """Logits of whole texts, read at once."""
+    ids = torch.randint(1, 70, (3, 20), generator=torch.Generator().manual_seed(4))
+    with torch.inference_mode():
+        source = (ids,) if model.config.family == "t5" else ()
+        cache = {} if model.config.family == "bert" else {"cache": model.new_cache(3)}
+        return model(*source, ids, **cache)
+
+
+@pytest.mark.parametrize("form", ["f32", "bf16", "int8"])
+@pytest.mark.parametrize("kernel", [True, False], ids=["kernels", "torch"])
+def test_texts_are_read_with_passes_and_attention_of_our_own(model, form, kernel, monkeypatch):
+    quicker(monkeypatch, kernel)
+    model = {"f32": lambda m: m, "bf16": nn.Module.bfloat16, "int8": quantize}[form](model)
+    called, before = [], read_whole(model)
+    for kind, name in ((passes.Passes, "call"), (compiled.Kernels, "attend")):
+        own = getattr(kind, name)
+        monkeypatch.setattr(kind, name, lambda self, *a, name=name, own=own: called.append(name) or own(self, *a))
+    with fast(model):
+        during = read_whole(model)
+    assert (during - before).abs().max() < (1e-4 if form != "bf16" else 0.05 * before.abs().max())
+    assert ("attend" in called) == (kernel and model.config.family != "lstm")
+    assert ("call" in called) == (model.config.family != "lstm")
+    called.clear()
+    assert torch.equal(read_whole(model), before) and not called
+
+
 def test_hooks_still_see_their_modules(shaken):
     model, seen = shaken(build(LLAMA, seed=1)), []
     model.blocks[1].attention.out.register_forward_hook(lambda m, args, y: seen.append(y.shape))
@@ -219,6 +247,7 @@ def test_texts_of_a_fast_model_are_those_of_each_alone(monkeypatch, shaken):
 
 
 def test_what_is_quicker_is_measured_once(monkeypatch, shaken, own_cache):
+    monkeypatch.setattr(passes, "passes", lambda: None)  # what is not measured
     measured = quicker(monkeypatch, kernel=False)
     model = shaken(build(LLAMA, seed=1))
     with fast(model):

@@ -1,7 +1,8 @@
-"""What training on a processor does beside products, by kernels of our own (passes.cpp): each touches memory once.
+"""What a model does beside products on a processor, by kernels of our own (passes.cpp): each touches memory once.
 
 Small models on a processor are bound by passes over memory and by the number of operators, not by arithmetic. Where
-these kernels are in use (`using`), the layers call them; the formulas are told in passes.cpp.
+these kernels are in use, for training (`using`) or for reading (`reading_with`), the layers call them; the formulas are
+told in passes.cpp.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ _SHARED = 1 << 15
 _TYPES = {torch.float32: "f32", torch.bfloat16: "bf16"}
 _POINTER, _LONG = ctypes.c_void_p, ctypes.c_long
 
-_current: Passes | None = None
+_training: Passes | None = None
+_reading: Passes | None = None
+"""The kernels that are in use where gradients flow, and where none do."""
 
 
 class _Heads(ctypes.Structure):
@@ -93,25 +96,34 @@ def passes() -> Passes | None:
 
 
 @contextmanager
-def using(wanted: Passes | None) -> Iterator[None]:
+def using(training: Passes | None) -> Iterator[None]:
     """Let the layers call these kernels while they train on a processor; None: torch's operators."""
-    global _current
-    before, _current = _current, wanted
+    global _training
+    before, _training = _training, training
     try:
         yield
     finally:
-        _current = before
+        _training = before
+
+
+@contextmanager
+def reading_with(kernels: Passes | None) -> Iterator[None]:
+    """The same where no gradients flow."""
+    global _reading
+    before, _reading = _reading, kernels
+    try:
+        yield
+    finally:
+        _reading = before
+
+
+def _current() -> Passes | None:
+    return _training if torch.is_grad_enabled() else _reading
 
 
 def in_use(x: Tensor) -> bool:
-    """Whether the kernels serve for this tensor now: eager training on a processor, in f32 or bf16."""
-    return (
-        _current is not None
-        and x.is_cpu
-        and x.dtype in _TYPES
-        and torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
-    )
+    """Whether the kernels serve for this tensor now: eager, on a processor, in f32 or bf16."""
+    return _current() is not None and x.is_cpu and x.dtype in _TYPES and not torch.compiler.is_compiling()
 
 
 def _parts(numbers: int) -> int:
@@ -125,7 +137,7 @@ def _key(p: float) -> int:
 
 def rms_norm(x: Float[Tensor, "... dim"], weight: Float[Tensor, " dim"], eps: float) -> Float[Tensor, "... dim"]:
     """`layers.rms_norm`."""
-    return _Norm.apply(x, weight, eps, _current)
+    return _Norm.apply(x, weight.float(), eps, _current())
 
 
 class _Norm(torch.autograd.Function):
@@ -166,7 +178,8 @@ def heads(
     if angles and isinstance(positions, slice) and positions.start:
         table = tuple(side[positions.start :] for side in table)
     places = None if positions is None or isinstance(positions, slice) else positions.contiguous()
-    return _SplitHeads.apply(qkv, *norms, sizes, eps, (*table, places), _current)
+    norms = tuple(None if norm is None else norm.float() for norm in norms)
+    return _SplitHeads.apply(qkv, *norms, sizes, eps, (*table, places), _current())
 
 
 class _SplitHeads(torch.autograd.Function):
@@ -200,7 +213,7 @@ class _SplitHeads(torch.autograd.Function):
 
 def gated(gate_up: Float[Tensor, "... two_ffn"], activation: str) -> Float[Tensor, "... ffn"]:
     """`layers.gated`."""
-    return _Gate.apply(gate_up, ACTIVATIONS[activation], _current)
+    return _Gate.apply(gate_up, ACTIVATIONS[activation], _current())
 
 
 class _Gate(torch.autograd.Function):
@@ -225,7 +238,7 @@ class _Gate(torch.autograd.Function):
 
 def dropout(x: Float[Tensor, "*shape"], p: float, onto: Float[Tensor, "*shape"] | None = None) -> Tensor:
     """`layers.dropout` with p > 0, added to `onto` (f32) where that is given."""
-    return _Dropout.apply(x, onto, p, _key(p), _current)
+    return _Dropout.apply(x, onto, p, _key(p), _current())
 
 
 class _Dropout(torch.autograd.Function):
@@ -260,7 +273,7 @@ def attend(
     bias = mask if mask is not None and mask.is_floating_point() else None
     allowed = None if bias is not None else mask
     settings = (scale, causal and mask is None and q.shape[2] > 1, dropout, _key(dropout))
-    return _Attend.apply(q, k, v, bias, allowed, settings, _current)
+    return _Attend.apply(q, k, v, bias, allowed, settings, _current())
 
 
 class _Attend(torch.autograd.Function):
@@ -323,10 +336,10 @@ def cross_entropy_(
     assert int(targets.max()) < vocab, "a target beyond the vocabulary"
     losses = logits.new_empty(rows, dtype=torch.float32)
     sizes = (rows, vocab, smoothing, _parts(logits.numel()))
-    _current.call("cross_entropy", logits, logits, losses, targets.contiguous(), *sizes)
+    _training.call("cross_entropy", logits, logits, losses, targets.contiguous(), *sizes)
     return losses.sum()
 
 
 def replaces(logits: Tensor) -> bool:
     """Whether `cross_entropy_` serves for these logits now; it needs no gradient."""
-    return _current is not None and logits.is_cpu and logits.dtype in _TYPES and logits.is_contiguous()
+    return _training is not None and logits.is_cpu and logits.dtype in _TYPES and logits.is_contiguous()
