@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+from itertools import chain
 from operator import is_
 from typing import TYPE_CHECKING
 
@@ -72,10 +73,9 @@ class FusedBlocks:
         if [block.attention.layer - self._first for block in blocks] != list(range(len(blocks))):
             raise ValueError("they do not follow one another")
         modules = [module for block in blocks for module in block.modules()]
-        dicts = [held for m in modules for held in (m._parameters, m._buffers, m._modules)]
-        # What the blocks hold, by the places where they hold it; where its weights lie; where hooks would stand.
-        self._places = [(held, name) for held in dicts for name in held]
-        self._held = [held[name] for held, name in self._places]
+        # Where the blocks hold what they hold; that; where its weights lie; where hooks would stand.
+        self._places = [held for m in modules for held in (m._parameters, m._buffers, m._modules) if held]
+        self._held = self._found()
         self._tensors = [t for t in self._held if isinstance(t, Tensor) and t.numel()]
         self._hooks = [hooks for m in modules for hooks in (m._forward_hooks, m._forward_pre_hooks)]
         weights = {_checked(block, self.dtype) for block in blocks}
@@ -89,6 +89,9 @@ class FusedBlocks:
         self._step = _Step(layers=len(blocks))
         self._given = ctypes.byref(self._described), ctypes.byref(self._step)
 
+    def _found(self) -> list[nn.Module | Tensor | None]:
+        return [*chain.from_iterable(map(dict.values, self._places))]
+
     def _now(self) -> list[int]:
         return [tensor.data_ptr() for tensor in self._tensors]
 
@@ -100,10 +103,9 @@ class FusedBlocks:
     def holds(self, blocks: Sequence[nn.Module]) -> bool:
         """Whether these are the blocks, and still what they were: their parts, and where their weights lie."""
         return (
-            len(blocks) == len(self._blocks)
-            and all(map(is_, blocks, self._blocks))
+            _same(blocks, self._blocks)
             and all(map(_is_plain, blocks))
-            and all(map(is_, [held.get(name) for held, name in self._places], self._held))
+            and _same(self._found(), self._held)
             and self._now() == self._pointers
         )
 
@@ -126,6 +128,10 @@ class FusedBlocks:
         step.rows, step.new, step.threads = batch, new, torch.get_num_threads()
         self._kernel(*self._given)
         return y
+
+
+def _same(these: Sequence, those: Sequence) -> bool:
+    return len(these) == len(those) and all(map(is_, these, those))
 
 
 def _is_plain(block: nn.Module) -> bool:
