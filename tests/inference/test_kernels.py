@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from wenlu.base.errors import UserError
 from wenlu.compress.quantize import quantize
 from wenlu.inference import kernels as module
 from wenlu.inference.batch import Engine
+from wenlu.inference.fast_layers import FastLinear
 from wenlu.inference.kernels import fast
 from wenlu.inference.text import Request
 from wenlu.models import kernels as compiled
@@ -124,7 +126,7 @@ def test_it_may_hold_twice(monkeypatch, shaken):
     with fast(model):
         with fast(model):
             pass
-        assert type(model.blocks[0].attention.qkv) is module.FastLinear
+        assert type(model.blocks[0].attention.qkv) is FastLinear
     assert type(model.blocks[0].attention.qkv) is nn.Linear
 
 
@@ -153,6 +155,47 @@ def test_texts_are_read_with_passes_and_attention_of_our_own(model, form, kernel
     assert ("call" in called) == (model.config.family != "lstm")
     called.clear()
     assert torch.equal(read_whole(model), before) and not called
+
+
+def test_models_that_are_not_fast_are_as_before_while_others_are(monkeypatch, shaken):
+    quicker(monkeypatch, kernel=True)
+    one, two, other = (shaken(build(LLAMA, seed=seed)) for seed in range(3))
+    (before, plain), first, second = map(read_whole, (other, one)), fast(one), fast(two)
+    first.__enter__()
+    second.__enter__()
+    assert torch.equal(read_whole(other), before)
+    first.__exit__(None, None, None)  # not the last that was entered
+    assert torch.equal(read_whole(one), plain)
+    second.__exit__(None, None, None)
+    called = []
+    monkeypatch.setattr(passes.Passes, "call", lambda *arguments: called.append(arguments))
+    for model in (one, two, other):
+        read_whole(model)
+    assert not called
+
+
+def test_positions_may_be_of_any_type_and_layout_but_not_negative(monkeypatch, shaken):
+    quicker(monkeypatch, kernel=True)
+    model, ids = shaken(build(LLAMA, seed=1)), torch.arange(30).view(3, 10)
+    whole = torch.arange(10).flip(0).expand(3, 10)
+    for positions in (whole, whole.int(), whole.contiguous()):
+        with torch.inference_mode():
+            before = model(ids, positions=positions)
+            with fast(model):
+                assert (model(ids, positions=positions) - before).abs().max() < 1e-4
+    with pytest.raises(UserError, match="positions are counted from 0, and -1 is asked for"):
+        model(ids, positions=whole - 1)
+
+
+def test_attention_that_begins_elsewhere_is_torchs(monkeypatch, shaken):
+    """Without a mask the kernel's last query sees all, the first of torch's one."""
+    quicker(monkeypatch, kernel=True)
+    model = shaken(build(LLAMA, seed=1))
+    q, k = torch.ones(1, 4, 3, 6), torch.ones(1, 2, 5, 6)
+    with fast(model), torch.inference_mode():
+        chooser = model.blocks[0].attention.chooser
+        assert chooser.attention(q, k, k, None, None, True) is None
+        assert chooser.attention(q, k, k, None, None, False) is not None
 
 
 def test_hooks_still_see_their_modules(shaken):
@@ -205,7 +248,16 @@ def _fewer(model):
     del model.blocks[0]
 
 
-@pytest.mark.parametrize("change", [_other_block, _no_block, _own_lines, _fewer])
+def _norm_of_queries(model):
+    model.blocks[1].attention.q_norm = nn.Parameter(torch.arange(1.0, 7.0))
+    model.blocks[1].attention.k_norm = nn.Parameter(torch.ones(6))
+
+
+def _own_attention(model):
+    model.blocks[1].attention.attended = lambda q, k, v, mask: q
+
+
+@pytest.mark.parametrize("change", [_other_block, _no_block, _own_lines, _fewer, _norm_of_queries, _own_attention])
 @pytest.mark.parametrize("measured", [True, False])
 def test_blocks_changed_while_a_model_is_fast_are_those_that_are_used(monkeypatch, shaken, change, measured):
     quicker(monkeypatch, kernel=True)

@@ -95,7 +95,7 @@ def test_a_row_is_the_same_alone_and_with_other_threads(found, kind):
 
 
 def looked(dtype, batch, heads, kv_heads, new, seq, size, mask):
-    """Queries, keys, values and a mask, none of them dense."""
+    """Queries, keys, values and a mask, of which the first three are not dense."""
     generator = torch.Generator().manual_seed(new + seq)
     q = torch.randn(batch, new, heads, size + 3, generator=generator)[..., :size].transpose(1, 2)
     k, v = (torch.randn(batch, kv_heads, seq + 5, size, generator=generator)[:, :, :seq] for _ in range(2))
@@ -126,6 +126,33 @@ def test_it_is_attention(found, shape, mask, causal, dtype):
     true = scores.softmax(-1) @ v.double().repeat_interleave(heads // kv_heads, 1)
     assert y.dtype == dtype and y.shape == true.shape
     assert ((y.double() - true).abs() <= (2**-8 * true.abs() + 1e-5 if dtype == torch.bfloat16 else 1e-5)).all()
+
+
+def test_attention_takes_any_layout_and_masks_that_are_spread(found):
+    q, k, v, mask = looked(torch.float32, 2, 4, 2, 5, 20, 24, "bool")
+    true = found.attend(q, k, v, mask[:1], 0.3, False)[0]
+    for dense in (
+        lambda x: x.contiguous(),
+        lambda x: x.transpose(1, 2).contiguous().transpose(1, 2),
+        lambda x: x.mT.contiguous().mT,
+    ):
+        assert torch.equal(found.attend(dense(q), dense(k), dense(v), mask[:1], 0.3, False)[0], true)
+    for one in (mask[:1, :, :1], mask[0, 0, 0], mask[:, :, :, :1] | True):
+        spread = one.expand(2, 4, 5, 20).contiguous()
+        assert torch.equal(found.attend(q, k, v, one, 0.3, False), found.attend(q, k, v, spread, 0.3, False))
+
+
+@pytest.mark.parametrize("new", [1, 5])
+@pytest.mark.parametrize("added", [False, True])
+def test_what_may_not_be_seen_counts_for_nothing(found, new, added):
+    q, k, v, _ = looked(torch.float32, 2, 2, 2, new, 20, 24, "")
+    mask, v = torch.ones(2, 1, new, 20, dtype=torch.bool), v.clone()
+    mask[0, ..., 7:], v[0, :, 7:] = False, 3e38
+    mask[1] = False
+    given = torch.zeros(mask.shape).masked_fill(~mask, -torch.inf) if added else mask
+    y = found.attend(q, k, v, given, 0.3, False)
+    torch.testing.assert_close(y[:1], found.attend(q[:1], k[:1, :, :7], v[:1, :, :7], None, 0.3, False))
+    assert not y[1].any(), "a query that sees nothing"
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

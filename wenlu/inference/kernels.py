@@ -11,7 +11,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -21,19 +21,20 @@ from torch import Tensor, nn
 from wenlu.base.device import machine
 from wenlu.base.errors import UserError
 from wenlu.base.files import atomic_write, cache_folder
+from wenlu.inference.fast_layers import FAST
 from wenlu.models import passes
-from wenlu.models.attention import Attention, attend
+from wenlu.models.attention import attend
 from wenlu.models.block import Block, Blocks
 from wenlu.models.cache import KeyValueCache
 from wenlu.models.fused import TOKENS, FusedBlocks
 from wenlu.models.kernels import MOST, Kernels, kernels
-from wenlu.models.lstm import Layer, step
 from wenlu.models.position import Rotary
-from wenlu.models.quantized import Int8Embedding, Int8Linear, Int8Matrix, int8_product
-from wenlu.models.t5 import CrossAttention
+from wenlu.models.quantized import Int8Matrix, int8_product
 
 CLASSES = (1, 2, 4, 8, 16, 32, 64, 128, 512)
 """Numbers of rows that are measured; those between two are taken for the greater, more than the last for that."""
+MOST_LOOKED = (512, 4096)
+"""The most queries, and keys for them, of which attention is measured; more are taken for as many."""
 _KNOWN = 32
 """Tokens that a block's texts have when it is measured."""
 _SECONDS = 0.004
@@ -55,7 +56,8 @@ def gains(model: nn.Module) -> bool:
 
 @contextmanager
 def fast(model: nn.Module, measured: bool = True) -> Iterator[nn.Module]:
-    """Within this context the model's products on the processor, without gradients, may be kernels.
+    """Within this context what the model does on the processor without gradients may be done by kernels: products,
+    attention, passes over memory, whole blocks.
 
     The modules stay what they are, with their weights, names and hooks; only their class is another for a while, so
     that training can go on afterwards, or in between. Where no kernels can be had (which is said once) nothing changes.
@@ -75,8 +77,7 @@ def fast(model: nn.Module, measured: bool = True) -> Iterator[nn.Module]:
                 module.chooser = chooser
                 chooser.know(module)
     try:
-        with passes.reading_with(found and passes.passes()):
-            yield model
+        yield model
     finally:
         for module, before in changed:
             module.__class__ = before
@@ -90,7 +91,7 @@ class Chooser:
     """
 
     def __init__(self, found: Kernels, measured: bool = True):
-        self.kernels, self._measured = found, measured
+        self.kernels, self._measured, self._passes = found, measured, passes.passes()
         self._file = cache_folder() / "products.json"
         self._here = f"{_processor()}, torch {torch.__version__}, kernels {found.identity}"
         self._answers: dict[str, str] = {}
@@ -111,6 +112,10 @@ class Chooser:
             if isinstance(weight, Tensor):
                 self._peers.setdefault((weight.dtype, weight.shape), []).append((weight, scale))
 
+    def passes(self) -> AbstractContextManager[None]:
+        """Lets a layer's operators without gradients be passes over memory of our own."""
+        return passes.without_gradients(None if _otherwise() else self._passes)
+
     def product(self, x: Tensor, weight: Tensor, scale: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
         """x Wᵀ · scale + bias, by what is quicker."""
         rows = x.numel() // x.shape[-1]
@@ -126,30 +131,36 @@ class Chooser:
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None, causal: bool
     ) -> Tensor | None:
         """softmax(scale · q kᵀ) v by the kernel; None where there is none for this, or torch's operator is quicker."""
-        if _otherwise() or not self.kernels.attends(q, k, v) or (causal and mask is None and q.shape[2] > k.shape[2]):
-            return None
         # As `attend` has it: a mask says all, and a token alone sees all.
-        settings = scale or 1 / math.sqrt(q.shape[-1]), causal and mask is None and q.shape[2] > 1
-        masked = None if mask is None else mask.dtype
-        key = (q.dtype, q.shape[1:], k.shape[1:], masked, settings, torch.get_num_threads())
-        by_kernel = self._known.get(key)
-        if by_kernel is None:
-            by_kernel = self._known[key] = self._choose_attention(q, k, mask, *settings)
-        return self.kernels.attend(q, k, v, mask, *settings) if by_kernel else None
+        scale, causal = scale or 1 / math.sqrt(q.shape[-1]), causal and mask is None and q.shape[2] > 1
+        if _otherwise() or not self.kernels.attends(q, k, v) or (causal and q.shape[2] != k.shape[2]):
+            return None
+        if self._measured:
+            new, seq = (1 << (x.shape[2] - 1).bit_length() for x in (q, k))
+            sizes = min(new, MOST_LOOKED[0]), min(max(seq, 16), MOST_LOOKED[1])
+            kind = "causal" if causal else "open" if mask is None else str(mask.dtype).removeprefix("torch.")
+            key = (q.dtype, q.shape[1], k.shape[1], q.shape[3], *sizes, kind, torch.get_num_threads())
+            by_kernel = self._known.get(key)
+            if by_kernel is None:
+                by_kernel = self._known[key] = self._choose_attention(q, k, mask, sizes, kind)
+            if not by_kernel:
+                return None
+        return self.kernels.attend(q, k, v, mask, scale, causal)
 
-    def _choose_attention(self, q: Tensor, k: Tensor, mask: Tensor | None, scale: float, causal: bool) -> bool:
-        (_, heads, new, size), kv_heads = q.shape, k.shape[1]
-        new, seq = (1 << (number - 1).bit_length() for number in (new, max(16, k.shape[2])))
-        seq, kind = max(new, seq), "causal" if causal else "open" if mask is None else f"{mask.dtype}".split(".")[1]
-        name = f"attention {heads}/{kv_heads} × {size} {str(q.dtype).split('.')[1]}, {new} to {seq}, {kind}"
+    def _choose_attention(self, q: Tensor, k: Tensor, mask: Tensor | None, sizes: tuple[int, int], kind: str) -> bool:
+        (_, heads, _, size), kv_heads, (new, seq), causal = q.shape, k.shape[1], sizes, kind == "causal"
+        dtype = str(q.dtype).removeprefix("torch.")
+        name = f"attention {heads}/{kv_heads} × {size} {dtype}, {new} to {seq}, {kind}"
+        if (known := self._recall(name)) is not None:
+            return known
         shown = None if mask is None else mask.new_ones(new, seq)
         keys = [q.new_ones(1, kv_heads, seq, size) for _ in range(2)]
 
         def kernel(q: Tensor, k: Tensor, v: Tensor) -> None:
-            self.kernels.attend(q, k, v, shown, scale, causal)
+            self.kernels.attend(q, k, v, shown, 1.0, causal)
 
         def torchs(q: Tensor, k: Tensor, v: Tensor) -> None:
-            attend(q, k, v, shown, 0.0, scale, causal)
+            attend(q, k, v, shown, 0.0, 1.0, causal)
 
         return self._quicker(name, [kernel, torchs], q.new_ones(1, heads, new, size), [tuple(keys)])
 
@@ -290,84 +301,3 @@ def _read(file: Path) -> dict[str, dict[str, str]]:
 def _processor() -> str:
     facts = machine(torch.device("cpu"))
     return f"{facts['processor']} ({facts['cpu_capability']})"
-
-
-class FastBlocks(Blocks):
-    """Transformer blocks while the model is fast: few new tokens after those of a cache by one kernel."""
-
-    def forward(self, x: Tensor, rotary: Rotary | None, positions, mask, in_window, cache) -> Tensor:
-        y = self.chooser.blocks(self, x, rotary, positions, cache)
-        return super().forward(x, rotary, positions, mask, in_window, cache) if y is None else y
-
-
-class _FastAttended:
-    def attended(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        dropping = self.training and self.dropout
-        y = None if dropping else self.chooser.attention(q, k, v, mask, self.scale, self.causal)
-        return super().attended(q, k, v, mask) if y is None else y
-
-
-class FastAttention(_FastAttended, Attention):
-    """Attention while the model is fast."""
-
-
-class FastCrossAttention(_FastAttended, CrossAttention):
-    """The same to a source."""
-
-
-class FastLinear(nn.Linear):
-    """`nn.Linear` while the model is fast."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.chooser.product(x, self.weight, None, self.bias)
-
-    def product(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        return self.chooser.product(x, self.weight, None, bias)
-
-
-class FastEmbedding(nn.Embedding):
-    """An embedding that may serve as a head, while the model is fast."""
-
-    def product(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        return self.chooser.product(x, self.weight, None, bias)
-
-
-class FastLayer(Layer):
-    """An LSTM's layer while the model is fast: torch's operator is made for long texts, one token takes it long."""
-
-    def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        if len(x) > 1 or torch.is_grad_enabled() or not self.chooser.kernels.take(x[0], self.w):
-            return super().forward(x, h, c)
-        product = self.chooser.product
-        h, c = step(product(x[0], self.w, None, self.b) + product(h, self.u), c)
-        return h[None], h, c
-
-
-class _FastInt8:
-    def product(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        return self.chooser.product(x, self.weight, self.scale, bias)
-
-
-class FastInt8Matrix(_FastInt8, Int8Matrix):
-    """The same in int8: a matrix alone."""
-
-
-class FastInt8Linear(_FastInt8, Int8Linear):
-    """The same in int8."""
-
-
-class FastInt8Embedding(_FastInt8, Int8Embedding):
-    """The same in int8."""
-
-
-FAST = {
-    Blocks: FastBlocks,
-    Attention: FastAttention,
-    CrossAttention: FastCrossAttention,
-    nn.Linear: FastLinear,
-    nn.Embedding: FastEmbedding,
-    Layer: FastLayer,
-    Int8Matrix: FastInt8Matrix,
-    Int8Linear: FastInt8Linear,
-    Int8Embedding: FastInt8Embedding,
-}

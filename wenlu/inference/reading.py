@@ -136,7 +136,7 @@ class Reader:
         processor what lies between layers would leave its caches otherwise, and memory be given back and taken anew."""
         rows, new = ids.shape
         at_once = max(1, _AT_ONCE // new)
-        if at_once >= rows or not isinstance(self.cache, KeyValueCache) or self._device.type != "cpu":
+        if at_once >= rows or type(self.cache) is not KeyValueCache or self._device.type != "cpu":
             return self._model.hidden(ids, cache=self.cache)[:, -1]
         last = []
         for first in range(0, rows, at_once):

@@ -51,15 +51,16 @@ void score(const float *q, const T *keys, float *to, long size, long count, Ahea
     }
 }
 
-// softmax, in place; what stands in the LANES after the last is lost.
+// softmax, in place, zeros where all are -inf; what stands in the LANES after the last is lost.
 inline void soften(float *weights, long count) {
     const Floats none = every(-INFINITY);
     std::memcpy(weights + count, &none, sizeof none);
     Floats most = none, total = {};
     for (long j = 0; j < count; j += LANES) most = larger(load(weights + j), most);
     const float top = largest(most);
+    if (top == -INFINITY) return (void)std::fill(weights, weights + count, 0.0f);
     for (long j = 0; j < count; j += LANES) {
-        Floats v = exponential(load(weights + j) - top);
+        Floats v = vanishing(load(weights + j) - top);
         if (j + LANES > count)
             for (long l = count - j; l < LANES; l++) v[l] = 0.0f;
         std::memcpy(weights + j, &v, sizeof v);

@@ -129,6 +129,7 @@ class KeyValueCache:
 
     def part(self, first: int, end: int, new: int) -> KeyValueCache:
         """These rows, in the same memory, for so many new tokens of each; once all rows have theirs, `advance`."""
+        assert type(self) is KeyValueCache, "what an encoder has read belongs to all rows"
         self._make_room(len(self._lengths), self.length + new)
         part = copy.copy(self)
         part._store = self._store[:, :, first:end]

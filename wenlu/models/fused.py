@@ -74,7 +74,8 @@ class FusedBlocks:
             raise ValueError("they do not follow one another")
         modules = [module for block in blocks for module in block.modules()]
         # Where the blocks hold what they hold; that; where its weights lie; where hooks would stand.
-        self._places = [held for m in modules for held in (m._parameters, m._buffers, m._modules) if held]
+        others = [held for m in modules for held in (m._buffers, m._modules) if held]
+        self._places = [*(m._parameters for m in modules), *others]
         self._held = self._found()
         self._tensors = [t for t in self._held if isinstance(t, Tensor) and t.numel()]
         self._hooks = [hooks for m in modules for hooks in (m._forward_hooks, m._forward_pre_hooks)]
@@ -136,7 +137,7 @@ def _same(these: Sequence, those: Sequence) -> bool:
 
 def _is_plain(block: nn.Module) -> bool:
     """Whether it is the block that the kernel knows, with no lines of its own."""
-    return type(block) is Block and "forward" not in block.__dict__
+    return type(block) is Block and "forward" not in block.__dict__ and "attended" not in block.attention.__dict__
 
 
 def _linears(block: Block) -> list[nn.Module]:

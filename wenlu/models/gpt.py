@@ -58,6 +58,8 @@ class GPT(nn.Module):
             positions = slice(0, seq) if cache is None else cache.places(seq)
             self._make_room(seq if cache is None else cache.reach(seq))
         elif not torch.compiler.is_compiling():
+            if positions.min() < 0:
+                raise UserError(f"positions are counted from 0, and {int(positions.min())} is asked for")
             self._make_room(int(positions.max()) + 1)
         mask = None if segments is None else _same_document(segments)
         if cache is not None:

@@ -1,4 +1,4 @@
-"""Products of rows by a matrix, by kernels of our own that the machine's C++ compiler makes once.
+"""Products of rows by a matrix, and attention, by kernels of our own that the machine's C++ compiler makes once.
 
 A product of few rows costs what reading the matrix costs, and torch's own read it at a part of the memory's speed; of
 many rows, too, torch's are not the quickest on every processor (docs/architecture.md has the figures). The kernels
@@ -110,8 +110,9 @@ class Kernels:
         return q.dtype in self._attend and q.dtype == k.dtype == v.dtype and q.is_cpu and k.is_cpu and v.is_cpu
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, causal: bool) -> Tensor:
-        """`attention.attend` of q, k and v such as `attends` takes; no gradient flows. Causal: the last new token sees
-        all keys, each before it one less. What a query gets does not depend on the texts beside its own."""
+        """softmax(scale · q kᵀ) v of q, k and v such as `attends` takes, the mask as `attention.attend` has it; no
+        gradient flows. Causal: the last new token sees all keys, each before it one less. What a query gets does not
+        depend on the texts beside its own; one that sees nothing gets zeros."""
         (batch, heads, new, size), seq = q.shape, k.shape[2]
         q = q if q.stride(-1) == 1 else q.contiguous()
         k, v = (x if x.stride(-1) == 1 and x.stride(-2) == size else x.contiguous() for x in (k, v))

@@ -1,4 +1,4 @@
-// What training does beside products, each as one pass over memory and another one for its gradient: normalisation,
+// What is done beside products, each as one pass over memory and, for training, another one for its gradient: normalisation,
 // queries, keys and values, the gated unit, dropout, softmax of attention, cross-entropy.
 //
 // Numbers are f32, or bf16 where a product under autocast makes or takes them; all is computed in f32. Rows are shared

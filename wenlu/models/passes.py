@@ -1,8 +1,8 @@
 """What a model does beside products on a processor, by kernels of our own (passes.cpp): each touches memory once.
 
 Small models on a processor are bound by passes over memory and by the number of operators, not by arithmetic. Where
-these kernels are in use, for training (`using`) or for reading (`reading_with`), the layers call them; the formulas are
-told in passes.cpp.
+these kernels are in use, for training (`using`) or for what is done without gradients (`without_gradients`), the layers
+call them; the formulas are told in passes.cpp.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import ctypes
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,8 +32,8 @@ _TYPES = {torch.float32: "f32", torch.bfloat16: "bf16"}
 _POINTER, _LONG = ctypes.c_void_p, ctypes.c_long
 
 _training: Passes | None = None
-_reading: Passes | None = None
-"""The kernels that are in use where gradients flow, and where none do."""
+_reading: ContextVar[Passes | None] = ContextVar("reading", default=None)
+"""The kernels that are in use where gradients flow, and, of this thread, where none do."""
 
 
 class _Heads(ctypes.Structure):
@@ -91,7 +92,7 @@ class Passes:
 @functools.cache
 def passes() -> Passes | None:
     """The kernels of this machine, compiled now if they never were; None where that fails, which is said once."""
-    found = compiled_or_none(SOURCES, "passes", "training takes torch's own passes over memory")
+    found = compiled_or_none(SOURCES, "passes", "torch's own passes over memory are used, which take longer")
     return None if found is None else Passes(*found)
 
 
@@ -107,23 +108,22 @@ def using(training: Passes | None) -> Iterator[None]:
 
 
 @contextmanager
-def reading_with(kernels: Passes | None) -> Iterator[None]:
-    """The same where no gradients flow."""
-    global _reading
-    before, _reading = _reading, kernels
+def without_gradients(kernels: Passes | None) -> Iterator[None]:
+    """The same for this thread's operators where no gradients flow."""
+    before = _reading.set(kernels)
     try:
         yield
     finally:
-        _reading = before
+        _reading.reset(before)
 
 
 def _current() -> Passes | None:
-    return _training if torch.is_grad_enabled() else _reading
+    return _training if torch.is_grad_enabled() else _reading.get()
 
 
 def in_use(x: Tensor) -> bool:
     """Whether the kernels serve for this tensor now: eager, on a processor, in f32 or bf16."""
-    return _current() is not None and x.is_cpu and x.dtype in _TYPES and not torch.compiler.is_compiling()
+    return not torch.compiler.is_compiling() and _current() is not None and x.is_cpu and x.dtype in _TYPES
 
 
 def _parts(numbers: int) -> int:
@@ -177,7 +177,9 @@ def heads(
     table = angles or (None, None)
     if angles and isinstance(positions, slice) and positions.start:
         table = tuple(side[positions.start :] for side in table)
-    places = None if positions is None or isinstance(positions, slice) else positions.contiguous()
+    places = None
+    if isinstance(positions, Tensor):  # of any shape that turning by torch's operators takes
+        places = positions.long().expand(qkv.shape[:2]).contiguous()
     norms = tuple(None if norm is None else norm.float() for norm in norms)
     return _SplitHeads.apply(qkv, *norms, sizes, eps, (*table, places), _current())
 
