@@ -111,7 +111,7 @@ def test_many_prompts_are_read_a_few_rows_at_a_time(family, monkeypatch):
     with evaluating(model):
         whole = reader.begin(prompts, 4)
         kept = [reader.cache.cut(row, 0, 9) for row in range(7)]
-        monkeypatch.setattr("wenlu.inference.reading._AT_ONCE", 20)
+        monkeypatch.setattr("wenlu.inference.reading._AT_ONCE", 20 * model.config.ffn)
         seen, hidden = [], model.hidden
         monkeypatch.setattr(model, "hidden", lambda ids, **rest: seen.append(ids.shape) or hidden(ids, **rest))
         parted = Reader(model)

@@ -22,8 +22,9 @@ positions, from outside, or because no token could be chosen."""
 
 _ROOM = 256
 """New tokens that a cache has room for at first; it grows for more."""
-_AT_ONCE = 512
-"""About so many tokens of prompts a processor takes through the layers together, but a prompt whole."""
+_AT_ONCE = 1 << 20
+"""Tokens of prompts that a processor takes through the layers together, times the width of the feed-forward layer; but
+a prompt whole."""
 
 
 @contextmanager
@@ -135,7 +136,7 @@ class Reader:
         """The last states after more tokens of the prompts, of a few rows at a time where there are many tokens: on a
         processor what lies between layers would leave its caches otherwise, and memory be given back and taken anew."""
         rows, new = ids.shape
-        at_once = max(1, _AT_ONCE // new)
+        at_once = max(1, _AT_ONCE // (self._model.config.ffn or 1) // new)
         if at_once >= rows or type(self.cache) is not KeyValueCache or self._device.type != "cpu":
             return self._model.hidden(ids, cache=self.cache)[:, -1]
         last = []
