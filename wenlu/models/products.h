@@ -182,16 +182,21 @@ struct Product {
     template <int Rows>
     void group(long row, long first, long end, long times, Ahead &next, float *to, long line) const {
         constexpr int Most = ACCUMULATORS / Rows >= 4 ? 4 : ACCUMULATORS / Rows;
-        // For one row or two memory is all that counts, and gives most when it is read from one end to the other; but
-        // int8 needs more sums under way than one.
-        constexpr int Tall = Rows <= 2 && !std::is_same<W, int8_t>::value ? 1 : Most;
-        const auto ask = [&](long tall) { return next.at < next.end ? (tall + times - 1) / times : 0; };
-        for (; first + Tall <= end; first += Tall) tile<Rows, Tall>(row, first, ask(Tall), next, to, line);
-        if (Tall > 2 && first + 2 <= end) {
-            tile<Rows, 2>(row, first, ask(2), next, to, line);
-            first += 2;
-        }
-        for (; first < end; first++) tile<Rows, 1>(row, first, ask(1), next, to, line);
+        // Where all rows meet the weights at once memory is what counts, and gives most when it is read from one end to
+        // the other; but int8 needs more sums under way.
+        constexpr int Few = std::is_same<W, int8_t>::value ? Most : std::min(Most, (Rows + 3) / 4);
+        if (times == 1) first = tiles<Rows, Few>(row, first, end, times, next, to, line);
+        first = tiles<Rows, Most>(row, first, end, times, next, to, line);
+        if (Most > 2) first = tiles<Rows, 2>(row, first, end, times, next, to, line);
+        tiles<Rows, 1>(row, first, end, times, next, to, line);
+    }
+
+    // As many tiles as there are whole ones; the output after them.
+    template <int Rows, int Tall>
+    long tiles(long row, long first, long end, long times, Ahead &next, float *to, long line) const {
+        for (; first + Tall <= end; first += Tall)
+            tile<Rows, Tall>(row, first, next.at < next.end ? (Tall + times - 1) / times : 0, next, to, line);
+        return first;
     }
 
     // `Tall` outputs from `first` on, of `Rows` rows from `row` on; `asked`: lines asked for with each line of weights.
