@@ -15,12 +15,14 @@ from wenlu.inference.adjust import Adjustments
 from wenlu.inference.batch import Engine, Options
 from wenlu.inference.choose import NEAR
 from wenlu.inference.constrain import Constrainer, Constraint
+from wenlu.inference.kernels import fast
 from wenlu.inference.prefix import BLOCK, PrefixCache
 from wenlu.inference.reading import Reader, evaluating
 from wenlu.inference.sample import Sampling, row_generators
 from wenlu.inference.speculative import Lookup
 from wenlu.inference.text import Request
 from wenlu.models.config import ModelConfig
+from wenlu.models.kernels import kernels as found_kernels
 
 from small_models import BYTES, random_model
 
@@ -75,14 +77,20 @@ def test_mixes_of_requests_are_each_request_alone(family, options):
 
 
 @pytest.mark.slow
-def test_two_hundred_mixes():
-    """The campaign; what it found is kept in benchmarks/results/mixes.json."""
+def test_two_hundred_mixes(kernel_cache):
+    """The campaign, by kernels as commands have it; what it found is kept in benchmarks/results/mixes.json."""
     counts, mixes = Counter(), [(*one, seed) for one in MIXES for seed in range(2, 12)]
     for family, options, seed in mixes:
-        counts += mix(random_model(family), options, seed)
+        with fast(random_model(family), measured=False) as model:
+            counts += mix(model, options, seed)
     # Adding counters leaves out what is 0.
     found = {"mixes": len(mixes), "parted at a near-tie": 0, **counts}
-    found |= {"threads": torch.get_num_threads(), "torch": torch.__version__}
+    kernels_of = found_kernels()
+    found |= {
+        "kernels": kernels_of and kernels_of.identity,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
     file = Path(__file__).parents[2] / "benchmarks" / "results" / "mixes.json"
     file.write_text(json.dumps(found, indent=1) + "\n")
     assert len(mixes) == 200 and counts["parted at a near-tie"] <= counts["near_ties"]
