@@ -1,4 +1,5 @@
-// What wenlu calls: products, named by the weights' type, then that of x, b and y; blocks' step (block.h); attention (attention.h).
+// What wenlu calls: products, named by the weights' type, then that of x, b and y; blocks' step (block.h);
+// attention (attention.h).
 
 #include "attention.h"
 #include "block.h"

@@ -1,5 +1,5 @@
-// What is done beside products, each as one pass over memory and, for training, another one for its gradient: normalisation,
-// queries, keys and values, the gated unit, dropout, softmax of attention, cross-entropy.
+// What is done beside products, each as one pass over memory and, for training, another one for its gradient:
+// normalisation, queries, keys and values, the gated unit, dropout, softmax of attention, cross-entropy.
 //
 // Numbers are f32, or bf16 where a product under autocast makes or takes them; all is computed in f32. Rows are shared
 // out among the threads by their number alone, and sums over rows are added in that order: the same bits each time.

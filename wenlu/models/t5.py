@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from wenlu.base.errors import UserError
-from wenlu.models.attention import attend
+from wenlu.models.attention import Attention
 from wenlu.models.block import Block, norm
 from wenlu.models.cache import HIDDEN, EncoderDecoderCache, causal_mask
 from wenlu.models.config import ModelConfig
@@ -179,9 +179,7 @@ class CrossAttention(nn.Module):
         q = self.q(x).view(batch, seq, self.heads, self.head_dim).transpose(1, 2)
         return self.out(self.attended(q, *read, hidden).transpose(1, 2).reshape(batch, seq, -1))
 
-    def attended(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        """`attend`, with what this layer drops and how it scales."""
-        return attend(q, k, v, mask, self.dropout if self.training else 0.0, self.scale, self.causal)
+    attended = Attention.attended
 
 
 def _same(queries: Int[Tensor, "batch seq"], keys: Int[Tensor, "batch whole"]) -> Bool[Tensor, "batch 1 seq whole"]:
