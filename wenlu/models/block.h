@@ -233,9 +233,7 @@ struct Stepping {
         const long row = piece / block.kv_heads, head = piece % block.kv_heads, size = block.head_dim;
         const long known = step.lengths[row], group = block.heads / block.kv_heads;
         const float *of_token = qkv + row * step.new_tokens * width();
-        const auto ask = [](const void *from, long bytes) {
-            for (const char *at = (const char *)from, *end = at + bytes; at < end; at += 64) __builtin_prefetch(at);
-        };
+        const auto ask = [](const void *from, long bytes) { Ahead{(const char *)from, (const char *)from + bytes}.all(); };
         ask(of_token + head * group * size, group * size * sizeof(float));
         ask(of_token + (block.heads + head) * size, size * sizeof(float));
         ask(of_token + (block.heads + block.kv_heads + head) * size, size * sizeof(float));
@@ -275,7 +273,7 @@ struct Stepping {
                 LANE_BY_LANE(d, size) put_lanes(to + d, load(result + d), std::min(LANES, size - d));
             }
         }
-        next.ask(next.end - next.at);
+        next.all();
     }
 };
 

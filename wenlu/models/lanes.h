@@ -239,6 +239,7 @@ struct Ahead {
     void ask(long bytes) {
         for (const char *to = at + std::min<long>(bytes, end - at); at < to; at += 64) __builtin_prefetch(at, 0, 2);
     }
+    void all() { ask(end - at); }
 };
 
 // act(first, end, part) on rows shared out evenly among as many parts as there are threads.

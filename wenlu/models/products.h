@@ -133,8 +133,7 @@ struct Product {
 
     // Asks for a thread's first weights where it does not ask for them on its way.
     void ask(long first, long count) const {
-        Ahead all = weights(first, by_tiles<W>() ? count : 0);
-        all.ask(all.end - all.at);
+        weights(first, by_tiles<W>() ? count : 0).all();
     }
 
     // What a thread does before its first part.
